@@ -4,10 +4,10 @@ No content ever sees a secret: facts do not carry any.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
+import msgspec
 from sqlalchemy.orm import Session
 
 from services.notifier.contents import (
@@ -87,12 +87,12 @@ CONTENTS: dict[type[Event], tuple[str, Callable[[Any, Setting], Content]]] = {
 }
 """By the fact: the email's name, in the books and in metrics, and what it says."""
 
+_OF_ORDERS = (OrderRecorded, OrderStatusRecorded, OrderCancellationRecorded)
 HIDDEN = "******"
 
 
-@dataclass(frozen=True, slots=True)
-class Email:
-    """An email to be sent.
+class Email(msgspec.Struct, frozen=True):
+    """An email to be sent. A Struct, which is made in a fifth of the time of a dataclass.
 
     Attributes:
         fact_id: the fact that it tells of.
@@ -170,7 +170,7 @@ def compose(received: Received[Any], chosen: Sender = OURS, *, hides: bool = Fal
     if type(fact) not in CONTENTS:
         return None
     template, content_of = CONTENTS[type(fact)]
-    is_order = isinstance(fact, OrderRecorded | OrderStatusRecorded | OrderCancellationRecorded)
+    is_order = isinstance(fact, _OF_ORDERS)
     if isinstance(fact, AccountSignedIn) and not fact.is_new_place:
         return None
     code = ""

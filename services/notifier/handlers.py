@@ -12,7 +12,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Collection, Sequence
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 
 from sqlalchemy import event, text
@@ -111,7 +111,7 @@ class Notifier:
             if sending is not None:
                 outcomes[fact_id] = sending.outcome(number)
         taken = [email for id_, email in leased.items() if outcomes.get(id_, _UNKNOWN) is None]
-        gone = _erased(session, taken)
+        _, _, gone = _known(session, taken)
         taken = [email for email in taken if email.order_id not in gone]
         for email in taken:
             if email.fact_id not in self._sent:
@@ -167,8 +167,7 @@ class Notifier:
             emails.append(email)
             if message.happened:
                 self._remember(email)
-        delivered, leased = _known(session, emails)
-        gone = _erased(session, emails)
+        delivered, leased, gone = _known(session, emails)
         for email in emails:
             if email.order_id in gone or email.fact_id in delivered:
                 self._under_way.pop(email.fact_id, None)
@@ -332,39 +331,45 @@ class Notifier:
         outbox.add(session, facts)
 
 
-def _known(session: Session, emails: Sequence[Email]) -> tuple[set[UUID], set[UUID]]:
-    """The facts among these whose email was sent before, and those with a lease."""
-    if not emails:
-        return set(), set()
-    found = session.execute(_KNOWN, {"ids": arrays.uuids(email.fact_id for email in emails)})
-    rows = found.all()
-    return {row.fact_id for row in rows if row.is_sent}, {
-        row.fact_id for row in rows if not row.is_sent
-    }
+class _Known(NamedTuple):
+    """What the books have of emails.
 
-
-def _erased(session: Session, emails: Sequence[Email]) -> set[UUID]:
-    """The orders among these whose customer's data was erased: whatever still tells of them waited.
-
-    Asked of the books: a fact that waited, or that the journal says again, has the address yet.
+    Attributes:
+        sent: the facts whose email was sent before.
+        leased: those with a lease.
+        erased: the orders whose customer's data was erased: whatever still tells of them waited.
+            A fact that did, or that the journal says again, has the address yet.
     """
-    orders = {email.order_id for email in emails if email.order_id is not None}
-    if not orders:
-        return set()
-    values = {"ids": arrays.uuids(orders), "erased": erased.ADDRESS}
-    return set(session.execute(_ERASED, values).scalars())
+
+    sent: set[UUID]
+    leased: set[UUID]
+    erased: set[UUID]
 
 
-_ERASED = text("""
-    SELECT id FROM orders WHERE id = ANY(CAST(:ids AS uuid[])) AND customer_email = :erased
-""")
+def _known(session: Session, emails: Sequence[Email]) -> _Known:
+    found = _Known(set(), set(), set())
+    if emails:
+        values = {
+            "facts": arrays.uuids(email.fact_id for email in emails),
+            "orders": arrays.uuids({e.order_id for e in emails if e.order_id is not None}),
+            "erased": erased.ADDRESS,
+        }
+        for kind, id_ in session.execute(_KNOWN, values):
+            found[kind].add(id_)
+    return found
+
+
 _UNKNOWN = UnderWay("nobody knows")
+# By the place in `_Known`.
 _KNOWN = text("""
-    SELECT fact_id, true AS is_sent FROM email_deliveries
-    WHERE fact_id = ANY(CAST(:ids AS uuid[])) AND state = 'sent'
+    SELECT 0, fact_id FROM email_deliveries
+    WHERE fact_id = ANY(CAST(:facts AS uuid[])) AND state = 'sent'
     UNION ALL
-    SELECT fact_id, false FROM email_leases
-    WHERE fact_id = ANY(CAST(:ids AS uuid[])) AND good_until > clock_timestamp()
+    SELECT 1, fact_id FROM email_leases
+    WHERE fact_id = ANY(CAST(:facts AS uuid[])) AND good_until > clock_timestamp()
+    UNION ALL
+    SELECT 2, id FROM orders
+    WHERE id = ANY(CAST(:orders AS uuid[])) AND customer_email = :erased
 """)
 # The row's own id is that of the fact: a fact has one recipient at a time, which may be another one
 # once its dead letter was edited.

@@ -9,7 +9,6 @@ import binascii
 import re
 from base64 import b64encode
 from datetime import datetime
-from email.header import Header
 from email.utils import format_datetime, formataddr, parseaddr
 from functools import lru_cache
 from uuid import UUID
@@ -20,8 +19,9 @@ from shared.ids import derived_id
 BOUNDARY = "=_"
 """How a boundary begins: as nothing in quoted-printable can (RFC 2045, 6.7)."""
 LONGEST_LINE = 998  # RFC 5322, 2.1.1
-LONGEST_WORD = 45
-"""Bytes of UTF-8 that one encoded-word has room for (RFC 2047, 2)."""
+LONGEST_ENCODED = 76
+"""Characters of a line of a header with an encoded-word in it (RFC 2047, 2)."""
+_WORD = len("=?utf-8?b??=")
 _ATOMS = re.compile(r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+(?: [A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+)*")
 """Words that need no quotes before an address (RFC 5322, 3.2.3)."""
 
@@ -49,7 +49,7 @@ def assemble(email: Email, sender: str, now: datetime) -> bytes:
         f"From: {_from(sender, email.sender.display_name)[0]}\r\n"
         f"{_reply_to(email.sender.reply_to)}"
         f"To: {_address(email.recipient_name, email.recipient)}\r\n"
-        f"Subject: {_header(email.subject)}\r\n"
+        f"Subject: {_subject(email.subject)}\r\n"
         f"Date: {_date(now)}\r\n"
         f"Message-ID: {message_id(email, sender)}\r\n"
         "MIME-Version: 1.0\r\n"
@@ -105,7 +105,7 @@ def _unsubscribe(url: str) -> str:
 
 
 def _part(kind: str, text: str, boundary: str) -> bytes:
-    encoding, body = _encode(text)
+    encoding, body = _encode(text, boundary)
     head = (
         f"--{boundary}\r\n"
         f'Content-Type: text/{kind}; charset="utf-8"\r\n'
@@ -115,17 +115,31 @@ def _part(kind: str, text: str, boundary: str) -> bytes:
     return head.encode() + body + b"\r\n"
 
 
-def _encode(text: str) -> tuple[str, bytes]:
+def _encode(text: str, boundary: str) -> tuple[str, bytes]:
     """As it is where every mail server takes it so, else quoted-printable (RFC 2045, 6.7).
 
-    Whose text it is can know the boundary, which is derived: its beginning never stands in a part.
+    Whose text it is can know the boundary, which is derived: it never stands in a part.
     """
-    raw = text.encode()
-    lines = raw.removesuffix(b"\n").split(b"\n") if b"\r" not in raw else raw.splitlines()
-    if raw.isascii() and BOUNDARY not in text and max(map(len, lines)) <= LONGEST_LINE:
-        return "7bit", b"\r\n".join(lines)
-    encoded = binascii.b2a_qp(b"\n".join(lines), istext=True)
+    if "\r" in text:
+        text = text.replace("\r\n", "\n").replace("\r", "\n")
+    text = text.removesuffix("\n")
+    if text.isascii() and boundary not in text and not _has_long_line(text):
+        return "7bit", text.replace("\n", "\r\n").encode()
+    encoded = binascii.b2a_qp(text.encode(), istext=True)
     return "quoted-printable", encoded.replace(b"\n", b"\r\n")
+
+
+def _has_long_line(text: str) -> bool:
+    """Whether a line is longer than `LONGEST_LINE`: where so many characters have no end in them.
+
+    Not line by line: an email has a hundred.
+    """
+    at = 0
+    while len(text) - at > LONGEST_LINE:
+        at = text.rfind("\n", at, at + LONGEST_LINE + 1) + 1
+        if at == 0:
+            return True
+    return False
 
 
 def _address(name: str, address: str) -> str:
@@ -134,17 +148,33 @@ def _address(name: str, address: str) -> str:
         return f"{name} <{address}>"
     if _is_plain(name):
         return formataddr((name, address))
-    return f"{_header(name)} <{address}>"
+    encoded = _encoded_words(name, "From")
+    is_long = len(encoded) - encoded.rfind("\n") + len(address) + 3 > LONGEST_ENCODED
+    return f"{encoded}\r\n <{address}>" if is_long else f"{encoded} <{address}>"
 
 
-def _header(text: str) -> str:
+def _subject(text: str) -> str:
     text = _one_line(text)
     if _is_plain(text) and len(text) < LONGEST_LINE - 20:
         return text
+    return _encoded_words(text, "Subject")
+
+
+def _encoded_words(text: str, header: str) -> str:
+    """Text of other letters (RFC 2047, 5), a word a line, none with a part of a letter in it.
+
+    By hand: the standard library's `Header` takes as long as all the rest of an email.
+    """
     raw = text.encode()
-    if len(raw) <= LONGEST_WORD:
-        return f"=?utf-8?b?{b64encode(raw).decode()}?="
-    return Header(text, "utf-8", maxlinelen=76, header_name="Subject").encode(linesep="\r\n")
+    words = []
+    begin, room = 0, LONGEST_ENCODED - len(f"{header}: ") - _WORD
+    while begin < len(raw):
+        end = begin + room // 4 * 3
+        while end < len(raw) and raw[end] & 0xC0 == 0x80:
+            end -= 1
+        words.append(f"=?utf-8?b?{b64encode(raw[begin:end]).decode()}?=")
+        begin, room = end, LONGEST_ENCODED - 1 - _WORD
+    return "\r\n ".join(words)
 
 
 def _is_plain(text: str) -> bool:

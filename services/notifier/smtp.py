@@ -36,6 +36,8 @@ KEEPALIVE = (
     (socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 30_000),
 )
 
+_ATOM = r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+"
+_ORDINARY = re.compile(rf"{_ATOM}(?:\.{_ATOM})*@[A-Za-z0-9-]+(?:\.[A-Za-z0-9-]+)*").fullmatch
 _ENHANCED = re.compile(rb"(?:\A\s*|#)([245])\.(\d{1,3}\.\d{1,3})(?!\d)")
 _OF_ADDRESS = frozenset(
     {
@@ -97,6 +99,7 @@ class MailConnection:
     def __init__(self, config: Settings, sender: str, reach: Reach) -> None:
         self._config = config
         self._sender = sender
+        self._mail_from = f"MAIL FROM:{_path(sender)}\r\n"
         self._reach = reach
         self._smtp: _Smtp | None = None
 
@@ -164,17 +167,13 @@ class MailConnection:
         if smtp is not None:
             smtp.close()
 
-    @property
-    def _mail_from(self) -> str:
-        return f"MAIL FROM:{smtplib.quoteaddr(self._sender)}\r\n"
-
     def _unknown(self, error: Exception) -> Retry:
         # Whether it got there is not known, or the connection's state is not.
         self.close()
         return Retry(f"{type(error).__name__}: {error}"[:200])
 
     def _deliver(self, email: Outgoing, thinks: Callable[[], None]) -> None:
-        recipient = f"RCPT TO:{smtplib.quoteaddr(email.recipient)}\r\n"
+        recipient = f"RCPT TO:{_path(email.recipient)}\r\n"
         smtp, (_, rcpt, data) = self._begun((self._mail_from, recipient, "DATA\r\n"), thinks)
         if not _is_taken(rcpt[0]):
             self._reset(smtp, rcpt[0], data[0])
@@ -382,6 +381,15 @@ class _Smtp(smtplib.SMTP):
         for level, option, value in KEEPALIVE:
             connected.setsockopt(level, option, value)
         return connected
+
+
+def _path(address: str) -> str:
+    """An address as MAIL and RCPT name it (RFC 5321, 4.1.2).
+
+    The standard library takes any header apart for it; of an ordinary address nothing is to be
+    taken apart.
+    """
+    return f"<{address}>" if _ORDINARY(address) else smtplib.quoteaddr(address)
 
 
 def _transparent(content: bytes) -> bytes:

@@ -52,7 +52,7 @@ def insert(session: Session, messages: Iterable[Received[OrderCreated]]) -> set[
         tracking.merged(d.order_id, {}, tracking.said_in(d), position)
         for position, d in zip(positions, data, strict=True)
     ]
-    created = session.execute(
+    there = session.execute(
         _INSERT_ORDERS,
         {
             "id": arrays.uuids(d.order_id for d in data),
@@ -72,7 +72,7 @@ def insert(session: Session, messages: Iterable[Received[OrderCreated]]) -> set[
             "tracking_said": _sparse([_json(tracking.sources(parcel)) for parcel in parcels]),
         },
     )
-    return set(created.scalars())
+    return {d.order_id for d in data}.difference(there.scalars())
 
 
 def begun(message: Received[OrderCreated]) -> Position:
@@ -158,7 +158,9 @@ def _sparse(values: Sequence[str | None]) -> str:
     return arrays.texts(values) if any(values) else "{}"
 
 
+# Those that were there come back, which are few.
 _INSERT_ORDERS = text("""
+    WITH created AS (
     INSERT INTO orders (id, account_id, customer_name, customer_email, customer_phone,
                         item_summary, address, tracking_status, status_at, status_event_id,
                         accepted_at, is_test, order_number, metadata, tracking, tracking_said)
@@ -178,6 +180,8 @@ _INSERT_ORDERS = text("""
                    metadata, tracking, tracking_said)
     ON CONFLICT DO NOTHING
     RETURNING id
+    )
+    SELECT id FROM unnest(CAST(:id AS uuid[])) AS id WHERE id NOT IN (SELECT id FROM created)
 """)
 _INSERT_HISTORY = text("""
     INSERT INTO order_status_history

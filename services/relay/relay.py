@@ -250,14 +250,17 @@ class Relay:
         confirms: Sequence["asyncio.Future[None]"],
     ) -> None:
         patience = min(max(PATIENCE, 3 * self._careful.confirm_seconds), MOST_PATIENCE)
-        # Gathered first: to wait for each by itself costs a third of a row.
-        all_of_them = asyncio.gather(*confirms, return_exceptions=True)
-        while (await asyncio.wait([all_of_them], timeout=patience))[1]:
-            # While the broker has an alarm nothing is confirmed, and nothing is wrong with any.
-            if fast.state != "blocked" or self._stopping.is_set():
-                return
-            self.last_turn = time.monotonic()
-            await asyncio.to_thread(connection.execute, text("SELECT 1"))  # its rows stay locked
+        all_of_them = asyncio.create_task(_all_done(confirms))
+        try:
+            while (await asyncio.wait([all_of_them], timeout=patience))[1]:
+                # While the broker has an alarm nothing is confirmed, and nothing is wrong with any.
+                if fast.state != "blocked" or self._stopping.is_set():
+                    return
+                self.last_turn = time.monotonic()
+                # Its rows stay locked.
+                await asyncio.to_thread(connection.execute, text("SELECT 1"))
+        finally:
+            all_of_them.cancel()
 
     def _send(self, fast: Publisher, row: Row[Any], sent: list["_Sent"], outcome: Outcome) -> None:
         try:
@@ -447,6 +450,16 @@ def _listen(
                 loop.call_soon_threadsafe(wake)
             except RuntimeError:  # the loop is closed: the process stops
                 return
+
+
+async def _all_done(confirms: Iterable["asyncio.Future[None]"]) -> None:
+    """Wait for confirms, in their order: of those that come together one has anybody waiting.
+
+    To have somebody wait for each, as `gather` does, is a turn of the loop a row.
+    """
+    for confirm in confirms:
+        if not confirm.done():
+            await asyncio.wait((confirm,))
 
 
 async def _wait(stopping: asyncio.Event, seconds: float) -> bool:

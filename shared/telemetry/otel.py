@@ -5,6 +5,7 @@ SQLAlchemy's events: the instrumentation that OpenTelemetry has refuses SQLAlche
 """
 
 import threading
+from collections.abc import Sequence
 from contextvars import Token
 from typing import Any
 
@@ -115,15 +116,24 @@ class OpenTelemetry:
         if not trace.get_current_span().get_span_context().is_valid:
             return
         words = statement.split()
+        operation = _operation(words)
         attributes = {
             "db.system.name": "postgresql",
-            "db.operation.name": words[0].upper(),
+            "db.operation.name": operation,
             # With placeholders: what stands for them is somebody's address.
             "db.query.text": " ".join(words),
         }
         connection.info[_SPAN] = self._tracer.start_span(
-            words[0].upper(), kind=SpanKind.CLIENT, attributes=attributes
+            operation, kind=SpanKind.CLIENT, attributes=attributes
         )
+
+
+def _operation(words: Sequence[str]) -> str:
+    """What a statement does: its first word, or behind WITH the first that writes."""
+    if words[0].upper() != "WITH":
+        return words[0].upper()
+    verbs = (word.lstrip("(") for word in words)
+    return next((verb for verb in verbs if verb in ("INSERT", "UPDATE", "DELETE")), "SELECT")
 
 
 def _statement_ends(connection: Connection, *_: Any) -> None:

@@ -41,6 +41,7 @@ _OF_SETTING = ("excerpt", "tracking_page", "unsubscribe_url")
 # Nobody outside knows it, so no name or note has a mark in it. In a table or a quotation a line
 # feed is followed by spaces; the one in a mark shows by how many.
 _TOKEN = secrets.token_hex(8)
+_AS_IT_IS = re.compile(r"[^&<>\"'\x80-\U0010ffff]*").fullmatch  # in HTML, and in ASCII
 _MARK = re.compile(rf"\x00{_TOKEN}-(\w+)(\n *)\x00")
 
 
@@ -54,14 +55,15 @@ def parts(
         content_of: what is said of it.
         setting: what it is told with.
     """
-    of_order = {name: str(value) for name in _OF_ORDER if (value := getattr(fact, name, None))}
+    of_order = {name: value for name in _OF_ORDER if (value := getattr(fact, name, None))}
     of_setting = {name: value for name in _OF_SETTING if (value := getattr(setting, name))}
     prepared = _prepared(
         msgspec.structs.replace(fact, **_marks(tuple(of_order))),
         content_of,
         setting._replace(**_marks(tuple(of_setting))),
     )
-    values = of_order | of_setting
+    given = of_order | of_setting
+    values = {name: str(given[name]) for name in prepared.names}
     return rendering.Parts(
         prepared.subject.filled(values),
         prepared.text.filled(values),
@@ -84,16 +86,21 @@ class _Pieces(NamedTuple):
 
 
 class _Prepared(NamedTuple):
+    """The parts, and the names of what goes into any of them."""
+
     subject: _Pieces
     text: _Pieces
     html: _Pieces
+    names: frozenset[str]
 
 
 @lru_cache(MOST_KEPT)
 def _prepared(
     fact: Any, content_of: Callable[[Any, Setting], Content], setting: Setting
 ) -> _Prepared:
-    return _Prepared(*map(_cut, rendering.parts(fact, content_of, setting)))
+    subject, text, html = map(_cut, rendering.parts(fact, content_of, setting))
+    places = (*subject.places, *text.places, *html.places)
+    return _Prepared(subject, text, html, frozenset(name for _, name, _ in places))
 
 
 def _cut(marked: str) -> _Pieces:
@@ -114,4 +121,4 @@ def _marks(names: tuple[str, ...]) -> Mapping[str, Any]:
 
 
 def _in_html(value: str) -> str:
-    return rendering.in_ascii(str(escape(value)))
+    return value if _AS_IT_IS(value) else rendering.in_ascii(str(escape(value)))

@@ -11,7 +11,6 @@ beside it, as if it had come.
 """
 
 from collections.abc import Sequence
-from dataclasses import replace
 from datetime import timedelta
 from typing import Any, NamedTuple
 from uuid import UUID
@@ -67,7 +66,8 @@ def renamed(session: Session, messages: Sequence[Received[Any]]) -> Renamed:
         if row is None:
             result.messages.append(message)
         else:
-            about = replace(message, data=structs.replace(message.data, order_id=row.id))
+            data = structs.replace(message.data, order_id=row.id)
+            about = structs.replace(message, data=data)
             is_again = message.type in CREATED and row.is_recorded
             (result.again if is_again else result.messages).append(about)
     return result

@@ -4,11 +4,11 @@ import hashlib
 import threading
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextvars import ContextVar
-from dataclasses import dataclass, replace
-from typing import Any, Protocol, TypeVar, runtime_checkable
+from typing import Any, NamedTuple, Protocol, TypeVar, runtime_checkable
 from uuid import UUID
 
 import structlog
+from msgspec.structs import replace
 from sqlalchemy.orm import Session
 
 from shared.bus.broker.refusal import LENGTH
@@ -68,8 +68,7 @@ class StoppedError(Exception):
     """As what became of a message: the process stopped before, so it goes back to the queue."""
 
 
-@dataclass(frozen=True, slots=True)
-class Delivery:
+class Delivery(NamedTuple):
     """One delivery in hand.
 
     Attributes:

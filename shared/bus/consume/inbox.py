@@ -34,8 +34,9 @@ def claim(
         ids: message ids; in a stable order, so that two consumers do not lock each other out.
         digests: what some say and who, for `reused`.
     """
-    entered = session.execute(_CLAIM, {"consumer": consumer, "ids": arrays.uuids(ids)})
-    new = set(entered.scalars())
+    # Those that are known come back, which are few: to read an id costs as much as to enter it.
+    known = session.execute(_CLAIM, {"consumer": consumer, "ids": arrays.uuids(ids)})
+    new = set(ids).difference(known.scalars())
     if said := {id_: digest for id_, digest in digests.items() if id_ in new}:
         session.execute(_SAY, _said(consumer, said))
     return new
@@ -146,9 +147,10 @@ def _first_id(at: datetime) -> UUID:
 
 
 _CLAIM = text(
-    "INSERT INTO inbox (consumer, message_id) "
-    "SELECT :consumer, id FROM unnest(CAST(:ids AS uuid[])) AS id ORDER BY id "
-    "ON CONFLICT DO NOTHING RETURNING message_id"
+    "WITH given AS (SELECT id FROM unnest(CAST(:ids AS uuid[])) AS id), "
+    "entered AS (INSERT INTO inbox (consumer, message_id) "
+    "SELECT :consumer, id FROM given ORDER BY id ON CONFLICT DO NOTHING RETURNING message_id) "
+    "SELECT id FROM given WHERE id NOT IN (SELECT message_id FROM entered)"
 )
 _GIVEN = "unnest(CAST(:ids AS uuid[]), CAST(:digests AS bytea[])) AS given (id, digest)"
 _SAY = text(

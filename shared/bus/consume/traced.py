@@ -6,8 +6,9 @@ linked with the spans of the others (OpenTelemetry, "Semantic Conventions for Me
 """
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
+
+from msgspec.structs import replace
 
 from shared.bus.consume.batch import Batches, Failures
 from shared.bus.contract.message import Received

@@ -4,7 +4,6 @@ import hashlib
 import re
 import unicodedata
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, cast, get_args
 from uuid import UUID
@@ -33,6 +32,7 @@ _OURS = frozenset({"", *(rung.name for rung in topology.RETRY_LADDER)})
 _COPIES = _OURS | {topology.DEAD}
 # Where what may be said goes by the key, which the broker checks the rights to.
 _BY_KEY = frozenset({topology.COMMANDS, topology.EVENTS})
+_REPLAYS = get_args(Replay)
 _LEAP_SECOND = re.compile(r"(?<=:\d\d):60(?!\d)")
 
 
@@ -65,8 +65,7 @@ def as_text(value: Any) -> str:
     return value.decode(errors="replace") if isinstance(value, bytes) else str(value or "")
 
 
-@dataclass(frozen=True, slots=True)
-class Incoming:
+class Incoming(msgspec.Struct, frozen=True):
     """Body, properties and headers of one delivery.
 
     Attributes:
@@ -145,7 +144,9 @@ class Incoming:
         if isinstance(stamp, str):
             try:
                 # RFC 3339, 5.6: a leap second is second 60, which Python's calendar has not.
-                time = datetime.fromisoformat(_LEAP_SECOND.sub(":59", stamp))
+                if ":60" in stamp:
+                    stamp = _LEAP_SECOND.sub(":59", stamp)
+                time = datetime.fromisoformat(stamp)
                 if time.tzinfo is not None:
                     # PostgreSQL takes no offset beyond 15:59.
                     return time.astimezone(UTC)
@@ -198,7 +199,7 @@ class Incoming:
     def replay(self) -> Replay | None:
         """How a copy from the journal is to be taken; only services and ops staff can send one."""
         value = self.headers.get(REPLAY_HEADER)
-        return cast("Replay", value) if value in get_args(Replay) and self._is_ours else None
+        return cast("Replay", value) if value in _REPLAYS and self._is_ours else None
 
     @property
     def happened(self) -> bool:
@@ -244,10 +245,11 @@ class Incoming:
         Rights are on exchanges and keys, so a type of another one would go beyond them. A copy has
         the key of the first with it; see `first_key`.
         """
-        type_, key = str(self.properties.get("type") or ""), self.first_key
+        type_ = str(self.properties.get("type") or "")
         if type_ not in EVENT_TYPES:
             return ""
         if self.exchange in _COPIES:
+            key = self.first_key
             is_right = not key or key in (type_, topology.BULK + type_)
         else:
             is_right, key = self.is_as_published, self.routing_key

@@ -3,7 +3,6 @@
 Headers follow CloudEvents 1.0 in binary mode, with the prefix `ce-`.
 """
 
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Generic, Literal, TypeVar
 from uuid import UUID
@@ -63,8 +62,7 @@ class Message(msgspec.Struct, frozen=True):
         return headers
 
 
-@dataclass(frozen=True, slots=True)
-class Received(Generic[E]):
+class Received(msgspec.Struct, Generic[E], frozen=True):
     """One message as a handler sees it.
 
     Attributes:

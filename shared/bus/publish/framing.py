@@ -8,9 +8,9 @@ the result with pika).
 Layout: AMQP 0-9-1 specification, 2.3.5 (frames), 4.2.6 (content header), 1.8 (basic class).
 """
 
-from datetime import datetime
-from functools import cache
+from functools import lru_cache
 from struct import Struct
+from typing import NamedTuple
 
 from shared.bus.contract.message import SHORT_STRING_BYTES, Message
 
@@ -19,18 +19,17 @@ _FRAME_END = b"\xce"
 _METHOD, _HEADER, _BODY = 1, 2, 3
 _FRAME_OVERHEAD = _FRAME.size + len(_FRAME_END)
 
-# class 60, weight 0, body size, flags
-_CONTENT = Struct(">HHQH")
-_CLASS_BASIC = 60
+_BASIC = b"\x00\x3c\x00\x00"  # class 60, weight 0; then come the body's size and the flags
+_CONTENT_BYTES = 14
 _PUBLISH = b"\x00\x3c\x00\x28\x00\x00"  # class 60, method 40, the reserved short
 _MANDATORY = b"\x01"
 # content-type, headers, delivery-mode, correlation-id, message-id, timestamp, type: the bits 15,
 # 13, 12, 10, 7, 6 and 5, and the fields in that order.
-_FLAGS = 1 << 15 | 1 << 13 | 1 << 12 | 1 << 10 | 1 << 7 | 1 << 6 | 1 << 5
+_FLAGS = (1 << 15 | 1 << 13 | 1 << 12 | 1 << 10 | 1 << 7 | 1 << 6 | 1 << 5).to_bytes(2)
 _CONTENT_TYPE = b"\x10application/json"
 _PERSISTENT = b"\x02"
 _LENGTH = Struct(">I")
-_TIMESTAMP = Struct(">Q")
+_QUAD = Struct(">Q")  # of the body's size, and of the timestamp
 
 
 def publish_frames(channel: int, message: Message, frame_max: int) -> bytes:
@@ -47,46 +46,37 @@ def publish_frames(channel: int, message: Message, frame_max: int) -> bytes:
     body = message.body
     # What is asked for twice is encoded once: in the properties, and as a header.
     message_id, subject = message.message_id.encode(), message.correlation_id.encode()
-    headers = b"".join(
-        (
-            _constant(message.source, message.type),
-            _ID,
-            _LENGTH.pack(len(message_id)),
-            message_id,
-            _TIME,
-            _time(message.time),
-            _SUBJECT,
-            _LENGTH.pack(len(subject)),
-            subject,
-            _field("traceparent", message.traceparent) if message.traceparent else b"",
-        )
-    )
-    properties = b"".join(
-        (
-            _CONTENT_TYPE,
-            _LENGTH.pack(len(headers)),
-            headers,
-            _PERSISTENT,
-            _short(subject),
-            _short(message_id),
-            _TIMESTAMP.pack(int(message.time.timestamp())),
-            _type(message.type),
-        )
+    time = message.time.isoformat(timespec="milliseconds").encode()
+    trace = message.traceparent.encode() if message.traceparent else b""
+    kind = _kind(
+        (channel, message.exchange, message.routing_key, message.source, message.type),
+        (len(message_id), len(time), len(subject), len(trace)),
     )
     size = len(body)
     room = frame_max - _FRAME_OVERHEAD
-    if _CONTENT.size + len(properties) > room:
+    if kind.size > room:
         # A content header is one frame, whatever is in it (4.2.6): the broker would hang up.
         raise ValueError(
-            f"a message's properties and headers may take {room - _CONTENT.size} "
-            f"bytes, not {len(properties)}"
+            f"a message's properties and headers may take {room - _CONTENT_BYTES} "
+            f"bytes, not {kind.size - _CONTENT_BYTES}"
         )
     parts: list[bytes] = [
-        _method(channel, message.exchange, message.routing_key),
-        _FRAME.pack(_HEADER, channel, _CONTENT.size + len(properties)),
-        _CONTENT.pack(_CLASS_BASIC, 0, size, _FLAGS),
-        properties,
-        _FRAME_END,
+        kind.begin,
+        _QUAD.pack(size),
+        kind.to_id,
+        message_id,
+        kind.to_time,
+        time,
+        kind.to_subject,
+        subject,
+        kind.to_trace,
+        trace,
+        kind.to_correlation_id,
+        subject,
+        kind.to_message_id,
+        message_id,
+        _QUAD.pack(int(message.time.timestamp())),
+        kind.end,
     ]
     if 0 < size <= room:
         parts += (_FRAME.pack(_BODY, channel, size), body, _FRAME_END)
@@ -97,26 +87,68 @@ def publish_frames(channel: int, message: Message, frame_max: int) -> bytes:
     return b"".join(parts)
 
 
-@cache
-def _method(channel: int, exchange: str, routing_key: str) -> bytes:
+class _Kind(NamedTuple):
+    """What is the same in all messages of a kind whose values are as long: all between those.
+
+    Attributes:
+        size: of the content header, in bytes.
+        begin: up to the body's size.
+        to_id: from there up to the header `ce-id`, and so on.
+    """
+
+    size: int
+    begin: bytes
+    to_id: bytes
+    to_time: bytes
+    to_subject: bytes
+    to_trace: bytes
+    to_correlation_id: bytes
+    to_message_id: bytes
+    end: bytes
+
+
+@lru_cache(maxsize=1_024)
+def _kind(of: tuple[int, str, str, str, str], lengths: tuple[int, int, int, int]) -> _Kind:
+    channel, exchange, routing_key, source, type_ = of
+    id_, time, subject, trace = map(_LENGTH.pack, lengths)
     payload = _PUBLISH + _short(exchange.encode()) + _short(routing_key.encode()) + _MANDATORY
-    return _FRAME.pack(_METHOD, channel, len(payload)) + payload + _FRAME_END
-
-
-@cache
-def _constant(source: str, type_: str) -> bytes:
-    """The headers that are the same in all messages of a kind; see `Message.headers`."""
-    return _field("ce-specversion", "1.0") + _field("ce-source", source) + _field("ce-type", type_)
-
-
-@cache
-def _type(type_: str) -> bytes:
-    return _short(type_.encode())
-
-
-def _time(time: datetime) -> bytes:
-    raw = time.isoformat(timespec="milliseconds").encode()
-    return _LENGTH.pack(len(raw)) + raw
+    to_id = (
+        # See `Message.headers`.
+        _field("ce-specversion", "1.0")
+        + _field("ce-source", source)
+        + _field("ce-type", type_)
+        + _name("ce-id")
+        + id_
+    )
+    to_time = _name("ce-time") + time
+    to_subject = _name("ce-subject") + subject
+    to_trace = _name("traceparent") + trace if lengths[-1] else b""
+    headers = sum(map(len, (to_id, to_time, to_subject, to_trace))) + sum(lengths)
+    to_id = _FLAGS + _CONTENT_TYPE + _LENGTH.pack(headers) + to_id
+    to_correlation_id = _PERSISTENT + _short_length(lengths[2])
+    to_message_id = _short_length(lengths[0])
+    end = _short(type_.encode())
+    own = (to_id, to_time, to_subject, to_trace, to_correlation_id, to_message_id, end)
+    # Id and subject stand there twice; the two numbers are the body's size and the timestamp.
+    size = len(_BASIC) + sum(map(len, own)) + sum(lengths) + lengths[0] + lengths[2] + 16
+    begin = (
+        _FRAME.pack(_METHOD, channel, len(payload))
+        + payload
+        + _FRAME_END
+        + _FRAME.pack(_HEADER, channel, size)
+        + _BASIC
+    )
+    return _Kind(
+        size,
+        begin,
+        to_id,
+        to_time,
+        to_subject,
+        to_trace,
+        to_correlation_id,
+        to_message_id,
+        end + _FRAME_END,
+    )
 
 
 def _field(name: str, value: str) -> bytes:
@@ -129,9 +161,10 @@ def _name(name: str) -> bytes:
 
 
 def _short(raw: bytes) -> bytes:
-    if len(raw) > SHORT_STRING_BYTES:
-        raise ValueError(f"a short string of AMQP holds {SHORT_STRING_BYTES} bytes, not {len(raw)}")
-    return bytes((len(raw),)) + raw
+    return _short_length(len(raw)) + raw
 
 
-_ID, _TIME, _SUBJECT = _name("ce-id"), _name("ce-time"), _name("ce-subject")
+def _short_length(length: int) -> bytes:
+    if length > SHORT_STRING_BYTES:
+        raise ValueError(f"a short string of AMQP holds {SHORT_STRING_BYTES} bytes, not {length}")
+    return bytes((length,))

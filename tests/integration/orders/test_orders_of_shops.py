@@ -1,13 +1,13 @@
 """What shops say of orders, as it comes: from the body of a delivery to the rows and facts."""
 
 import threading
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from itertools import permutations
 from uuid import UUID
 
 import pytest
 from msgspec import UNSET, structs
+from msgspec.structs import replace
 from sqlalchemy import func, select, text
 
 from services.ingress.platforms.platform import moment

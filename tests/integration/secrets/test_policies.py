@@ -1,8 +1,7 @@
 """Operators' rates: a command on the bus becomes a row, and leaves the allowlist alone."""
 
-from dataclasses import replace
-
 import pytest
+from msgspec.structs import replace
 from sqlalchemy import select
 from sqlalchemy.dialects.postgresql import insert
 

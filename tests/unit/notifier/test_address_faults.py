@@ -1,7 +1,12 @@
 """Which answers to RCPT are about the address, and which about us, the content or the moment."""
 
-import pytest
+import smtplib
 
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from services.notifier import smtp
 from services.notifier.smtp import is_address_fault
 
 
@@ -47,3 +52,16 @@ def test_the_address_is_no_good(code, text):
 )
 def test_something_else_is(code, text):
     assert not is_address_fault(code, text)
+
+
+@given(
+    st.from_regex(r"[A-Za-z0-9.!#$%&'*+/=?^_`{|}~-]{1,12}@[A-Za-z0-9.-]{1,12}", fullmatch=True)
+    | st.text(max_size=12)
+    | st.emails()
+)
+@example('"a b"@shop.example')
+@example("<zoe@shop.example>")
+@example("a..b@shop.example")
+@example("zoe@shop.example\r\nDATA")
+def test_an_ordinary_address_is_named_as_the_standard_library_names_it(address):
+    assert smtp._path(address) == smtplib.quoteaddr(address)

@@ -2,13 +2,17 @@
 
 import email
 import email.policy
+import re
+from base64 import b64decode
 from datetime import UTC, datetime
+from email.header import decode_header, make_header
+from email.utils import parseaddr
 
 from hypothesis import example, given
 from hypothesis import strategies as st
 
 from services.notifier.composing import Email
-from services.notifier.mime import LONGEST_LINE, assemble, message_id
+from services.notifier.mime import LONGEST_ENCODED, LONGEST_LINE, assemble, message_id
 from services.notifier.senders import Sender
 from shared.ids import new_id
 
@@ -92,6 +96,35 @@ def test_no_text_ends_its_part(before, place, end):
     plain, html = parsed.iter_parts()
     assert lines((plain if place == "text" else html).get_content()) == lines(forged)
     assert not parsed.epilogue
+
+
+@given(anything, anything)
+@example("Ω" * 200, "é" * 19)
+@example("😀" * 40, "Ł" + "a" * 40)
+@example("=?utf-8?q?x?=", "a" * 200 + "é")
+def test_words_of_other_letters_are_those_of_the_standard_library(subject, name):
+    """RFC 2047: what it decodes is what was said, and no line or word is longer than it may be."""
+    raw, _ = parse(mail(subject=subject, recipient_name=name))
+    head = email.message_from_bytes(raw, policy=email.policy.compat32)
+    assert str(make_header(decode_header(head["Subject"]))) == " ".join(words(subject))
+    shown = parseaddr(head["To"])[0]
+    assert str(make_header(decode_header(shown))) == " ".join(words(name))
+    for line in raw.split(b"\r\n\r\n")[0].split(b"\r\n"):
+        if line.startswith((b"To:", b"Subject:", b" ")) and b"?b?" in line:
+            assert len(line) <= LONGEST_ENCODED
+            for word in re.findall(rb"=\?utf-8\?b\?(.+?)\?=", line):
+                b64decode(word).decode()
+
+
+@given(st.lists(st.integers(0, LONGEST_LINE + 2) | st.integers(0, 90), max_size=12))
+@example([LONGEST_LINE])
+@example([LONGEST_LINE + 1])
+@example([3, LONGEST_LINE, LONGEST_LINE, 0, LONGEST_LINE + 1])
+def test_a_text_travels_as_it_is_unless_a_line_is_too_long(lengths):
+    raw, _ = parse(mail(text="\n".join("x" * length for length in lengths)))
+    is_as_it_is = max(lengths, default=0) <= LONGEST_LINE
+    first = raw.split(b"Content-Transfer-Encoding: ")[1]
+    assert first.startswith(b"7bit" if is_as_it_is else b"quoted-printable")
 
 
 def test_the_name_is_kept():

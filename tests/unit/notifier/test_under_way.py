@@ -34,7 +34,7 @@ def test_a_look_at_what_is_under_way_bears_that_some_of_it_ends(monkeypatch, loo
     monkeypatch.setattr(FactId, "under_way", notifier._under_way)
     if look == "batch":
         others = {new_id() for _ in range(2)}
-        monkeypatch.setattr(handlers, "_known", lambda *_: (set(), others))
+        monkeypatch.setattr(handlers, "_known", lambda *_: (set(), others, set()))
         assert notifier(None, []).keys() == others
     elif look == "stop":
         asked = [UUID(int=id_.int) for id_ in ids]

@@ -13,7 +13,7 @@ from kombu import Connection
 
 from shared.bus.consume.receiving import frames
 
-CHUNK = 16_384  # bytes, some twenty deliveries
+CHUNK = 65_536  # bytes, some eighty deliveries
 
 
 class Inbound:

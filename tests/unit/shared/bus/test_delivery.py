@@ -2,11 +2,11 @@
 
 import struct
 import time
-from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
 from amqp.serialization import loads
+from msgspec.structs import replace
 
 from shared.bus.contract.delivery import Incoming
 from shared.bus.contract.errors import Permanent

@@ -16,6 +16,9 @@ from hypothesis import strategies as st
 
 from shared.bus.broker import decoding
 from shared.bus.consume.receiving import frames
+from shared.bus.contract.message import Message
+from shared.bus.publish.framing import publish_frames
+from shared.ids import new_id
 from tests.integration.bus.strangers import strangers
 
 METHOD, HEADER, BODY = 1, 2, 3
@@ -161,6 +164,67 @@ def test_our_own_messages_are_read_at_one_go():
     assert found is not None
     assert found[1].properties == ours.properties
     assert found[2] == 2 * len(raw)
+
+
+TEXTS_OF_A_KIND = st.text(st.characters(codec="ascii"), min_size=6, max_size=6)
+OF_A_KIND = st.builds(
+    lambda names, texts, values, seconds: amqp.basic_message.Message(
+        b"{}",
+        content_type=texts[0],
+        application_headers=dict(zip(names, values, strict=False)),
+        delivery_mode=2,
+        correlation_id=texts[1],
+        message_id=texts[2],
+        timestamp=seconds,
+        type="order.recorded",
+    ),
+    st.just(["ce-id", "ce-time", "ce-type"]) | st.just(["ce-id", "ce-type", "other"]),
+    st.lists(TEXTS_OF_A_KIND, min_size=3, max_size=3),
+    st.lists(TEXTS_OF_A_KIND | st.text(max_size=6) | st.integers(0, 9), min_size=3, max_size=3),
+    st.integers(0, 2**33),
+)
+
+
+@given(st.lists(OF_A_KIND, min_size=2, max_size=5), st.data())
+def test_messages_of_a_kind_are_read_as_py_amqp_reads_them_or_not_at_all(messages, data):
+    frames._layouts.clear()
+    for message in messages:
+        raw = bytearray(content(deliver(7, "events", "order.recorded"), message))
+        if data.draw(st.booleans()):
+            raw[data.draw(st.integers(0, len(raw) - 1))] = data.draw(st.integers(0, 255))
+        found = frames.delivery(bytes(raw), 0)
+        if found is not None:
+            _, read, end = found
+            [(info, properties, body)] = by_py_amqp(bytes(raw[:end]))
+            assert (read.delivery_info, read.properties, read.body) == (info, properties, body)
+            assert repr(read.properties) == repr(properties)
+
+
+def test_the_second_of_ours_is_not_taken_apart(monkeypatch):
+    """Else it would be right, and for nothing."""
+    frames._layouts.clear()
+    read = []
+    for _ in range(2):
+        ours = Message(
+            exchange="events",
+            routing_key="order.recorded",
+            type="order.recorded",
+            message_id=str(new_id()),
+            body=b"{}",
+            correlation_id=str(new_id()),
+            time=datetime.now(UTC),
+            source="services.orders",
+        )
+        published = publish_frames(1, ours, 131_072)
+        # A delivery's frames are those of its publishing but for the first.
+        _, _, size = struct.unpack_from(">BHI", published, 0)
+        raw = frame(METHOD, deliver(7, "events", ours.type)) + published[size + 8 :]
+        read.append((frames.delivery(raw, 0), ours))
+        monkeypatch.setattr(frames, "_properties", None)
+    for found, ours in read:
+        assert found is not None
+        assert found[1].properties["message_id"] == ours.message_id
+        assert found[1].properties["application_headers"] == ours.headers()
 
 
 @pytest.mark.parametrize("kind", [METHOD, HEADER, BODY, 8])
