@@ -14,8 +14,8 @@ from bench import report
 from bench.environment import python
 from stack.folders import ROOT
 
-SUITES = ("ingress", "recorder", "relay", "notifier", "endtoend", "secrets")
-MORE = ("features", "fairness", "poison", "edge", "shops", "console")
+SUITES = ("ingress", "recorder", "relay", "notifier", "latency", "secrets")
+MORE = ("endtoend", "features", "fairness", "poison", "edge", "shops", "console")
 """Run when they are named: all together would take more than ten minutes."""
 
 

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
+NAMES = ("Zoe Ade", "Tunde Bakare", "Zoë Adébáyọ̀")  # a third of all names are not ASCII
 STREETS = ("Marina Road", "Broad Street", "Allen Avenue", "Awolowo Road", "Ozumba Close")
-ITEMS = ("blue kettle", "teapot, cast iron", "strainer", "tin of Assam, 250 g", "cups")
+ITEMS = ("blue kettle", "teapot, cast iron", "théière en fonte")
 
 
 def email(number: int) -> str:
@@ -22,11 +23,11 @@ def body(number: int) -> bytes:
     return json.dumps(
         {
             "customer_details": {
-                "name": f"Zoe Ade {number}",
+                "name": f"{NAMES[number % 3]} {number}",
                 "email": email(number),
                 "phone": f"+234800{number:07d}",
             },
-            "item_summary": f"{number % 7 + 1} x {ITEMS[number % 5]}",
+            "item_summary": f"{number % 7 + 1} x {ITEMS[number % 3]}",
             "address": f"{number % 199 + 1} {STREETS[number % 5]}, Lagos",
             "tracking_status": "PENDING",
         }
@@ -71,15 +72,17 @@ def as_sent(url: str, request: Signed) -> bytes:
     return f"{start}{head}\r\n".encode() + request.content
 
 
-def write(path: Path, keys: Sequence[str], count: int) -> None:
+def write(path: Path, keys: Sequence[str], count: int, first: int = 0) -> None:
     """Write a file of orders of our own kind, signed by `X-API-Key`.
 
     Args:
         path: where to.
         keys: the senders' webhook secrets, used in turn.
         count: how many.
+        first: the number of the first; see `body`.
     """
-    write_all(path, (signed(keys[number % len(keys)], body(number)) for number in range(count)))
+    numbers = range(first, first + count)
+    write_all(path, (signed(keys[number % len(keys)], body(number)) for number in numbers))
 
 
 def write_all(path: Path, requests: Iterable[Signed]) -> None:

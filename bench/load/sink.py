@@ -1,7 +1,7 @@
 """A mail server that takes everything and notes when: what `smtp-sink` does, and a clock.
 
-`python -m bench.load.sink PORT FILE`; at SIGTERM it writes a JSON object from each recipient to
-when their emails were accepted, in seconds since 1970.
+`python -m bench.load.sink PORT FILE`; at SIGUSR1, and at SIGTERM, it writes a JSON object from each
+recipient to when their emails were accepted since the last time, in seconds since 1970.
 """
 
 import asyncio
@@ -61,15 +61,25 @@ class Session(asyncio.Protocol):
         return REPLIES.get(verb, b"250 ok\r\n")
 
 
-async def _serve(port: int) -> None:
+def _tell(file: Path) -> None:
+    # Whole or not at all: somebody waits for it to be there.
+    written = file.with_suffix(".new")
+    written.write_text(json.dumps(accepted))
+    accepted.clear()
+    written.rename(file)
+
+
+async def _serve(port: int, file: Path) -> None:
     loop = asyncio.get_running_loop()
     stopping = asyncio.Event()
     loop.add_signal_handler(signal.SIGTERM, stopping.set)
+    loop.add_signal_handler(signal.SIGUSR1, _tell, file)
     server = await loop.create_server(Session, "127.0.0.1", port)
     await stopping.wait()
     server.close()
 
 
 if __name__ == "__main__":
-    uvloop.run(_serve(int(sys.argv[1])))
-    Path(sys.argv[2]).write_text(json.dumps(accepted))
+    _file = Path(sys.argv[2])
+    uvloop.run(_serve(int(sys.argv[1]), _file))
+    _tell(_file)

@@ -39,16 +39,34 @@ def run(
         connections: at most so many requests are under way; further ones wait, and that counts.
 
     Returns:
-        `p50`, `p99` and `max` in milliseconds; `answered_at`: by request, in seconds since 1970.
+        `p50`, `p99` and `max` in milliseconds; `began_at` and, by request, `answered_at`, in
+        seconds since 1970; 0 is a request that had no 201.
 
     Raises:
         RuntimeError: a request was refused or had no answer.
+    """
+    found = attempt(url, requests, rate=rate, seconds=seconds, connections=connections)
+    if found["problem"]:
+        raise RuntimeError(f"the steady load ended early: {found['problem']}")
+    return found
+
+
+def attempt(
+    url: str, requests: Path, *, rate: float, seconds: float, connections: int = 256
+) -> dict[str, Any]:
+    """What `run` does, where a refusal is something to be told and not an error.
+
+    Returns:
+        The same, and `problem`: in words, empty when each request was answered 201.
+
+    Raises:
+        RuntimeError: the load could not be made.
     """
     command = (sys.executable, "-m", "bench.load.steady", url, str(requests),
                str(rate), str(seconds), str(connections))  # fmt: skip
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode != 0:
-        raise RuntimeError(f"the steady load ended early: {done.stderr.strip()[-500:]}")
+        raise RuntimeError(f"there was no steady load: {done.stderr.strip()[-500:]}")
     found: dict[str, Any] = json.loads(done.stdout)
     return found
 
@@ -92,12 +110,13 @@ class _Load:
         self._count = count
         self._idle: list[_Connection] = []
         self._waiting: deque[int] = deque()
+        self._under_way = 0
         self._begin = 0.0
-        self._left = count
-        self.done = asyncio.Event()
+        self.began_at = 0.0
         self.latencies: list[float] = []
         self.answered_at = [0.0] * count
         self.broken: list[str] = []
+        self.problem = ""
 
     async def run(self, host: str, port: int, connections: int) -> None:
         loop = asyncio.get_running_loop()
@@ -105,7 +124,7 @@ class _Load:
             _, made = await loop.create_connection(lambda: _Connection(self), host, port)
             self._idle.append(made)
         everyone = list(self._idle)
-        self._begin = time.perf_counter()
+        self._begin, self.began_at = time.perf_counter(), time.time()
         due = 0
         while due < self._count and not self.broken:
             now = min(int((time.perf_counter() - self._begin) * self._rate) + 1, self._count)
@@ -113,29 +132,30 @@ class _Load:
             due = now
             self._send()
             await asyncio.sleep(0.001)
-        async with asyncio.timeout(PATIENCE):
-            await self.done.wait()
-        problems, self.broken = list(self.broken), []
+        # The first refusal ends the load; what is under way has its answer all the same.
+        deadline = time.monotonic() + PATIENCE
+        while self._under_way and time.monotonic() < deadline:  # noqa: ASYNC110 - of many ends
+            await asyncio.sleep(0.001)
+        if self._under_way:
+            self.broken.append(f"{self._under_way} requests had no answer in {PATIENCE:g} s")
+        self.problem = self.broken[0] if self.broken else ""
         for connection in everyone:
             connection.close()
-        if problems:
-            raise RuntimeError(problems[0])
 
     def answered(self, connection: _Connection, number: int, status: int) -> None:
-        if status != CREATED:
+        self._under_way -= 1
+        if status == CREATED:
+            self.latencies.append(time.perf_counter() - self._begin - number / self._rate)
+            self.answered_at[number] = time.time()
+        else:
             self.broken.append(f"a request was answered {status}")
-        now = time.perf_counter()
-        self.latencies.append(now - self._begin - number / self._rate)
-        self.answered_at[number] = time.time()
-        self._left -= 1
-        if not self._left or self.broken:
-            self.done.set()
         self._idle.append(connection)
         self._send()
 
     def _send(self) -> None:
-        while self._waiting and self._idle:
+        while self._waiting and self._idle and not self.broken:
             number = self._waiting.popleft()
+            self._under_way += 1
             # The one that has rested longest: all are used in turn, and so all workers.
             self._idle.pop(0).send(number, self._contents[number % len(self._contents)])
 
@@ -149,12 +169,13 @@ async def _run(url: str, requests: Path, rate: float, seconds: float, connection
     parts = urlsplit(url)
     load = _Load(_contents(requests, url), rate, int(rate * seconds))
     await load.run(parts.hostname or "", parts.port or 80, connections)
-    ordered = sorted(load.latencies)
-    found = {
+    ordered = sorted(load.latencies) or [0.0]
+    found: dict[str, Any] = {
         name: ordered[min(int(len(ordered) * share), len(ordered) - 1)] * 1_000
         for name, share in (("p50", 0.5), ("p99", 0.99), ("max", 1.0))
     }
-    print(json.dumps(found | {"answered_at": load.answered_at}))
+    found |= {"began_at": load.began_at, "answered_at": load.answered_at, "problem": load.problem}
+    print(json.dumps(found))
 
 
 if __name__ == "__main__":

@@ -28,7 +28,16 @@ _OUTBOX = text("""
 """)
 
 
-def record(event: str | dict[str, Any]) -> None:
+def record(event: str | dict[str, Any], *, tells: bool = True) -> bool:
+    """Record one order.
+
+    Args:
+        event: as JSON or read already.
+        tells: whether the outbox gets its fact; a chain without a relay has none.
+
+    Returns:
+        False: it was there already.
+    """
     order = json.loads(event) if isinstance(event, str) else event
     customer = order["customer_details"]
     row = {
@@ -45,6 +54,9 @@ def record(event: str | dict[str, Any]) -> None:
     with _engine.begin() as connection:
         # The order's own key stands in for an inbox: a redelivery finds it taken.
         if connection.execute(_ORDER, row).first() is None:
-            return
+            return False
         connection.execute(_HISTORY, row)
-        connection.execute(_OUTBOX, row | {"fact_id": new_id(), "body": json.dumps(order).encode()})
+        if tells:
+            fact = {"fact_id": new_id(), "body": json.dumps(order).encode()}
+            connection.execute(_OUTBOX, row | fact)
+    return True

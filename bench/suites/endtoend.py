@@ -1,119 +1,159 @@
-"""The whole way at a steady rate: from the 201 to the mail server's 250; and what rest costs."""
+"""The highest steady rate of whole chains, from the 201 to the mail server's 250, found by search.
 
-import json
-import signal
+A rate holds when each request is answered 201, 99 of a hundred customers have waited less than half
+a second for their email, and no more waits in the last third than a second brings. What was accepted
+is then counted: recorded and mailed, each once.
+"""
+
+import math
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from statistics import quantiles
+from typing import NamedTuple
 
+from bench import chains
+from bench.chains import Chain
 from bench.contest import Result, Series
-from bench.ground import Ground, ground, until
+from bench.ground import ground, until
 from bench.load import orders, steady
-from bench.usage import children, cpu_seconds, resident
-from stack.servers.ports import Port
-from stack.supervisor import MODULES
 
-OURS = "Order Fellow"
-RATE, SECONDS = 1_500, 60
-PARTS = 3  # the minute is told in so many
-IDLE_SECONDS = 20
-SERVERS = {"RabbitMQ": "rabbitmq-server", "PostgreSQL": "bin/postgres -D"}
-QUEUES = ("orders.intake", "notifier.orders", "notifier.bulk")
-PATH = "/api/v1/webhooks/orders/"
+OURS, BEST, BASE = "Order Fellow", "Order Fellow, two notifiers", f"Order Fellow at {chains.BASE}"
+SECONDS = 15.0  # of load at each rate
+FINE = 1.08  # the search ends when what held and what did not are so near
+LEAST = 20.0  # requests a second
+P99 = 0.5  # seconds
+FIRST, FIRST_OF_PEERS = 1_000.0, 100.0
+DRAIN_SECONDS = 120.0
+
+
+class Found(NamedTuple):
+    """What a chain does at a rate.
+
+    Attributes:
+        problem: why the rate does not hold; empty when it does.
+        p99: of 201 to 250, in seconds.
+        cpu: processor time an order, in seconds.
+    """
+
+    problem: str
+    p99: float
+    cpu: float
 
 
 def run(say: Callable[[str], None]) -> Result:
     """Measure."""
     result = Result("endtoend")
     with ground() as on:
-        requests = on.folder / "requests"
-        orders.write(requests, on.keys, RATE * SECONDS)
-        port, taken = Port(), on.folder / "taken.json"
-        pages = {"ops": Port(), "portal": Port()}
-        sink = on.start("-m", "bench.load.sink", port, taken, listens=port)
-        url, ingress = on.start_ingress()  # one process of each service
-        services = {"ingress": ingress.pid} | {
-            name: on.start_service(
-                name,
-                SMTP_PORT=port,
-                OPS_PORT=pages["ops"],
-                PORTAL_PORT=pages["portal"],
-                listens=pages.get(name),
-            ).pid
-            for name in MODULES
-            if name != "ingress"
+        contenders: dict[str, tuple[AbstractContextManager[Chain | None], float]] = {
+            OURS: (chains.ours(on.beside("one")), FIRST),
+            BASE: (chains.base(on), FIRST),
+            BEST: (chains.ours(on.beside("mix"), notifier=1), FIRST),
+        } | {
+            name: (chains.peer(on.beside(f"peer{number}"), name), FIRST_OF_PEERS)
+            for number, name in enumerate(chains.PEERS)
         }
-        _rest(result, say, services)
-        everything = services | children(SERVERS)
-        before = {name: cpu_seconds(pid) for name, pid in everything.items()}
-        with _Watch(on) as watch:
-            sent = steady.run(url + PATH, requests, rate=RATE, seconds=SECONDS)
-        count = RATE * SECONDS
-        until(lambda: on.count("email_deliveries") == count, f"{count} emails are sent")
-        for name, pid in everything.items():
-            used = 1e6 * (cpu_seconds(pid) - before[name]) / count
-            result.series.append(Series(name, "us of processor an order", (used,)))
-        _compare(on, count)
-        sink.send_signal(signal.SIGTERM)
-        until(taken.exists, "the sink has written what it took")
-        until(lambda: taken.read_text().endswith("}"), "all of it")
-        _tell(result, say, sent["answered_at"], json.loads(taken.read_text()))
-    _judge_queues(result, watch)
-    result.counted.append(
-        f"{count:,} orders were answered 201, {count:,} recorded, and {count:,} customers had one "
-        "email each."
-    )
+        rates: dict[str, float] = {}
+        for name, (running, first) in contenders.items():
+            with running as chain:
+                if chain is None:
+                    say(f"  {name}: the commit is not in this clone")
+                    continue
+                rates[name] = _search(result, name, chain, first, say)
+    ours = max(rates[OURS], rates[BEST])
+    if rates.get(BASE):
+        result.at_least(f"against {BASE}", 2, ours / rates[BASE], "x")
+        costs = [result.median(name, "us of processor an order") for name in (OURS, BASE)]
+        result.at_most("processor an order, against the same", 0.55, costs[0] / costs[1], "x")
+    for name in chains.PEERS:
+        if rates.get(name):
+            result.at_least(f"against {name}", 6, ours / rates[name], "x")
     return result
 
 
-def _rest(result: Result, say: Callable[[str], None], services: Mapping[str, int]) -> None:
-    """What everything costs while nothing comes."""
-    time.sleep(5)  # what a start leaves to do
-    samples = []
-    for _ in range(PARTS):
-        before = sum(map(cpu_seconds, services.values()))
-        time.sleep(IDLE_SECONDS / PARTS)
-        used = sum(map(cpu_seconds, services.values())) - before
-        samples.append(100 * used / (IDLE_SECONDS / PARTS))
-    memory = sum(map(resident, services.values())) / 1e6
-    result.series.append(Series("all services at rest", "% of a core", tuple(samples)))
-    result.series.append(Series("all services at rest", "MB", (memory,)))
-    used = result.median("all services at rest", "% of a core")
-    say(f"  at rest: {used:.2f}% of a core, {memory:.0f} MB")
-    result.at_most("all services at rest", 2, used, "% of a core")
-    result.at_most("all services at rest", 600, memory, "MB resident")
+def _search(
+    result: Result, name: str, chain: Chain, first: float, say: Callable[[str], None]
+) -> float:
+    """The highest rate that holds, orders a second; 0 when none does."""
+    _try(chain, first / 4)  # what a first time costs
+    held, broke, best = 0.0, math.inf, Found("", 0.0, 0.0)
+    rate = first
+    while broke / max(held, 1e-9) > FINE and rate >= LEAST:
+        found = _try(chain, rate)
+        say(f"  {name} at {rate:,.0f}/s: {found.problem or f'p99 {1_000 * found.p99:.0f} ms'}")
+        if found.problem:
+            broke = rate
+            rate = math.sqrt(held * broke) if held else rate / 2
+        else:
+            held, best = rate, found
+            rate = rate * 1.5 if math.isinf(broke) else math.sqrt(held * broke)
+    result.series += [
+        Series(name, "orders/s", (held,)),
+        Series(name, "ms p99", (1_000 * best.p99,)),
+        Series(name, "us of processor an order", (1e6 * best.cpu,)),
+    ]
+    counts = {table: chain.count(table) for table in ("orders", "email_deliveries")}
+    result.counted.append(
+        f"{name}: {chain.accepted:,} orders were accepted, {counts['orders']:,} recorded and "
+        f"{counts['email_deliveries']:,} mailed."
+    )
+    return held
 
 
-def _tell(
-    result: Result,
-    say: Callable[[str], None],
-    answered: list[float],
-    taken: dict[str, list[float]],
-) -> None:
-    waits: list[list[float]] = [[] for _ in range(PARTS)]
-    for number, at in enumerate(answered):
-        emails = taken.get(orders.email(number), [])
-        if len(emails) != 1:
-            raise RuntimeError(f"order {number} has {len(emails)} emails")
-        waits[number * PARTS // len(answered)].append(1_000 * (emails[0] - at))
-    cuts = [quantiles(part, n=100) for part in waits]
-    for unit, index in (("ms p50", 49), ("ms p99", 98)):
-        result.series.append(Series(OURS, unit, tuple(cut[index] for cut in cuts)))
-    result.series.append(Series(OURS, "ms max", tuple(max(part) for part in waits)))
-    p99 = max(cut[98] for cut in cuts)
-    say(f"  201 to 250: p50 {result.median(OURS, 'ms p50'):.0f} ms, p99 {p99:.0f} ms")
-    result.at_most(f"201 to the mail server's 250, p99 at {RATE:,}/s", 500, p99, "ms")
+def _try(chain: Chain, rate: float) -> Found:
+    count = int(rate * SECONDS)
+    requests = chain.taken.with_name("requests")
+    orders.write(requests, chain.keys, count, chain.sent)
+    before = chain.cpu_seconds()
+    with _Watch(chain) as watch:
+        told = steady.attempt(chain.url, requests, rate=rate, seconds=SECONDS)
+    answered = {n: at for n, at in enumerate(told["answered_at"], chain.sent) if at}
+    chain.sent += count
+    chain.accepted += len(answered)
+    drained = _is_drained(chain)
+    cpu = (chain.cpu_seconds() - before) / max(len(answered), 1)
+    emails = chain.emails()
+    waits = [
+        emails[orders.email(number)][0] - at
+        for number, at in answered.items()
+        if orders.email(number) in emails
+    ]
+    if told["problem"]:
+        return Found(told["problem"], 0.0, cpu)
+    if not drained:
+        return Found(f"after {DRAIN_SECONDS:g} s more not all were mailed", 0.0, cpu)
+    p99 = quantiles(waits, n=100)[98]
+    last = watch.waiting(rate, told["began_at"])
+    if p99 >= P99:
+        return Found(f"p99 {1_000 * p99:,.0f} ms", p99, cpu)
+    if last > rate:
+        return Found(f"{last:,.0f} wait in the last third", p99, cpu)
+    return Found("", p99, cpu)
+
+
+def _is_drained(chain: Chain) -> bool:
+    try:
+        until(
+            lambda: chain.count("email_deliveries") >= chain.accepted,
+            "all are mailed",
+            DRAIN_SECONDS,
+            look_every=0.2,
+        )
+    except TimeoutError:
+        return False
+    return True
 
 
 class _Watch:
-    """Counts what waits, every second, for as long as the context lasts."""
+    """Counts what was mailed, twice a second, for as long as the context lasts."""
 
-    def __init__(self, on: Ground) -> None:
-        self._on = on
+    def __init__(self, chain: Chain) -> None:
+        self._chain = chain
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
-        self.samples: list[int] = []
+        self._before = chain.count("email_deliveries")
+        self._samples: list[tuple[float, int]] = []
 
     def __enter__(self) -> "_Watch":
         self._thread.start()
@@ -123,23 +163,17 @@ class _Watch:
         self._stopping.set()
         self._thread.join()
 
+    def waiting(self, rate: float, began_at: float) -> float:
+        """How many were due and not mailed, on average of the last third of the load."""
+        times = (began_at + SECONDS * 2 / 3, began_at + SECONDS)
+        found = [
+            rate * (at - began_at) - mailed
+            for at, mailed in self._samples
+            if times[0] <= at <= times[1]
+        ]
+        return sum(found) / len(found) if found else math.inf
+
     def _run(self) -> None:
-        while not self._stopping.wait(1.0):
-            self.samples.append(
-                sum(self._on.depth(queue) for queue in QUEUES) + self._on.count("outbox")
-            )
-
-
-def _judge_queues(result: Result, watch: _Watch) -> None:
-    third = len(watch.samples) // PARTS
-    parts = [watch.samples[n * third : (n + 1) * third] for n in range(PARTS)]
-    means = [sum(part) / len(part) for part in parts]
-    result.series.append(Series("waiting in queues and outbox", "messages", tuple(means)))
-    # A queue that grows holds more at the end than the second before can have left there.
-    result.at_most("waiting in the last third", RATE, means[-1], "messages")
-
-
-def _compare(on: Ground, count: int) -> None:
-    recorded = on.count("orders")
-    if recorded != count:
-        raise RuntimeError(f"{count} orders were accepted, and {recorded} are recorded")
+        while not self._stopping.wait(0.5):
+            at = time.time()
+            self._samples.append((at, self._chain.count("email_deliveries") - self._before))
