@@ -1,8 +1,8 @@
 """The highest steady rate of whole chains, from the 201 to the mail server's 250, found by search.
 
 A rate holds when each request is answered 201, 99 of a hundred customers have waited less than half
-a second for their email, and no more waits in the last third than a second brings. What was accepted
-is then counted: recorded and mailed, each once.
+a second for their email, and no more waits in the last third than a second brings. What was
+accepted is then counted: recorded and mailed, each once.
 """
 
 import math

@@ -9,7 +9,6 @@ import msgspec
 from sqlalchemy import ColumnElement, Select, func, or_, select, tuple_
 from sqlalchemy.orm import Session, aliased
 
-from services.ingress.platforms.becoming import Note
 from shared.bus.contract.events import Reference
 from shared.db.models import (
     Order,
@@ -31,7 +30,7 @@ ID_BYTES = 8
 MOST_LOOKED_AT = 100_000
 """By what is asked of a page beside time and outcome there is no index, which each request would
 pay for: a page looks through so many of each outcome, a fraction of a second of work."""
-_NO_CHANGE: Note = "no_change"
+_NO_CHANGE = "no_change"  # one of the notes of `shops`
 
 
 class RequestFilter(msgspec.Struct, kw_only=True):

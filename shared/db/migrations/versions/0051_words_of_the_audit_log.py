@@ -8,8 +8,8 @@ from importlib import import_module
 
 from alembic import op
 
-revision = "0052"
-down_revision = "0049"
+revision = "0051"
+down_revision = "0050"
 
 INDEX = "ix_audit_log_words"
 # As `shared.db.models.AUDIT_WORDS` has it.
