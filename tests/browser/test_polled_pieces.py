@@ -5,9 +5,11 @@ import re
 import pytest
 from playwright.sync_api import expect
 
+from services.ops.dead_letters.digest import FEW
 from shared.ids import new_id
 from tests.browser.arrange import customer, intake, is_recorded
 from tests.integration.arrange import account, order_created, publish, until
+from tests.integration.ops.dead_letters.test_dead_letters import bury
 
 SAID = "Nothing was changed."
 ERROR = f"<!doctype html><title>503</title><main><h1>{SAID}</h1></main>"
@@ -118,3 +120,19 @@ def test_the_tab_says_how_much_is_wrong_while_another_one_is_looked_at(page, run
         expect(icon).to_have_attribute("href", re.compile("mark-trouble"))
     finally:
         running.recorder.start()
+
+
+def test_a_letter_of_a_long_queue_comes_by_itself_or_says_why_not(page, running):
+    last = bury(running.amqp_url, *(order_created() for _ in range(FEW + 1)))[-1]
+    listed = "/dead/orders.intake"
+    seen = "Looked through"
+    until(lambda: page.goto(listed) and seen in page.content(), "it was looked through")
+    page.goto(f"{listed}/letter?id={last.message_id}")
+    expect(page.get_by_label("Body")).to_be_visible()
+    expect(page.locator("#letter")).to_have_count(1)
+    for status, says in ((503, "see it when it is here"), (403, SAID)):
+        trouble(page, "now=yes", status)
+        page.goto(f"{listed}/letter?id={last.message_id}")
+        expect(page.locator("main")).to_contain_text(says)
+        expect(page.get_by_label("Body")).to_have_count(0)
+        page.unroute_all()
