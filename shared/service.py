@@ -14,7 +14,7 @@ import structlog
 from sqlalchemy.orm import Session
 
 from shared import gc_tuning, health
-from shared.bus.broker.kombu_connection import credentials
+from shared.bus.broker.addresses import credentials
 from shared.bus.consume import inbox
 from shared.bus.consume.consumer import Consumer
 from shared.bus.consume.rehearsals import requests
@@ -154,6 +154,7 @@ def heartbeat_of(
                 handled=consumer.handled,
                 unacked=consumer.unacknowledged,
                 reached=consumer.reached,
+                where=consumer.standing.where,
             )
             for consumer in consumers
         }

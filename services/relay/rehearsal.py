@@ -11,9 +11,8 @@ from typing import Any, NoReturn
 from amqp import Message as AmqpMessage
 from amqp.exceptions import ChannelError, ConnectionForced
 from amqp.exceptions import ConnectionError as ConnectionLostError
-from kombu import Connection
 
-from shared.bus.broker.kombu_connection import connect
+from shared.bus.broker.kombu_connection import BrokerConnection, connect
 from shared.bus.contract.message import Message
 from shared.bus.publish.confirms import BlockedError, UnavailableError
 
@@ -49,7 +48,7 @@ class Rehearsal:
 
     def __init__(self, amqp_url: str) -> None:
         self._amqp_url = amqp_url
-        self._connection: Connection | None = None
+        self._connection: BrokerConnection | None = None
         self._channel: Any = None
 
     def try_out(self, message: Message) -> None:
@@ -102,6 +101,7 @@ class Rehearsal:
         # Without a word: who is silent, or has an alarm, would not answer to a close.
         connection, self._connection, self._channel = self._connection, None, None
         if connection is not None:
+            connection.leave()
             connection.collect()
 
     def _open(self) -> Any:

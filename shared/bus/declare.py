@@ -3,16 +3,18 @@
 import base64
 import json
 import sys
+import time
 import urllib.error
 import urllib.request
 from typing import Any
 
-from amqp.exceptions import AMQPError
+from amqp.exceptions import AMQPError, RecoverableConnectionError
 from kombu.exceptions import KombuError
 
 from shared import versions
 from shared.bus.broker import declaration
-from shared.bus.broker.kombu_connection import connect, credentials, server_version
+from shared.bus.broker.addresses import credentials
+from shared.bus.broker.kombu_connection import BrokerConnection, connect, server_version
 from shared.bus.broker.refusal import explain
 from shared.bus.contract import permissions
 from shared.config.environment import ConfigurationError
@@ -20,6 +22,8 @@ from shared.config.loading import begin
 from shared.config.settings import Settings
 from shared.http import direct
 
+PAUSES = (1, 3, 5, 5, 5, 5, 5, 5, 5, 5)
+"""Seconds between attempts to connect: a broker that is only starting is waited for."""
 BODY_BYTES = 2000
 """How much of an error's body is told: the broker says there what it refuses."""
 
@@ -43,8 +47,7 @@ def main() -> int:
     try:
         if config.rabbitmq_management_url:
             _import(config, permissions.definitions(passwords, operators=operators))
-        with connect(config.amqp_url, timeout=10) as connection:
-            connection.ensure_connection(max_retries=10, interval_start=1, interval_max=5)
+        with _open(config.amqp_url) as connection:
             untried = versions.warning("RabbitMQ", server_version(connection))
             if untried:
                 print(untried, file=sys.stderr)  # noqa: T201
@@ -58,6 +61,15 @@ def main() -> int:
         return _say(1, explain(error).sentence)
     print("The broker has every queue, exchange and right, and the services' users.")  # noqa: T201
     return 0
+
+
+def _open(amqp_url: str) -> BrokerConnection:
+    for pause in PAUSES:
+        try:
+            return connect(amqp_url, timeout=10)
+        except (OSError, RecoverableConnectionError):
+            time.sleep(pause)
+    return connect(amqp_url, timeout=10)
 
 
 def _import(config: Settings, definitions: dict[str, Any]) -> None:

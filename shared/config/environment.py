@@ -61,6 +61,16 @@ def given(
     return found
 
 
+def addresses(urls: str) -> tuple[str, ...]:
+    """The addresses of a broker, one or several separated by `;`, as kombu and others write them.
+
+    Args:
+        urls: at least one.
+    """
+    found = tuple(url.strip() for url in urls.split(";") if url.strip())
+    return found or (urls,)
+
+
 def with_passwords(
     values: Mapping[str, str], servers: Collection[str], faults: list[str]
 ) -> dict[str, str]:
@@ -76,18 +86,22 @@ def with_passwords(
         password, url = found.get(f"{server}_PASSWORD"), found.get(f"{server}_URL", "")
         if not password:
             continue
-        if is_unreadable(url):
+        urls = addresses(url) if server == "AMQP" else (url,)
+        if any(map(is_unreadable, urls)):
             continue  # which is said of the address itself
-        parts = urlsplit(url)
-        if not parts.username or parts.password:
+        if not all(urlsplit(each).username and not urlsplit(each).password for each in urls):
             faults.append(
                 f"{server}_URL must name a user and no password where its password is given apart"
             )
             continue
-        user, _, host = parts.netloc.partition("@")
-        netloc = f"{user}:{quote(password, safe='')}@{host}"
-        found[f"{server}_URL"] = parts._replace(netloc=netloc).geturl()
+        found[f"{server}_URL"] = ";".join(_with_password(each, password) for each in urls)
     return found
+
+
+def _with_password(url: str, password: str) -> str:
+    parts = urlsplit(url)
+    user, _, host = parts.netloc.partition("@")
+    return parts._replace(netloc=f"{user}:{quote(password, safe='')}@{host}").geturl()
 
 
 def is_unreadable(url: str) -> bool:

@@ -1,8 +1,10 @@
 """The settings of a process: read from its environment and checked once, at its start."""
 
 import os
+import random
 from collections.abc import Collection, Mapping, MutableMapping
 from functools import cache
+from urllib.parse import unquote, urlsplit
 
 import msgspec
 
@@ -102,6 +104,10 @@ def load(environ: Mapping[str, str], process: str = "", *, needs_keys: bool = Tr
     given = environment.given(environ, names(), SECRET, OPTIONAL, faults)
     given = environment.with_passwords(given, ("AMQP", "DATABASE"), faults)
     settings = environment.typed(given, Settings, SECRET, faults)
+    if settings.amqp_order == "shuffled":
+        urls = environment.addresses(settings.amqp_url)
+        shuffled = ";".join(random.sample(urls, len(urls)))
+        settings = msgspec.structs.replace(settings, amqp_url=shuffled)
     reads = frozenset(READS.get(process, names())) - (frozenset() if needs_keys else {*KEYS})
     if settings.environment == "production":
         unread = {name.lower(): "" for name in KEYS if name not in reads}
@@ -144,15 +150,12 @@ def settings() -> Settings:
 
 
 def _is_unreadable(addresses: str) -> bool:
-    return any(environment.is_unreadable(url) for url in addresses.split(";"))
+    return any(environment.is_unreadable(url) for url in environment.addresses(addresses))
 
 
 def _faults(settings: Settings, reads: Collection[str]) -> list[str]:
     """What is wrong with settings wherever they are used, a sentence each."""
-    faults = []
-    brokers = settings.amqp_url.split(";")
-    if "AMQP_URL" in reads and not all(url.startswith(("amqp://", "amqps://")) for url in brokers):
-        faults.append("AMQP_URL must start with amqp:// or amqps://")
+    faults = _broker_faults(settings.amqp_url) if "AMQP_URL" in reads else []
     if "DATABASE_URL" in reads and not settings.database_url.startswith("postgresql+psycopg2://"):
         faults.append("DATABASE_URL must start with postgresql+psycopg2://")
     for name in (name for name in ("SERVICE_PASSWORDS", "OPERATOR_PASSWORDS") if name in reads):
@@ -180,4 +183,28 @@ def _faults(settings: Settings, reads: Collection[str]) -> list[str]:
         short, long = (getattr(settings, name.lower()) for name in (shorter, longer))
         if {shorter, longer} <= {*reads} and short >= long:
             faults.append(f"{shorter} ({short:g}) must be less than {longer} ({long:g}): {why}")
+    return faults
+
+
+def _broker_faults(amqp_url: str) -> list[str]:
+    """What is wrong with the addresses of the broker; no password is said."""
+    urls = environment.addresses(amqp_url)
+    if not all(url.startswith(("amqp://", "amqps://")) for url in urls):
+        if len(urls) == 1:
+            return ["AMQP_URL must start with amqp:// or amqps://"]
+        return [
+            "AMQP_URL: each address must start with amqp:// or amqps://; "
+            "write ; in a password as %3B"
+        ]
+    # Users and virtual hosts are a cluster's, and what a process believes goes by its own user.
+    nodes = [urlsplit(url) for url in urls]
+    users = sorted({unquote(node.username or "guest") for node in nodes})
+    vhosts = sorted({unquote(node.path[1:]) or "/" for node in nodes})
+    faults = []
+    if len(users) > 1:
+        faults.append(f"AMQP_URL: all addresses must have one user, not {', '.join(users)}")
+    elif len({unquote(node.password or "guest") for node in nodes}) > 1:
+        faults.append("AMQP_URL: all addresses must have the same password")
+    if len(vhosts) > 1:
+        faults.append(f"AMQP_URL: all addresses must have one vhost, not {', '.join(vhosts)}")
     return faults

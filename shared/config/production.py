@@ -19,7 +19,7 @@ import msgspec
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
 
-from shared.config.environment import ConfigurationError
+from shared.config.environment import ConfigurationError, addresses
 from shared.config.processes import KEYS
 from shared.validation.words import shortened
 
@@ -171,8 +171,9 @@ def _given_passwords(settings: "Settings", reads: Collection[str]) -> Iterator[s
 
 
 def _server_passwords(settings: "Settings", reads: Collection[str]) -> list[tuple[str, str]]:
-    urls = [name for name in ("AMQP_URL", "DATABASE_URL") if name in reads]
-    found = [(name, urlsplit(getattr(settings, name.lower())).password) for name in urls]
+    # All of the broker's addresses have one.
+    urls = {"AMQP_URL": addresses(settings.amqp_url)[0], "DATABASE_URL": settings.database_url}
+    found = [(name, urlsplit(url).password) for name, url in urls.items() if name in reads]
     return [(name, unquote(password)) for name, password in found if password]
 
 
@@ -191,7 +192,7 @@ def _open_connections(
 ) -> Iterator[tuple[str, str, str]]:
     """Setting, host and cure of each connection that is not encrypted."""
     if "AMQP_URL" in reads:
-        for url in settings.amqp_url.split(";"):
+        for url in addresses(settings.amqp_url):
             parts = urlsplit(url)
             if parts.scheme != "amqps":
                 yield "AMQP_URL", parts.hostname or "", "use amqps://"

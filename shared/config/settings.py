@@ -87,7 +87,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, rename=str.upper):
 
     # Servers
     amqp_url: str = "amqp://guest:guest@127.0.0.1:5672/"
-    """RabbitMQ, with the service's user; `amqps://` for TLS."""
+    """RabbitMQ, with the service's user; `amqps://` for TLS. Of a cluster the addresses of several
+    nodes, separated by `;`, with one user and virtual host: while one is away the next is used."""
+    amqp_order: Literal["listed", "shuffled"] = "listed"
+    """Which of several is tried first: `listed`, as they stand there, or `shuffled`, in an order
+    that each start of a process draws, so that all of them are spread over the nodes."""
     amqp_password: str = ""
     """Put into `AMQP_URL`, which then names a user alone."""
     database_url: str = "postgresql+psycopg2://postgres@127.0.0.1:5432/order_fellow"

@@ -35,12 +35,14 @@ class QueueFigures:
         unacked: messages in hand.
         reached: the time of the newest message it has handled; of those that came first hand, not
             by the retry ladder.
+        where: the address of the broker in use, `host:port`.
     """
 
     told: Told
     handled: int = 0
     unacked: int = 0
     reached: datetime | None = None
+    where: str = ""
 
 
 class Pulse:
@@ -123,6 +125,7 @@ class Heart:
             "state": queue.told.state,
             "reason": queue.told.reason,
             "lacks": queue.told.lacks,
+            "where": queue.where,
             "since": queue.told.since.isoformat() if queue.told.since else None,
             "handled": queue.handled,
             "unacked": queue.unacked,
@@ -144,7 +147,8 @@ async def keep_beating(
     heart = Heart(service)
 
     def beat(session: Session) -> None:
-        heart.beat(session, {each.part: QueueFigures(each.told) for each in standings()})
+        figures = {each.part: QueueFigures(each.told, where=each.where) for each in standings()}
+        heart.beat(session, figures)
 
     job = Periodic("heartbeat", SECONDS, beat)
 

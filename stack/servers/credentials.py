@@ -16,11 +16,13 @@ from shared.security.service_accounts import BROKER_USERS, CONSOLE, login
 
 
 def as_service(url: str, service: str) -> str:
-    """The address of a server for a service, made from the address for its administrator."""
-    host = urlsplit(url).netloc.rpartition("@")[2]
-    return url.replace(
-        urlsplit(url).netloc, f"{login(service)}:{_password(url, service)}@{host}", 1
-    )
+    """The address of a server for a service, made from the address for its administrator.
+
+    Args:
+        url: of a broker's nodes, several separated by `;`.
+        service: which.
+    """
+    return ";".join(_as_service(node, service) for node in url.split(";"))
 
 
 def broker_user(process: str) -> str:
@@ -58,6 +60,13 @@ def admission(url: str, vhosts: Sequence[str], remove: Sequence[str] = ()) -> st
         "ok = rabbit_definitions:import_raw(Made)",
     ]
     return ", ".join(steps)
+
+
+def _as_service(url: str, service: str) -> str:
+    host = urlsplit(url).netloc.rpartition("@")[2]
+    return url.replace(
+        urlsplit(url).netloc, f"{login(service)}:{_password(url, service)}@{host}", 1
+    )
 
 
 def _password(url: str, service: str) -> str:

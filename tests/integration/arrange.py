@@ -279,9 +279,10 @@ def consuming(settings: Settings, *subscriptions: Subscription) -> Iterator[list
         return quiet()
 
     def quiet() -> bool:
-        empty = [depth(settings.amqp_url, s.queue.name) == 0 for s in subscriptions]
+        empty = [depth(broker, s.queue.name) == 0 for s in subscriptions]
         return all(empty) and not any(consumer.unacknowledged for consumer in consumers)
 
+    broker = settings.amqp_url.rpartition(";")[2]  # of several addresses the last one answers
     stopping = threading.Event()
     consumers = [
         Consumer(settings.amqp_url, settings.amqp_heartbeat, subscription, stopping)
@@ -299,7 +300,7 @@ def consuming(settings: Settings, *subscriptions: Subscription) -> Iterator[list
             thread.join(15)
             assert not thread.is_alive()
     for subscription in subscriptions:
-        assert depth(settings.amqp_url, subscription.queue.name) == 0
+        assert depth(broker, subscription.queue.name) == 0
 
 
 def sign(secret: str, body: bytes) -> dict[str, str]:

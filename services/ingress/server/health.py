@@ -59,7 +59,8 @@ class Readyz:
     async def on_get(self, req: Request, resp: Response) -> None:
         """Name every part; `degraded` means that orders are accepted by the second-best way.
 
-        Why the broker is away or refuses is told inside only: it names users and hosts.
+        Which node of the broker is used, and why it is away or refuses, is told inside only: it
+        names users and hosts.
         """
         bus = self._publisher.state
         database = await self._database()
@@ -83,8 +84,10 @@ class Readyz:
             for standing in (self._publisher.standing, self._feed.standing)
             if not standing.told.is_well
         }
-        if reasons and _is_internal(client_address(req)):
-            parts["reasons"] = reasons
+        if _is_internal(client_address(req)):
+            parts["bus_address"] = self._publisher.standing.where
+            if reasons:
+                parts["reasons"] = reasons
         status = "not ready" if not ready else "ready" if fine else "degraded"
         resp.status = 200 if ready else 503
         resp.media = {"status": status, **parts}

@@ -5,9 +5,9 @@ from contextlib import suppress
 from typing import Any
 
 from amqp import Message as AmqpMessage
-from kombu import Connection
 
-from shared.bus.broker.kombu_connection import connect
+from shared.bus.broker import addresses
+from shared.bus.broker.kombu_connection import BrokerConnection, connect
 
 TIMEOUT = 5.0  # seconds, for the broker to answer
 CONFIRM_SECONDS = 1.0
@@ -16,20 +16,18 @@ PROBE_KEY = "ops.probe"
 ALARM = "it is short of memory or disk space"
 
 
-def open_connection(amqp_url: str, **transport_options: Any) -> Connection:
-    """A connection for ops work; it gives up on a broker that does not answer in `TIMEOUT`.
+def open_connection(amqp_url: str, **transport_options: Any) -> BrokerConnection:
+    """A connection for ops work; it gives up on a node that does not answer in `TIMEOUT`.
 
     Args:
-        amqp_url: of the broker.
+        amqp_url: of the broker; of several addresses each is tried.
         **transport_options: more of py-amqp's.
 
     Raises:
         Exception: of kombu or py-amqp.
     """
     timeouts = {"read_timeout": TIMEOUT, "write_timeout": TIMEOUT}
-    connection = connect(amqp_url, timeout=TIMEOUT, transport_options=timeouts | transport_options)
-    connection.connect()
-    return connection
+    return connect(amqp_url, timeout=TIMEOUT, transport_options=timeouts | transport_options)
 
 
 class AlarmProbe:
@@ -43,16 +41,28 @@ class AlarmProbe:
 
     def __init__(self, amqp_url: str) -> None:
         self._amqp_url = amqp_url
-        self._connection: Connection | None = None
+        self._connection: BrokerConnection | None = None
         self._is_blocked = False
         self._confirmed = 0
 
     def look(self) -> str | None:
-        """Why the broker takes no messages; None when it does.
+        """Why the broker takes no messages; None when it does, at one of its addresses.
 
         Raises:
             Exception: of kombu or py-amqp, when the broker is away.
         """
+        # Once all have told of an alarm, the last one is asked whether it is over.
+        tries = 1 if self._is_blocked else len(addresses.of(self._amqp_url))
+        for left in reversed(range(tries)):
+            said = self._ask()
+            if said is None or not left:
+                return said
+            if self._connection is not None:
+                self._connection.leave()
+            self.close()
+        return said
+
+    def _ask(self) -> str | None:
         if self._connection is None:
             self._connect()
         elif self._is_blocked:
@@ -65,6 +75,8 @@ class AlarmProbe:
         deadline = time.monotonic() + CONFIRM_SECONDS
         while self._confirmed == before and not self._is_blocked:
             if time.monotonic() > deadline:
+                if self._connection is not None:
+                    self._connection.leave()
                 self.close()
                 return "it does not confirm what is published"
             self._drain(CONFIRM_SECONDS / 5)

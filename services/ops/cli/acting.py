@@ -10,7 +10,6 @@ import socket
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
-from urllib.parse import quote, urlsplit
 
 import msgspec
 from sqlalchemy.exc import SQLAlchemyError
@@ -27,7 +26,7 @@ from services.ops.cli.terminal import (
     stop,
 )
 from services.ops.environment import Surroundings
-from shared.bus.broker.kombu_connection import credentials
+from shared.bus.broker.addresses import credentials, signed_in_as
 from shared.bus.contract import topology
 from shared.bus.contract.delivery import believed
 from shared.bus.contract.topology import Queue
@@ -172,10 +171,7 @@ def _signed_in_as(system: Surroundings, name: str) -> Surroundings:
     if known is not None:
         return known
     password = os.environ.get("FELLOW_PASSWORD") or getpass.getpass(f"{name}'s password: ")
-    url = urlsplit(system.settings.amqp_url)
-    host = url.netloc.rpartition("@")[2]
-    person = f"{quote(name, safe='')}:{quote(password, safe='')}"
-    theirs = url._replace(netloc=f"{person}@{host}").geturl()
+    theirs = signed_in_as(system.settings.amqp_url, name, password)
     found = replace(system, settings=msgspec.structs.replace(system.settings, amqp_url=theirs))
     _own[name, system.settings.amqp_url] = found
     return found

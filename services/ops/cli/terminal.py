@@ -28,6 +28,7 @@ from services.ops.broker.connection import open_connection
 from services.ops.broker.hold import BusyError
 from services.ops.commands.giving import NotKnownError
 from services.ops.environment import Surroundings
+from shared.bus.broker import addresses
 from shared.bus.broker.refusal import explain
 from shared.config.environment import ConfigurationError
 from shared.db.session import make_engine
@@ -62,8 +63,7 @@ def broker(system: Surroundings) -> Iterator[Connection]:
     except (NotKnownError, BusyError) as error:
         stop(str(error))
     except (OSError, AMQPError, MessageNacked) as error:
-        where = Connection(url).as_uri()  # without the password
-        stop(f"The broker at {where} does not confirm it: {explain(error).sentence}")
+        stop(f"The broker at {addresses.place(url)} does not confirm it: {explain(error).sentence}")
 
 
 def engine(system: Surroundings) -> Engine:

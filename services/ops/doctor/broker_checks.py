@@ -2,7 +2,7 @@
 
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Literal
@@ -13,6 +13,7 @@ from kombu import Connection
 from services.ops.broker.connection import TIMEOUT, open_connection
 from services.ops.doctor.check import Check, clocks
 from shared import versions
+from shared.bus.broker import addresses
 from shared.bus.broker.kombu_connection import server_version
 from shared.bus.broker.refusal import explain
 from shared.bus.contract import topology
@@ -25,21 +26,42 @@ def broker(config: Settings) -> Iterator[Check]:
     try:
         connection = open_connection(config.amqp_url)
     except Exception as error:  # noqa: BLE001 - whatever it was is what is said
-        where = Connection(config.amqp_url).as_uri()
         yield Check(
             "broker",
             "broken",
-            f"{where}: {explain(error).sentence}",
+            f"{addresses.place(config.amqp_url)}: {explain(error).sentence}",
             "Is RabbitMQ running, and is AMQP_URL right: host, port, user, password, vhost?",
         )
         return
     with connection:
         version = server_version(connection)
         untried = versions.warning("RabbitMQ", version)
-        yield Check("broker", "look" if untried else "fine", f"RabbitMQ {version}", untried or "")
+        found = f"RabbitMQ {version} at {connection.place}"
+        yield Check("broker", "look" if untried else "fine", found, untried or "")
         yield _topology(connection)
+    if len(nodes := addresses.of(config.amqp_url).round()) > 1:
+        yield _nodes(nodes)
     if config.rabbitmq_management_url:
         yield _clock(config.rabbitmq_management_url)
+
+
+def _nodes(urls: Sequence[str]) -> Check:
+    """Whether each address lets us in: of those that do not, the others hide it."""
+    away = []
+    for url in urls:
+        try:
+            open_connection(url).release()
+        except Exception as error:  # noqa: BLE001 - whatever it was is what is said
+            away.append(f"{addresses.place(url)}: {explain(error).sentence}")
+    found = f"{len(urls) - len(away)} of {len(urls)} addresses let us in"
+    if not away:
+        return Check("nodes", "fine", found)
+    return Check(
+        "nodes",
+        "look",
+        f"{found}; {'; '.join(away)}",
+        "Start it again, or take it out of AMQP_URL: the more are away, the fewer may still fail.",
+    )
 
 
 def _topology(connection: Connection) -> Check:

@@ -2,6 +2,7 @@
 
 import smtplib
 import ssl
+from collections import Counter
 from collections.abc import Collection, Iterable, Iterator
 from datetime import UTC, datetime
 from typing import Literal
@@ -15,7 +16,7 @@ from services.ops.doctor import broker_checks
 from services.ops.doctor.check import Check, clocks
 from services.ops.environment import Surroundings
 from services.ops.monitoring import alerts
-from services.ops.monitoring.heartbeats import FRESH, lacking
+from services.ops.monitoring.heartbeats import FRESH, Beat, lacking
 from services.ops.monitoring.queue_stats import Sample
 from services.ops.monitoring.sampler import Sampler
 from shared import versions
@@ -194,6 +195,7 @@ def _running(sample: Sample, broken: Collection[str]) -> Iterator[Check]:
     if alive:
         versions = sorted({beat.version for beat in alive})
         text_ = f"{len(alive)} processes of {len({b.service for b in alive})} services alive"
+        text_ += _nodes_in_use(alive)
         if len(versions) > 1:
             found = f"{text_}, of versions {', '.join(versions)}"
             yield Check("services", "look", found, "Deploy one version.")
@@ -204,6 +206,16 @@ def _running(sample: Sample, broken: Collection[str]) -> Iterator[Check]:
             continue
         state: Literal["look", "broken"] = "broken" if trouble.level == "down" else "look"
         yield Check(trouble.about, state, trouble.text, _ADVICE[trouble.level])
+
+
+def _nodes_in_use(beats: Iterable[Beat]) -> str:
+    """How many of their connections are to which node, where there are several."""
+    used = Counter(
+        said.where for beat in beats for said in beat.queues.values() if said.state and said.where
+    )
+    if len(used) < 2:
+        return ""
+    return f" (by {', '.join(f'{where}: {count}' for where, count in sorted(used.items()))})"
 
 
 _ADVICE = {

@@ -19,6 +19,7 @@ from services.ops.dead_letters.letter import Letter
 from services.ops.monitoring import heartbeats, queue_stats
 from services.ops.monitoring.queue_stats import Sample
 from shared.bus import outbox
+from shared.bus.broker.kombu_connection import BrokerConnection
 from shared.bus.broker.queue_counts import Count, NotKnownError
 from shared.bus.broker.refusal import explain
 from shared.bus.contract import topology
@@ -43,7 +44,7 @@ class Sampler:
     def __init__(self, amqp_url: str, engine: Engine | None) -> None:
         self._amqp_url = amqp_url
         self._engine = engine
-        self._connection: Connection | None = None
+        self._connection: BrokerConnection | None = None
         self._probe = AlarmProbe(amqp_url)
         self._letters: dict[str, tuple[int, datetime | None]] = {}
         self._samples: deque[Sample] = deque(maxlen=KEPT)
@@ -86,6 +87,8 @@ class Sampler:
                 "alarm": self._probe.look(),
             }
         except Exception as error:  # noqa: BLE001 - whatever it was is what the sample says
+            if self._connection is not None:
+                self._connection.leave()
             self.close()
             refused = isinstance(error, AccessRefused)
             return {"broker_error": explain(error).sentence, "is_refused": refused}

@@ -1,10 +1,11 @@
-"""One pika connection inside an asyncio loop that is opened again whenever it closes.
+"""One pika connection inside an asyncio loop that is opened again whenever it closes: at the next
+address, where there are several.
 
 pika: connect after the fork, and touch a connection only from its own loop's thread.
 """
 
 import asyncio
-import random
+import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -13,12 +14,17 @@ from pika.adapters.asyncio_connection import AsyncioConnection
 from pika.channel import Channel
 
 from shared import versions
+from shared.bus.broker import addresses
+from shared.bus.broker.addresses import Pauses
 from shared.bus.broker.pika_transport import LoopServices, OnAck
 from shared.bus.broker.standing import Standing
 
 Setup = Callable[[AsyncioConnection], Awaitable[None]]
-FIRST_DELAY, LONGEST_DELAY = 0.2, 5.0  # seconds between attempts
-CONNECT_TIMEOUT = 10.0  # seconds
+CONNECT_TIMEOUT = 5.0  # seconds until a node has let us in (TCP, TLS and AMQP), or is left
+SETUP_TIMEOUT = 10.0  # seconds
+AVOIDED_SECONDS = 60.0
+"""For how long no other connection is made at an address only to get away from an alarm, after it
+told of one there: most alarms are the whole cluster's (RabbitMQ, "Memory and Disk Alarms")."""
 
 
 class ConnectionClosedError(Exception):
@@ -29,7 +35,7 @@ class Link:
     """Keeps one connection open.
 
     Args:
-        amqp_url: where to.
+        amqp_url: where to: one address or several.
         name: how the broker shows the connection.
         heartbeat: seconds; a peer that is silent for two of them counts as gone.
         setup: awaited after each opening, with the open connection; what it raises closes it again.
@@ -48,17 +54,16 @@ class Link:
         on_ack: OnAck | None = None,
     ) -> None:
         self._on_ack = on_ack
-        self._parameters = pika.URLParameters(amqp_url)
-        self._parameters.heartbeat = heartbeat
-        self._parameters.socket_timeout = CONNECT_TIMEOUT
-        self._parameters.stack_timeout = CONNECT_TIMEOUT
-        self._parameters.client_properties = {"connection_name": name}
+        self._addresses = addresses.of(amqp_url)
+        self._heartbeat = heartbeat
         self._name = name
         self._setup = setup
         self._on_lost = on_lost
         self.standing = Standing(name)
         self._connection: AsyncioConnection | None = None
         self._reset_for: BaseException | None = None
+        self._url = ""
+        self._alarms: dict[str, float] = {}  # when each address told of one
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
@@ -82,25 +87,47 @@ class Link:
         if self._connection is not None and self._connection.is_open:
             self._connection.close()
 
-    def abort(self) -> None:
-        """Drop the connection: to close it in order takes a broker that reads."""
+    def abort(self, reason: str = "abandoned") -> None:
+        """Drop the connection: to close it in order takes a broker that reads.
+
+        Args:
+            reason: what is told of it.
+        """
         if self._connection is not None and not self._connection.is_closed:
             # Private, and what pika itself calls when its peer is dead.
-            self._connection._terminate_stream(ConnectionClosedError("abandoned"))
+            self._connection._terminate_stream(ConnectionClosedError(reason))
+
+    def leave_alarm(self) -> bool:
+        """Drop the connection to a node with an alarm, for one at another node.
+
+        Returns:
+            Whether there is one that has told of none lately; else the connection stays.
+        """
+        now = time.monotonic()
+        self._alarms[self._url] = now
+        if all(
+            now - self._alarms.get(url, -AVOIDED_SECONDS) < AVOIDED_SECONDS
+            for url in self._addresses.round()
+        ):
+            return False
+        self.abort("the broker has raised an alarm")
+        return True
 
     async def _run(self) -> None:
-        delay = FIRST_DELAY
+        pauses = Pauses(len(self._addresses))
         while True:
             loop = asyncio.get_running_loop()
             closed: asyncio.Future[BaseException] = loop.create_future()
             ready = False
+            self._url = self._addresses.round()[0]
             try:
-                self._connection = await _open(self._parameters, closed, self._on_ack)
-                async with asyncio.timeout(CONNECT_TIMEOUT):
+                self._connection = await _open(self._parameters(), closed, self._on_ack)
+                async with asyncio.timeout(SETUP_TIMEOUT):
                     await self._setup(self._connection)
-                ready, delay = True, FIRST_DELAY
+                ready = True
+                pauses.worked()
                 versions.warn_once("RabbitMQ", _version(self._connection))
-                self.standing.working()
+                self.standing.working(addresses.place(self._url))
                 reason = await closed
             except (ConnectionClosedError, OSError, TimeoutError) as error:
                 reason = error
@@ -111,11 +138,19 @@ class Link:
                 reason = error
             await self._close(closed)
             reason, self._reset_for = self._reset_for or reason, None
-            self.standing.failed(reason)
+            self._addresses.leave(self._url)
+            self.standing.failed(reason, addresses.place(self._url))
             if ready:
                 self._on_lost(str(reason) or type(reason).__name__)
-            await asyncio.sleep(delay * random.uniform(0.5, 1.0))  # noqa: S311 - jitter
-            delay = min(delay * 2, LONGEST_DELAY)
+            await asyncio.sleep(pauses.after_failure())
+
+    def _parameters(self) -> pika.URLParameters:
+        parameters = pika.URLParameters(self._url)
+        parameters.heartbeat = self._heartbeat
+        parameters.socket_timeout = CONNECT_TIMEOUT
+        parameters.stack_timeout = CONNECT_TIMEOUT
+        parameters.client_properties = {"connection_name": self._name}
+        return parameters
 
     async def _close(self, closed: "asyncio.Future[BaseException]") -> None:
         connection, self._connection = self._connection, None

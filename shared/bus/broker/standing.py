@@ -58,15 +58,22 @@ class Standing:
     def __init__(self, part: str) -> None:
         self.part = part
         self.told = Told("starting")
+        self.where = ""
+        """The address in use, `host:port`, or the last that was tried."""
         self._gauge = metrics.working.labels(part)
         self._gauge.set(0)
         self._failing_since: float | None = None
         self._logged: tuple[str, float] = ("", 0.0)
 
-    def working(self) -> None:
-        """It is admitted and at work."""
+    def working(self, where: str = "") -> None:
+        """It is admitted and at work.
+
+        Args:
+            where: the address of the broker, `host:port`; as before when not given.
+        """
+        self.where = where or self.where
         if self._failing_since is not None:
-            log.info("working_again", part=self.part)
+            log.info("working_again", part=self.part, address=self.where)
         self._failing_since = None
         self._set(Told("working"))
 
@@ -99,8 +106,14 @@ class Standing:
             self._set(Told("failing", reason))
             self._say("failing", "failing", error, reason, is_error=True)
 
-    def failed(self, error: BaseException) -> None:
-        """Its connection was lost, could not be opened, or was refused what it needs."""
+    def failed(self, error: BaseException, where: str = "") -> None:
+        """Its connection was lost, could not be opened, or was refused what it needs.
+
+        Args:
+            error: by which.
+            where: the address of the broker, `host:port`; as before when not given.
+        """
+        self.where = where or self.where
         trouble = explain(error)
         self._set(Told("refused" if trouble.is_refusal else "away", trouble.sentence))
         event = "refused_by_broker" if trouble.is_refusal else "connection_lost"
@@ -121,6 +134,7 @@ class Standing:
             40 if is_error or lasts else 30,
             event,
             part=self.part,
+            address=self.where,
             error=type(error).__name__,
             reason=reason,
         )

@@ -9,7 +9,6 @@ Traps of kombu 5.7 and py-amqp 5.4 that shape it: heartbeats are off unless
 not notice a stop while the broker is down; a changed prefetch counts for new consumers only.
 """
 
-import random
 import threading
 import time
 from collections.abc import Sequence
@@ -17,12 +16,13 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 
 from shared import versions
-from shared.bus.broker import declaration
+from shared.bus.broker import addresses, declaration
+from shared.bus.broker.addresses import Pauses
 from shared.bus.broker.kombu_connection import connect, server_version
 from shared.bus.broker.standing import Standing
 from shared.bus.consume.batch import Delivery
 from shared.bus.consume.requeue import Requeuer
-from shared.bus.consume.session import FIRST_DELAY, KEPT, LONGEST_DELAY, Session
+from shared.bus.consume.session import KEPT, Session
 from shared.bus.consume.subscription import Subscription, decoding
 from shared.bus.consume.traced import batches_class
 from shared.bus.metrics import QueueMetrics
@@ -32,7 +32,7 @@ class Consumer:
     """Runs one subscription until it is told to stop.
 
     Args:
-        amqp_url: where the queue is.
+        amqp_url: where the queue is: one address or several.
         heartbeat: seconds.
         subscription: see there.
         stopping: set to make `run` return: the batch in hand is finished, the rest goes back.
@@ -76,25 +76,29 @@ class Consumer:
 
     def run(self) -> None:
         """Consume, and reconnect as often as it takes, until told to stop."""
-        delay = FIRST_DELAY
+        among = addresses.of(self._amqp_url)
+        pauses = Pauses(len(among))
         while not self.stopping.is_set():
             session: Session | None = None
+            where = addresses.place(among.round()[0])
             try:
                 with connect(
                     self._amqp_url,
                     timeout=5,
+                    tries=1,
                     heartbeat=self._heartbeat,
                     transport_options={"read_timeout": 30, "write_timeout": 30},
                 ) as connection:
-                    connection.connect()
+                    where = connection.place
                     declaration.ensure(connection, self.subscription.queue)
                     session = Session(self, connection)
                     versions.warn_once("RabbitMQ", server_version(connection))
+                    self.standing.where = where
                     session.begin()
-                    delay = FIRST_DELAY
+                    pauses.worked()
                     session.run()
             except Exception as error:  # noqa: BLE001 - whatever it was, a new connection is the cure
-                self.standing.failed(error)
+                self.standing.failed(error, where)
                 if session is not None:
                     self._left = session.abandon() or self._left
                     self._batches.lost()
@@ -102,8 +106,7 @@ class Consumer:
                 session.close()
             self.unacknowledged = 0
             self.last_turn = time.monotonic()
-            self.stopping.wait(delay * random.uniform(0.5, 1.0))  # noqa: S311 - jitter
-            delay = min(delay * 2, LONGEST_DELAY)
+            self.stopping.wait(pauses.after_failure())
         if self._left:
             # Nobody else would know what has become of it, and it would be done again.
             self.worker.submit(self._write_down, self._left).exception()

@@ -13,12 +13,11 @@ from collections import defaultdict
 from collections.abc import Sequence
 
 import structlog
-from kombu import Connection
 
+from shared.bus.broker.kombu_connection import BrokerConnection
 from shared.bus.consume.batch import Delivery
 from shared.bus.consume.requeue import Copy, Requeuer
 
-FIRST_PAUSE, LONGEST_PAUSE = 0.2, 5.0  # seconds between attempts
 PATIENCE = 600.0
 """Seconds until what is not confirmed is sent again: it may arrive twice, so not soon."""
 TOLD_EVERY = 60.0
@@ -71,7 +70,7 @@ class _Line:
     def __init__(self, requeuer: Requeuer, exchange: str) -> None:
         self._requeuer = requeuer
         self._exchange = exchange
-        self._connection: Connection | None = None
+        self._connection: BrokerConnection | None = None
         self._changed = threading.Condition()
         self._waiting: list[Copy] = []
         self._sent: Sequence[Copy] = ()
@@ -114,7 +113,7 @@ class _Line:
             self._changed.notify()
 
     def _run(self) -> None:
-        pause = FIRST_PAUSE
+        pauses = self._requeuer.pauses()
         while copies := self._next():
             error: Exception | None
             try:
@@ -130,14 +129,15 @@ class _Line:
                 self._waiting[:0] = [copy for copy in copies if copy.tag not in safe]
                 self._sent = ()
             if error is None:
-                pause = FIRST_PAUSE
+                pauses.worked()
                 continue
             # Not under the lock, which the consumer takes at each turn.
+            if self._connection is not None:
+                self._connection.leave()
             self._disconnect()
             with self._changed:
                 self._why = f"{type(error).__name__}: {error}"
-                self._changed.wait_for(lambda: not self._is_open, pause)
-            pause = min(2 * pause, LONGEST_PAUSE)
+                self._changed.wait_for(lambda: not self._is_open, pauses.after_failure())
         self._disconnect()
 
     def _next(self) -> Sequence[Copy]:

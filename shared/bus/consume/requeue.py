@@ -12,8 +12,9 @@ import structlog
 from kombu import Connection
 
 from shared.bus.broker import confirmed
+from shared.bus.broker.addresses import Pauses, credentials, of
 from shared.bus.broker.confirmed import Routed
-from shared.bus.broker.kombu_connection import connect, credentials
+from shared.bus.broker.kombu_connection import BrokerConnection, connect
 from shared.bus.consume.batch import Delivery
 from shared.bus.consume.copies import again
 from shared.bus.consume.retry import MAX_ATTEMPTS, RetryAfter, decide
@@ -89,11 +90,20 @@ class Requeuer:
         """The queue that the messages come from."""
         return self._queue.name
 
-    def connection(self) -> Connection:
-        """A connection to publish by."""
+    def pauses(self) -> Pauses:
+        """Between attempts to connect and publish."""
+        return Pauses(len(of(self._amqp_url)))
+
+    def connection(self) -> BrokerConnection:
+        """A connection to publish by; one address is tried.
+
+        Raises:
+            Exception: of kombu, py-amqp or the system.
+        """
         return connect(
             self._amqp_url,
             timeout=CONNECT_SECONDS,
+            tries=1,
             # No heartbeat: it is used in bursts, and the kernel tells when the broker is gone.
             transport_options={"read_timeout": WRITE_SECONDS, "write_timeout": WRITE_SECONDS},
         )

@@ -58,7 +58,7 @@ class Publisher:
     """Publishes with confirms over one connection.
 
     Args:
-        amqp_url: where to.
+        amqp_url: where to: one address or several.
         name: how the broker shows the connection.
         max_outstanding: how many messages may wait for their confirm at once.
         confirm_timeout: seconds to wait for one.
@@ -266,12 +266,14 @@ class Publisher:
 
     def _on_blocked(self, _: Any, __: Any) -> None:
         self._blocked = True
-        log.warning("broker_blocked")
+        log.warning("broker_blocked", address=self.standing.where)
+        if self._link.leave_alarm():
+            return
         self.standing.holding("The broker takes no messages: it is short of memory or disk space.")
 
     def _on_unblocked(self, _: Any, __: Any) -> None:
         self._blocked = False
-        log.warning("broker_unblocked")
+        log.warning("broker_unblocked", address=self.standing.where)
         self.standing.released()
 
     def _on_return(self, _: Channel, __: Any, properties: Any, ___: bytes) -> None:
@@ -338,7 +340,8 @@ class Publisher:
                     break
                 entry.failed(ConfirmTimeoutError(f"no confirm within {self._confirm_timeout:g} s"))
                 if entry.deadline + STALLED_SECONDS < now:
-                    self._link.reset(TimeoutError("the broker confirms nothing"))
+                    # Who confirms nothing may not answer to a close either.
+                    self._link.abort("the broker confirms nothing")
                     break
 
 

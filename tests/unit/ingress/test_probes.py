@@ -1,10 +1,11 @@
-"""What `/readyz` costs, which anybody may ask for."""
+"""What `/readyz` costs, which anybody may ask for, and what it tells whom."""
 
 import asyncio
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from types import SimpleNamespace
 
+import pytest
 from falcon.asgi import Response
 from falcon.testing import create_asgi_req
 
@@ -12,29 +13,45 @@ from services.ingress.credentials.cache import SecretCache
 from services.ingress.credentials.policies import Policies
 from services.ingress.server import health
 
+WELL = SimpleNamespace(told=SimpleNamespace(is_well=True), where="rabbit2:5672")
+BUS = SimpleNamespace(state="connected", standing=WELL, is_listening=True)
 
-def test_however_many_ask_at_once_the_database_is_asked_once(monkeypatch):
-    asked = []
+
+@pytest.fixture
+def asked(monkeypatch):
+    """What the database was asked."""
+    found = []
 
     class Database:
         def connect(self):
-            asked.append(1)
+            found.append(1)
             return nullcontext(SimpleNamespace(execute=lambda _: None))
 
     monkeypatch.setattr(health, "engine", Database)
-    well = SimpleNamespace(told=SimpleNamespace(is_well=True))
-    bus = SimpleNamespace(state="connected", standing=well, is_listening=True)
+    return found
 
+
+def answers(count, address="127.0.0.1"):
     async def ask(readyz):
-        resp = Response()
-        await readyz.on_get(create_asgi_req(), resp)
-        return resp.media["database"]
+        req, resp = create_asgi_req(), Response()
+        req.scope["client"] = (address, 50_000)
+        await readyz.on_get(req, resp)
+        return resp.media
 
     async def flood():
         with ThreadPoolExecutor(4) as threads:
             cache = SecretCache(threads, threads, Policies())
-            readyz = health.Readyz(bus, cache, bus, threads)
-            return await asyncio.gather(*(ask(readyz) for _ in range(100)))
+            readyz = health.Readyz(BUS, cache, BUS, threads)
+            return await asyncio.gather(*(ask(readyz) for _ in range(count)))
 
-    assert set(asyncio.run(flood())) == {"connected"}
+    return asyncio.run(flood())
+
+
+def test_however_many_ask_at_once_the_database_is_asked_once(asked):
+    assert {answer["database"] for answer in answers(100)} == {"connected"}
     assert len(asked) == 1
+
+
+@pytest.mark.parametrize(("address", "told"), [("10.0.0.7", "rabbit2:5672"), ("9.9.9.9", None)])
+def test_which_node_of_the_broker_is_used_is_told_inside_alone(asked, address, told):
+    assert answers(1, address)[0].get("bus_address") == told

@@ -7,7 +7,6 @@ from typing import Annotated
 
 import msgspec
 import typer
-from kombu import Connection
 from rich.console import Group
 from rich.live import Live
 from rich.table import Table
@@ -27,6 +26,7 @@ from services.ops.monitoring import alerts
 from services.ops.monitoring.queue_stats import Figures, Sample, figures
 from services.ops.monitoring.sampler import Sampler
 from services.ops.times import duration
+from shared.bus.broker import addresses
 from shared.db.session import make_engine
 
 WATCH_SECONDS = 2.0
@@ -48,7 +48,7 @@ def show(
             return
         sample = sampler.take()
         if sample.broker_error is not None:
-            where = Connection(system.settings.amqp_url).as_uri()
+            where = addresses.place(system.settings.amqp_url)
             stop(f"The broker at {where} did not do it: {sample.broker_error}")
         found = figures([sample])
         if as_json:

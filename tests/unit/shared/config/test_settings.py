@@ -163,6 +163,61 @@ def test_a_password_apart_is_put_into_the_address():
         load({"AMQP_URL": "amqp://broker/", "AMQP_PASSWORD": "a"})
 
 
+NODES = "amqp://fellow@a:5672/orders;amqp://fellow@b:5672/orders"
+
+
+def test_a_password_apart_is_put_into_each_address_of_the_broker(tmp_path):
+    file = tmp_path / "password"
+    file.write_text("p;/w\n")
+    settings = load({"AMQP_URL": f" {NODES}; ", "AMQP_PASSWORD_FILE": str(file)})
+    assert settings.amqp_url == (
+        "amqp://fellow:p%3B%2Fw@a:5672/orders;amqp://fellow:p%3B%2Fw@b:5672/orders"
+    )
+    with pytest.raises(ConfigurationError, match="AMQP_URL must name a user and no password"):
+        load({"AMQP_URL": f"{NODES};amqp://c/orders", "AMQP_PASSWORD": "a"})
+
+
+@pytest.mark.parametrize(
+    ("urls", "faults"),
+    [
+        (
+            "amqp://ada:hidden1@a/;amqp://ola:hidden2@b/orders",
+            [
+                "AMQP_URL: all addresses must have one user, not ada, ola",
+                "AMQP_URL: all addresses must have one vhost, not /, orders",
+            ],
+        ),
+        (
+            "amqp://ada:hidden1@a/;amqp://ada:hidden2@b/%2F;amqp://ada:hidden1@c",
+            ["AMQP_URL: all addresses must have the same password"],
+        ),
+        (
+            "amqp://ada:hidden1@a/;b",
+            ["AMQP_URL: each address must start with amqp:// or amqps://; "
+             "write ; in a password as %3B"],
+        ),
+        ("amqp://ada@a:port/;amqp://b/", ["AMQP_URL cannot be read: write what is special in its "
+                                          "password as %xx"]),
+    ],
+)  # fmt: skip
+def test_addresses_of_more_than_one_broker_are_refused(urls, faults):
+    with pytest.raises(ConfigurationError) as refused:
+        load({"AMQP_URL": urls, "AMQP_HEARTBEAT": "soon"})
+    assert [said for said in refused.value.faults if "AMQP_URL" in said] == faults
+    assert len(refused.value.faults) == len(faults) + 1
+    assert "hidden" not in str(refused.value)
+
+
+def test_the_nodes_are_tried_as_listed_or_in_an_order_of_each_process():
+    urls = ";".join(f"amqp://node{number}/" for number in range(12))
+    assert load({"AMQP_URL": urls}).amqp_url == urls
+    shuffled = load({"AMQP_URL": urls, "AMQP_ORDER": "shuffled"}).amqp_url
+    assert shuffled != urls
+    assert sorted(shuffled.split(";")) == sorted(urls.split(";"))
+    with pytest.raises(ConfigurationError, match="AMQP_ORDER"):
+        load({"AMQP_ORDER": "random"})
+
+
 def test_a_process_has_no_key_that_it_does_not_need():
     settings = load(PRODUCTION, "orders")
     assert not any(settings.listed(name) for name in KEYS)
