@@ -47,10 +47,10 @@ class Stand:
         supervisor: its processes; restarted at once when they die.
         broker: RabbitMQ, to be stopped and killed.
         database: PostgreSQL, to be stopped and killed.
-        bus: the way to RabbitMQ, to be cut and stalled.
+        bus: the way to RabbitMQ where there is one node, to be cut and stalled.
         books: the way to PostgreSQL.
         mail: where emails land.
-        amqp_url: RabbitMQ, past the gate where there is but one.
+        amqp_url: RabbitMQ, past the gate; of a cluster all nodes.
         engine: PostgreSQL, past the gate.
         url: the ingress.
         account_id: a business that may send.
@@ -158,7 +158,7 @@ def open_folder() -> Iterator[Path]:
 
 @pytest.fixture(scope="module")
 def bus_urls(module_amqp_url) -> list[str]:
-    """The brokers of a module's stand, the first that answers in use."""
+    """The nodes of the broker of a module's stand; several are used past any gate."""
     return [module_amqp_url]
 
 
@@ -178,7 +178,8 @@ def stand(
     mail = MailServer(folder / "mailbox")
     mail.start()
     port, ops_port, portal_port = Port(), Port(), Port()
-    with Gate(*bus_urls) as bus, Gate(books_url) as books:
+    amqp_url = ";".join(bus_urls)
+    with Gate(bus_urls[0]) as bus, Gate(books_url) as books:
         environment = {
             "SMTP_PORT": str(mail.port),
             "SMTP_TIMEOUT": "3",
@@ -191,11 +192,11 @@ def stand(
                 "PORT": port,
                 "OPS_PORT": ops_port,
                 "PORTAL_PORT": portal_port,
-                "AMQP_URL": as_service(bus.url, name),
+                "AMQP_URL": as_service(bus.url if len(bus_urls) == 1 else amqp_url, name),
                 "DATABASE_URL": as_service(books.url, name),
             } | service_environment(name)
 
-        prepare(bus_urls[0], books_url)
+        prepare(amqp_url, books_url)
         supervisor = Supervisor(environment, folder / "logs", Console(quiet=True), 0.2)
         engine = create_engine(books_url, pool_pre_ping=True)
         try:
@@ -210,7 +211,7 @@ def stand(
                 bus,
                 books,
                 mail,
-                bus.url if len(bus_urls) > 1 else bus_urls[0],
+                amqp_url,
                 engine,
                 str(Address(port)),
                 business.id,

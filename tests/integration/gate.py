@@ -16,7 +16,6 @@ class Gate:
 
     Args:
         url: the address of the server, with a port; `Gate.url` is the same through the gate.
-        others: further servers, for when the one before does not answer, as a load balancer does.
 
     Attributes:
         lag: seconds that everything takes longer, each way.
@@ -26,10 +25,10 @@ class Gate:
         rng: what decides about the losses.
     """
 
-    def __init__(self, url: str, *others: str) -> None:
+    def __init__(self, url: str) -> None:
         self.lag, self.loss, self.rng = 0.0, 0.0, random.Random()
         self.losses = 0
-        self._targets = [_address(target) for target in (url, *others)]
+        self._target = _address(url)
         parts = urlsplit(url)
         self._listener = socket.create_server(("127.0.0.1", 0))
         port = self._listener.getsockname()[1]
@@ -90,17 +89,15 @@ class Gate:
 
     def aim(self, url: str) -> None:
         """Send those who come from now on to another server."""
-        self._targets = [_address(url)]
+        self._target = _address(url)
 
     def _connect(self) -> socket.socket | None:
-        for target in self._targets:
-            try:
-                server = socket.create_connection(target, timeout=5)
-            except OSError:
-                continue
-            server.settimeout(None)
-            return server
-        return None
+        try:
+            server = socket.create_connection(self._target, timeout=5)
+        except OSError:
+            return None
+        server.settimeout(None)
+        return server
 
     def _forward(self, source: socket.socket, sink: socket.socket) -> None:
         try:

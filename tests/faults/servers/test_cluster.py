@@ -1,4 +1,5 @@
-"""Three RabbitMQ nodes: the leader killed, two of three killed, one cut off from the others."""
+"""Three RabbitMQ nodes, all in `AMQP_URL` and no balancer before them: the leader killed, two of
+three killed, one cut off from the others."""
 
 import pytest
 
