@@ -12,8 +12,8 @@ from uuid import UUID
 
 
 def uuids(values: Iterable[UUID | str]) -> str:
-    """A literal for `uuid[]`, of 32 digits each, which are made in a third of the time of `str`."""
-    return "{" + ",".join([v if isinstance(v, str) else v.hex for v in values]) + "}"
+    """A literal for `uuid[]`."""
+    return "{" + ",".join(map(str, values)) + "}"
 
 
 def times(values: Iterable[datetime]) -> str:

@@ -18,8 +18,7 @@ from shared.db import arrays
 
 MOST_ROWS = 50  # shown of a table
 MOST_IDS = 5_000
-# As `str` writes it, and as `arrays.uuids` does.
-_ID = re.compile(r"(?<![0-9a-f])[0-9a-f]{8}(?:-?[0-9a-f]{4}){3}-?[0-9a-f]{12}(?![0-9a-f])")
+_ID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 
 class Row(msgspec.Struct):
