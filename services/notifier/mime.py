@@ -149,7 +149,8 @@ def _address(name: str, address: str) -> str:
     if _is_plain(name):
         return formataddr((name, address))
     encoded = _encoded_words(name, "From")
-    is_long = len(encoded) - encoded.rfind("\n") + len(address) + 3 > LONGEST_ENCODED
+    last = f"From: {encoded}".rpartition("\n")[2]
+    is_long = len(f"{last} <{address}>") > LONGEST_ENCODED
     return f"{encoded}\r\n <{address}>" if is_long else f"{encoded} <{address}>"
 
 

@@ -87,10 +87,6 @@ class Gate:
             for pair in ((client, server), (server, client)):
                 threading.Thread(target=self._forward, args=pair, daemon=True).start()
 
-    def aim(self, url: str) -> None:
-        """Send those who come from now on to another server."""
-        self._target = _address(url)
-
     def _connect(self) -> socket.socket | None:
         try:
             server = socket.create_connection(self._target, timeout=5)

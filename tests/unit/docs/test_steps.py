@@ -43,6 +43,7 @@ esac
 echo new
 [ "$(wc -l < "$CALLS")" -ne "$FAILS" ]
 """
+DATE = "#!/bin/sh\necho 20261123_140000\n"  # it stands in names, and a second may end meanwhile
 PROGRAMS = ("docker", "pg_dump", "pg_restore", "createdb", "dropdb", "psql", "python", "fellow")
 GOOD = "the last good one\n"
 PAGES = sorted([*(ROOT / "docs").glob("*.md"), ROOT / "README.md"])
@@ -59,6 +60,8 @@ def host(tmp_path):
     for name in PROGRAMS:
         (programs / name).write_text(PROGRAM)
         (programs / name).chmod(0o755)
+    (programs / "date").write_text(DATE)
+    (programs / "date").chmod(0o755)
     folder = tmp_path / "host"
 
     def run(which, fails=0, again=False, **variables):

@@ -102,6 +102,7 @@ def test_no_text_ends_its_part(before, place, end):
 @example("Ω" * 200, "é" * 19)
 @example("😀" * 40, "Ł" + "a" * 40)
 @example("=?utf-8?q?x?=", "a" * 200 + "é")
+@example("", "0000000¡¡¡¡¡¡¡¡¡¡¡¡")
 def test_words_of_other_letters_are_those_of_the_standard_library(subject, name):
     """RFC 2047: what it decodes is what was said, and no line or word is longer than it may be."""
     raw, _ = parse(mail(subject=subject, recipient_name=name))

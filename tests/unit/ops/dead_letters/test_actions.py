@@ -54,6 +54,13 @@ SOME = (SimpleNamespace(message_id="m", type="t", reason="r", failed_at=None),) 
 UNSEEN = {"total": 100_000, "next": None, "unseen": 34_465}
 
 
+def looking_at(page):
+    """A console to which a queue's letters are these."""
+    return SimpleNamespace(
+        broker=nullcontext, digests=SimpleNamespace(browse=lambda *_, **__: page)
+    )
+
+
 @pytest.mark.parametrize(
     ("page", "count", "nothing"),
     [
@@ -67,18 +74,18 @@ UNSEEN = {"total": 100_000, "next": None, "unseen": 34_465}
 )
 def test_a_question_counts_no_more_than_was_looked_at(monkeypatch, page, count, nothing):
     """What is behind it, or in other hands, may be done all the same."""
-    monkeypatch.setattr(search, "browse", lambda *_, **__: page)
     queue, said = topology.ORDERS_INTAKE, {"all": "yes", "type": "t"}
     visit = SimpleNamespace(
         path={"queue": queue.name},
         field=lambda name: said.get(name, ""),
-        system=SimpleNamespace(broker=nullcontext),
+        system=looking_at(page),
     )
     asked = changes.ask_replay(None, visit)
     assert asked.title.startswith(f"Replay {count} dead letter")
     assert asked.nothing == nothing
 
     asked_there = []
+    monkeypatch.setattr(search, "browse", lambda *_, **__: page)
     monkeypatch.setattr(dead_actions, "enter", lambda: None)
     monkeypatch.setattr(dead_actions, "broker", nullcontext)
     monkeypatch.setattr(dead_actions, "confirm", lambda question, _: asked_there.append(question))
@@ -86,14 +93,13 @@ def test_a_question_counts_no_more_than_was_looked_at(monkeypatch, page, count, 
     assert asked_there == [f"Replay the dead letters that fit, {count},?"]
 
 
-def test_a_question_counts_what_is_ticked_and_found(monkeypatch):
+def test_a_question_counts_what_is_ticked_and_found():
     """However many letters lie behind it."""
-    monkeypatch.setattr(search, "browse", lambda *_, **__: Page(SOME, **UNSEEN))
     visit = SimpleNamespace(
         path={"queue": topology.ORDERS_INTAKE.name},
         field=lambda _: "",
         form={"id": ["a", "b", "c"]},
-        system=SimpleNamespace(broker=nullcontext),
+        system=looking_at(Page(SOME, **UNSEEN)),
     )
     assert changes.ask_replay(None, visit).title == "Replay 3 dead letters of orders.intake?"
     visit.form["id"].append("d")

@@ -1,0 +1,1 @@
+"""Suites that run when they are named: all together would take more than ten minutes."""

@@ -1,0 +1,1 @@
+"""How processes come to a broker: by which address, and how it is verified."""
