@@ -298,8 +298,9 @@ class Relay:
         self._fast = self._publisher("relay")
 
         async def change() -> None:
-            await self._fast.start()
+            # The other way round the new one would begin at the address that is silent.
             await fast.abandon()
+            await self._fast.start()
 
         task = asyncio.create_task(change())
         self._abandoned.add(task)
@@ -318,10 +319,11 @@ class Reached:
     were `LATE_SECONDS` ago.
 
     What is committed later, or let go by a relay that was killed, is found by a thorough look each
-    `POLL_SECONDS`. It begins at the floor, below which nothing can come any more: every transaction
-    that could have written or held a row there had ended before a look that began below. A dump
-    writes nothing, so it does not hold the floor; who writes for long does, and is then passed over
-    again and again, for `PASSING_SHARE` of the time.
+    `POLL_SECONDS`. It begins at the floor, below which nobody can write any more: every transaction
+    that had written or held a row there when the mark was made had ended before a look that began
+    below. A dump writes nothing, so it does not hold the floor; who writes for long does, and is
+    then passed over again and again, for `PASSING_SHARE` of the time. A row that another relay took
+    after the mark, and let go by being killed, is found by the look at all, each `ALL_SECONDS`.
     """
 
     def __init__(self) -> None:

@@ -869,7 +869,8 @@ class InboxEntry(Base):
     consumer: Mapped[str] = mapped_column(String(64), primary_key=True)
     message_id: Mapped[UUID] = mapped_column(primary_key=True)
     handled_at: Mapped[datetime] = mapped_column(server_default=func.now())
-    # Of a command, whose id is its sender's: the SHA-256 of what it says.
+    # Of a command, whose id is its sender's: the SHA-256 of what it says and, behind it, that of
+    # the person who says it, where one is named.
     digest: Mapped[bytes | None]
 
 

@@ -34,7 +34,7 @@ class Renamed(NamedTuple):
 
     Attributes:
         messages: what is to be done.
-        again: creations of those that are recorded.
+        again: creations of those that are recorded, and changes that stand for one.
     """
 
     messages: list[Received[Any]]
@@ -51,7 +51,7 @@ def renamed(session: Session, messages: Sequence[Received[Any]]) -> Renamed:
     former = {id_ for m in messages for id_ in _former(m)}
     if not former:
         return Renamed(list(messages), [])
-    spelled = (m.data.former.spelled_id for m in messages if m.type in CREATED and _former(m))
+    spelled = (m.data.former.spelled_id for m in messages if _creates(m) and _former(m))
     beside = {id_ for id_ in spelled if id_ is not UNSET}
     # Before they are looked for: of two recorders the other goes on when the order is there.
     if beside:
@@ -68,9 +68,14 @@ def renamed(session: Session, messages: Sequence[Received[Any]]) -> Renamed:
         else:
             data = structs.replace(message.data, order_id=row.id)
             about = structs.replace(message, data=data)
-            is_again = message.type in CREATED and row.is_recorded
+            is_again = _creates(message) and row.is_recorded
             (result.again if is_again else result.messages).append(about)
     return result
+
+
+def _creates(message: Received[Any]) -> bool:
+    """Whether it is an order's creation, or a change that stands for one and says no more."""
+    return message.type in CREATED or getattr(message.data, "is_new", False)
 
 
 def _former(message: Received[Any]) -> list[UUID]:

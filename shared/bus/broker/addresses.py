@@ -34,7 +34,8 @@ class Addresses:
 
     def round(self) -> Sequence[str]:
         """Each of them once, in the order in which they are to be tried now."""
-        return self._all[self._at :] + self._all[: self._at]
+        at = self._at  # another thread may go on meanwhile
+        return self._all[at:] + self._all[:at]
 
     def leave(self, url: str) -> None:
         """Have others try the next one first; nothing happens where somebody has done so.

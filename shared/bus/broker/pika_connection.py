@@ -88,11 +88,12 @@ class Link:
             self._connection.close()
 
     def abort(self, reason: str = "abandoned") -> None:
-        """Drop the connection: to close it in order takes a broker that reads.
+        """Drop the connection, and leave its address: a close in order takes a broker that reads.
 
         Args:
             reason: what is told of it.
         """
+        self._addresses.leave(self._url)
         if self._connection is not None and not self._connection.is_closed:
             # Private, and what pika itself calls when its peer is dead.
             self._connection._terminate_stream(ConnectionClosedError(reason))

@@ -27,7 +27,7 @@ BUSY_SECONDS = 0.005  # the same while a batch is in hand and there is room for 
 COPYING_SECONDS = 0.02  # the same while copies are not confirmed
 LAST_COPIES_SECONDS = 5.0  # how long a stop waits for those
 ASK_SECONDS = 1.0  # between two looks at what is under way, while nothing else is to be done
-FIRST_DELAY, LONGEST_DELAY = 0.2, 5.0  # seconds between attempts to connect
+FIRST_DELAY, LONGEST_DELAY = 0.2, 5.0  # seconds between looks for what is needed, such as mail
 TURN_SECONDS = 0.5  # between two looks whether the queue has no consumer any more
 
 # A message that was delivered so often without an answer may be what kills its consumer. It is

@@ -42,6 +42,9 @@ _LONG_STRING = ord("S")
 _OURS = 0xB4E0
 """All but content encoding and user: what our publisher writes (publish/framing.py)."""
 MOST_LAYOUTS = 64
+SHORTEST_TYPE = len(
+    "kyc.decide"
+)  # more would have a part of the time, and be another kind each second
 _ASCII = repeat("ascii")
 
 
@@ -139,10 +142,12 @@ _layouts: dict[tuple[int, bytes], _Layout | None] = {}
 
 def _of_a_kind(buffer: bytes, at: int, end: int) -> dict[str, Any] | None:
     """The properties `_OURS`, where they lie as those of an earlier message did."""
-    kind = end - at, buffer[end - 16 : end]  # it ends with the type
+    kind = end - at, buffer[end - SHORTEST_TYPE : end]  # it ends with the type, behind the time
     layout = _layouts.get(kind)
     if layout is None:
-        if kind not in _layouts and len(_layouts) < MOST_LAYOUTS:
+        if kind not in _layouts:
+            if len(_layouts) >= MOST_LAYOUTS:
+                _layouts.clear()
             _layouts[kind] = _layout(buffer, at, end)
         return None
     found = layout.pieces.unpack_from(buffer, at)

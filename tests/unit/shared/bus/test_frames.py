@@ -1,7 +1,7 @@
 """What is read of a delivery at one go is what py-amqp reads of it, or it is left to py-amqp."""
 
 import struct
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from types import SimpleNamespace
 from typing import Any
@@ -200,19 +200,20 @@ def test_messages_of_a_kind_are_read_as_py_amqp_reads_them_or_not_at_all(message
             assert repr(read.properties) == repr(properties)
 
 
-def test_the_second_of_ours_is_not_taken_apart(monkeypatch):
-    """Else it would be right, and for nothing."""
+@pytest.mark.parametrize("type_", ["order.created", "order.recorded", "kyc.decide"])
+def test_the_second_of_ours_is_not_taken_apart(monkeypatch, type_):
+    """Else it would be right, and for nothing. Whenever it comes."""
     frames._layouts.clear()
     read = []
-    for _ in range(2):
+    for minutes in (0, 100):
         ours = Message(
             exchange="events",
-            routing_key="order.recorded",
-            type="order.recorded",
+            routing_key=type_,
+            type=type_,
             message_id=str(new_id()),
             body=b"{}",
             correlation_id=str(new_id()),
-            time=datetime.now(UTC),
+            time=datetime(2026, 11, 30, tzinfo=UTC) + timedelta(minutes=minutes),
             source="services.orders",
         )
         published = publish_frames(1, ours, 131_072)
