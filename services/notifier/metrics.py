@@ -23,8 +23,9 @@ def tried(template: str, error: Exception | None) -> None:
     """
     if error is None:
         outcome = "sent"
-    elif isinstance(error, NotSentError) and error.state != NotSentError.state:
-        outcome = error.state
+    elif isinstance(error, NotSentError):
+        # Of those that have no state of their own it was us who refused, and not the mail server.
+        outcome = "not_sent" if error.state == NotSentError.state else error.state
     elif isinstance(error, Permanent):
         outcome = "refused"
     else:

@@ -36,7 +36,7 @@ GRANTS: Mapping[str, Mapping[str, str]] = {
         "known_networks": "SELECT, INSERT, UPDATE (last_used_at), DELETE",
         "attempt_counts": "SELECT, INSERT, UPDATE, DELETE",
         "one_time_codes": "SELECT, INSERT, UPDATE, DELETE",
-        "revoked_tokens": "SELECT, INSERT, DELETE",
+        "revoked_tokens": "SELECT, INSERT, DELETE",  # of versions before: their workers may run
         "kyc_applications": "SELECT, INSERT",
         "webhook_secrets": "SELECT, INSERT, UPDATE",
         "webhook_public_keys": "SELECT, INSERT, UPDATE (state, revoked_at)",

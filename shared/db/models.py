@@ -193,7 +193,7 @@ class AccountSession(Base):
 
 
 class RevokedToken(Base):
-    """A used refresh token of the version before, whose tokens have no session."""
+    """A used refresh token of versions before, whose tokens have no session; nobody adds to it."""
 
     __tablename__ = "revoked_tokens"
 

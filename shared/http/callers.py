@@ -1,5 +1,6 @@
 """Whose a request is: the client's address, the token that it shows, and its trace."""
 
+import ipaddress
 import re
 
 import structlog
@@ -43,22 +44,33 @@ def client_address(req: Request) -> str:
         if len(forwarded) >= hops and forwarded[-hops]:
             # A proxy that passes on what it was sent; what is no address is long for nobody.
             return without_port(forwarded[-hops][:MAX_ADDRESS])
-    elif not _is_told and req.get_header("X-Forwarded-For"):
-        _tell_of_proxy()
     # Falcon's `remote_addr`, without the list of hops that it makes first.
     client = req.scope.get("client")
-    return client[0] if client else "127.0.0.1"
+    peer: str = client[0] if client else "127.0.0.1"
+    if not hops and not _is_told and req.get_header("X-Forwarded-For") and is_internal(peer):
+        _tell_of_proxy(peer)
+    return peer
 
 
-def _tell_of_proxy() -> None:
-    """Say, once, that something in front adds an address that nobody reads.
+def is_internal(address: str) -> bool:
+    """Whether an address is of this machine or a network of one's own (RFC 1918, RFC 4193)."""
+    try:
+        parsed = ipaddress.ip_address(address)
+    except ValueError:
+        return False
+    return parsed.is_private or parsed.is_loopback
 
-    Whoever wrote it, all who come that way are one client, whom strangers' guesses hold up.
+
+def _tell_of_proxy(peer: str) -> None:
+    """Say, once, that a neighbour adds an address that nobody reads.
+
+    All who come that way are one client, whom strangers' guesses hold up. From elsewhere anybody
+    may write such a header, and to count it would let them choose their address.
     """
     global _is_told
     _is_told = True
     if settings().environment == "production":
-        log.warning("proxy_not_counted", setting="TRUSTED_PROXIES")
+        log.warning("proxy_not_counted", setting="TRUSTED_PROXIES", peer=peer)
 
 
 def traceparent(req: Request) -> str | None:

@@ -133,7 +133,8 @@ def _responder(route: Route, lanes: Lanes, throttles: Throttles) -> Any:
         caller = str(account_id) if account_id else network_of(address)
         # What there is no room for counts against nobody, and what is refused is not read.
         (lanes.passwords if needs_password else lanes.ordinary).require_room(caller)
-        if refusal := throttles.refusal(route, path, address, account_id):
+        signed_in = (token.session_id or token.account_id) if token else None
+        if refusal := throttles.refusal(route, path, address, signed_in):
             raise refusal
         # As `caller`: what nobody has vouched for counts for its network.
         read_raw = partial(read_body, sender=caller) if token else read_unvouched

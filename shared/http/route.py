@@ -111,8 +111,9 @@ class Route(Operation):
             which is counted against the client's network.
         max_body_bytes: of its body, beyond which it is answered 413.
 
-    What one is signed in for and changes something is counted against the account: it costs rows,
-    facts or an email. What only shows something has the account's share of the lane.
+    What one is signed in for and changes something is counted against the session: it costs rows,
+    facts or an email, and who has a session that is over holds up nobody else's. What only shows
+    something has the account's share of the lane.
     """
 
     handler: Handler
@@ -123,11 +124,11 @@ class Route(Operation):
     @property
     def is_bounded(self) -> bool:
         """Whether it may be called only so often."""
-        return self.throttled or self.counts_account or self.link is not None
+        return self.throttled or self.counts_session or self.link is not None
 
     @property
-    def counts_account(self) -> bool:
-        """Whether calls are counted against the signed-in account."""
+    def counts_session(self) -> bool:
+        """Whether calls are counted against who is signed in."""
         return self.bearer and self.method != "GET"
 
 
@@ -137,16 +138,16 @@ class Throttles:
 
     Attributes:
         network: by the route and the client's network.
-        account: by the route and the account that is signed in.
+        session: by the route and the session, or the account where a token has none.
         link: by the route and the link in its path, or the network of who has none that is right.
     """
 
     network: Callable[[str], ApiError | None]
-    account: Callable[[str], ApiError | None]
+    session: Callable[[str], ApiError | None]
     link: Callable[[str], ApiError | None]
 
     def refusal(
-        self, route: Route, path: Mapping[str, str], address: str, account_id: UUID | None
+        self, route: Route, path: Mapping[str, str], address: str, signed_in: UUID | None
     ) -> ApiError | None:
         """The answer to who calls too often; None: they may.
 
@@ -154,12 +155,12 @@ class Throttles:
             route: what is called.
             path: the variables of its path.
             address: the client's.
-            account_id: who is signed in.
+            signed_in: the session, or the account of a token without one.
         """
         if route.link is not None:
             return self.link(f"{route.path} {route.link(path) or network_of(address)}")
         if route.throttled:
             return self.network(f"{route.path} {network_of(address)}")
-        if route.counts_account:
-            return self.account(f"{route.method} {route.path} {account_id}")
+        if route.counts_session:
+            return self.session(f"{route.method} {route.path} {signed_in}")
         return None

@@ -106,7 +106,7 @@ def _malformed(raw: bytes, error: Exception) -> str:
     except json.JSONDecodeError as found:
         where = f"line {found.lineno}, column {found.colno}"
         what = found.msg[:1].lower() + found.msg[1:].removesuffix(" at")
-        return f"The body is not JSON: {what} at {where}.{_likely(text, found.pos)}"
+        return f"The body is not JSON: {what} at {where}.{_likely(text, found)}"
     except (RecursionError, ValueError):
         pass
     return f"The body is not JSON: {error}."
@@ -132,12 +132,13 @@ def _number(text: str) -> float:
     return number
 
 
-def _likely(text: str, at: int) -> str:
-    """What it looks like instead; `at` is where it could not be read on."""
-    before, rest = text[:at].rstrip(), text[at:].lstrip()
-    if _COMMA.match(before[-1:] + rest) or _COMMA.match(rest):
+def _likely(text: str, fault: json.JSONDecodeError) -> str:
+    """What it looks like instead."""
+    before, rest = text[: fault.pos].rstrip(), text[fault.pos :].lstrip()
+    member = before.removesuffix(",").rstrip()[-1:]
+    if (_COMMA.match(before[-1:] + rest) or _COMMA.match(rest)) and member not in ("", *":[{,"):
         return " There is a comma behind the last of its members: take it away."
-    if rest[:1] in ("{", "[") and before[-1:] in ("}", "]"):
+    if fault.msg == "Extra data" and rest[:1] in ("{", "["):
         return " There is one event a request: send the next in another."
     if rest[:2] in ("//", "/*") or rest[:1] == "#":
         return " It looks like a comment, which JSON does not have."

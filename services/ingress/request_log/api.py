@@ -2,6 +2,8 @@
 
 from collections.abc import Mapping, Sequence, Set
 from datetime import datetime
+from functools import partial
+from itertools import chain
 from typing import Annotated, Literal
 from uuid import UUID
 
@@ -101,13 +103,12 @@ def index(session: Session, call: Call[None, RequestFilter]) -> Answer:
     looked_at = [
         _looked_at(call.caller, accepted, wanted) for accepted in outcomes(is_accepted, wanted.code)
     ]
-    found = [
-        request
-        for each in looked_at
-        for request in session.scalars(_fitting(each, call.caller, wanted))
-    ]
-    found.sort(key=_place, reverse=True)
-    end = _end(session, looked_at) if _is_filtered(wanted) else None
+    fitting = [session.scalars(_fitting(each, call.caller, wanted)).all() for each in looked_at]
+    found = sorted(chain(*fitting), key=_place, reverse=True)
+    end = None
+    if _is_filtered(wanted):
+        ends = map(partial(_end, session, wanted.limit), looked_at, fitting)
+        end = max((place for place in ends if place is not None), default=None)
     if end is not None:
         found = [request for request in found if _place(request) >= end]
     page = found[: wanted.limit]
@@ -179,15 +180,18 @@ def _fitting(
     return query.order_by(request.at.desc(), request.id.desc()).limit(wanted.limit + 1)
 
 
-def _end(session: Session, looked_at: Sequence[Select[WebhookRequest]]) -> Place | None:
+def _end(
+    session: Session,
+    limit: int,
+    looked_at: Select[WebhookRequest],
+    fitting: Sequence[WebhookRequest],
+) -> Place | None:
     """The last request up to which all of these were looked at; None where there is no more."""
-    ends = (
-        each.with_only_columns(WebhookRequest.at, WebhookRequest.id)
-        .offset(MOST_LOOKED_AT - 1)
-        .limit(1)
-        for each in looked_at
-    )
-    return max(((row.at, row.id) for end in ends for row in session.execute(end)), default=None)
+    if len(fitting) > limit:  # the page is full before: what lies behind need not be passed over
+        return _place(fitting[-1])
+    end = looked_at.with_only_columns(WebhookRequest.at, WebhookRequest.id)
+    row = session.execute(end.offset(MOST_LOOKED_AT - 1).limit(1)).one_or_none()
+    return (row.at, row.id) if row else None
 
 
 def _is_of_number(

@@ -1,7 +1,6 @@
 """`/healthz`, `/readyz` and `/metrics`, for probes and scrapers."""
 
 import asyncio
-import ipaddress
 import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -18,7 +17,7 @@ from services.ingress.webhook.acceptor import Acceptor
 from shared.bus.publish.publisher import Publisher
 from shared.db.deadline import within
 from shared.db.session import engine
-from shared.http.callers import client_address
+from shared.http.callers import client_address, is_internal
 from shared.http.errors import ApiError
 
 STALE_SECONDS = 30.0
@@ -84,7 +83,7 @@ class Readyz:
             for standing in (self._publisher.standing, self._feed.standing)
             if not standing.told.is_well
         }
-        if _is_internal(client_address(req)):
+        if is_internal(client_address(req)):
             parts["bus_address"] = self._publisher.standing.where
             if reasons:
                 parts["reasons"] = reasons
@@ -128,7 +127,7 @@ class MetricsPage:
 
     async def on_get(self, req: Request, resp: Response) -> None:
         """200 with Prometheus' text, or 404 as if there were nothing."""
-        if not _is_internal(client_address(req)):
+        if not is_internal(client_address(req)):
             raise ApiError(404, "not_found", "There is nothing here.")
         self._counted.flush()
         content_type, resp.data = await asyncio.to_thread(metrics.page)
@@ -157,11 +156,3 @@ async def report(
             outstanding=publisher.outstanding,
         )
         await asyncio.sleep(1)
-
-
-def _is_internal(address: str) -> bool:
-    try:
-        parsed = ipaddress.ip_address(address)
-    except ValueError:
-        return False
-    return parsed.is_private or parsed.is_loopback

@@ -21,7 +21,7 @@ document.addEventListener("submit", ({ target: form }) => {
   if (!texts.length && !ticked.length) return;
   const typed = texts.map((field) => [field.id, field.value]);
   const seen = SEEN.filter((name) => form.elements[name]).map((name) => [name, form.elements[name].value]);
-  sessionStorage.setItem(KEPT, JSON.stringify({ who: document.body.dataset.who, back: form.elements.back.value, typed, seen, ticked }));
+  sessionStorage.setItem(KEPT, JSON.stringify({ who: document.body.dataset.who, back: form.elements.back.value, action: form.getAttribute("action"), typed, seen, ticked }));
 });
 
 document.addEventListener("DOMContentLoaded", () => {
@@ -36,7 +36,7 @@ document.addEventListener("DOMContentLoaded", () => {
     kept.typed.forEach(([, value], place) => { fields[place].value = value; });
     // What is not there any more cannot be ticked.
     const isTicked = (box) => (kept.ticked ?? []).some(([name, value]) => box.name === name && box.value === value);
-    for (const form of forms) for (const box of form.querySelectorAll("input[type=checkbox][name]")) box.checked = isTicked(box);
+    for (const form of forms.filter((one) => one.getAttribute("action") === kept.action)) for (const box of form.querySelectorAll("input[type=checkbox][name]")) box.checked = isTicked(box);
     kept.seen.forEach(([name, value]) => { const field = (fields[0]?.form ?? forms[0]).elements[name]; if (field) field.value = value; });
   }
   sessionStorage.removeItem(KEPT);

@@ -30,15 +30,24 @@ def test_it_is_the_peers_or_what_the_outermost_trusted_proxy_saw(
 
 
 @pytest.mark.parametrize(
-    ("proxies", "forwarded", "told"), [("0", "a", 1), ("0", "", 0), ("1", "a", 0)]
+    ("proxies", "forwarded", "peer", "told"),
+    [
+        ("0", "a", "127.0.0.1", 1),
+        ("0", "a", "10.0.0.7", 1),
+        ("0", "", "10.0.0.7", 0),
+        ("1", "a", "10.0.0.7", 0),
+        ("0", "a", "9.9.9.9", 0),  # anybody writes it, where clients connect directly
+    ],
 )
 def test_a_proxy_that_is_not_counted_is_told_of_once(
-    configure, monkeypatch, proxies, forwarded, told
+    configure, monkeypatch, proxies, forwarded, peer, told
 ):
     """At every site: all who come through it are one client, and share what one may do."""
     configure(**PRODUCTION | {"TRUSTED_PROXIES": proxies, "CLIENTS_CONNECT_DIRECTLY": "true"})
     monkeypatch.setattr(callers, "_is_told", False)
     with capture_logs() as logs:
         for _ in range(3):
-            client_address(create_asgi_req(headers={"X-Forwarded-For": forwarded}))
+            req = create_asgi_req(headers={"X-Forwarded-For": forwarded})
+            req.scope["client"] = (peer, 50_000)
+            client_address(req)
     assert [line["event"] for line in logs] == ["proxy_not_counted"] * told

@@ -72,6 +72,22 @@ def test_what_is_no_json_is_said_in_words(raw, fault):
 
 
 @pytest.mark.parametrize(
+    "raw",
+    [
+        b'{"items": [{"a": 1} {"b": 2}]}',
+        b'{"metadata": {"a": 1} {"b": 2}}',
+        b'{"a": ,}',
+        b"[,1]",
+    ],
+)
+def test_what_is_missing_is_not_told_as_something_else(raw):
+    with pytest.raises(json_text.NotJsonError) as refused:
+        json_text.parse(raw)
+    for misleading in ("one event a request", "take it away"):
+        assert misleading not in str(refused.value)
+
+
+@pytest.mark.parametrize(
     ("raw", "hint"),
     [
         (b'{"a": [1],\n}', "There is a comma behind the last of its members: take it away."),
