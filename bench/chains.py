@@ -122,14 +122,14 @@ def peer(on: Ground, name: str) -> Iterator[Chain]:
     web = ("gunicorn", f"bench.peers.http.{app}", *bind, *options)
     try:
         processes = {
-            command[0]: on.start(
+            f"{command[0]} {number}": on.start(
                 "-m",
                 *command,
                 environment=environment,
                 python=python(),
                 listens=listens if command is web else None,
             ).pid
-            for command in (web, *consumers)
+            for number, command in enumerate((web, *consumers))
         }
         url = f"{Address(listens)}/"
         until(lambda: fetch(url), f"{name} answers")
@@ -139,14 +139,15 @@ def peer(on: Ground, name: str) -> Iterator[Chain]:
 
 
 _THREADS = ("-k", "gthread", "--threads", "64")
-_CELERY = ("celery", "-A", "bench.peers.celery_app", "worker", "--pool", "threads", "-c", "16",
+_CELERY = ("celery", "-A", "bench.peers.celery_app", "worker", "-c", "4",
            "--loglevel", "ERROR", "--without-gossip", "--without-mingle")  # fmt: skip
+_FASTSTREAM = ("bench.peers.faststream_app",)
 PEERS: dict[str, tuple[str, tuple[str, ...], tuple[tuple[str, ...], ...]]] = {
     "Flask + Celery": ("flask_celery:app", _THREADS, (_CELERY,)),
     "FastAPI + FastStream": (
         "fastapi_aiopika:app",
         ("-k", "uvicorn_worker.UvicornWorker"),
-        (("bench.peers.faststream_app",),),
+        (_FASTSTREAM, _FASTSTREAM),
     ),
     "Django, in the request": ("django_whole:app", _THREADS, ()),
 }

@@ -163,7 +163,7 @@ def create_app(config: Settings | None = None) -> App:
     )
     throttles = Throttles(
         network=_throttle(config.sign_in_attempts_per_minute),
-        account=_throttle(config.account_attempts_per_minute),
+        session=_throttle(config.account_attempts_per_minute),
         link=_throttle(config.tracking_views_per_minute),
     )
     mount(app, PREFIX, ROUTES, lanes, throttles)
