@@ -10,8 +10,6 @@ from shared.db.models import WebhookPolicy, WebhookSecret
 from tests.browser.arrange import audited
 from tests.integration.arrange import account, until
 
-pytestmark = pytest.mark.timeout(300)  # each is a story of several commands
-
 
 @pytest.fixture(scope="module")
 def services():

@@ -6,7 +6,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -60,6 +60,14 @@ def until(look: Callable[[], T], what: str, seconds: float = PATIENCE) -> T:
     raise AssertionError(f"{what}: not within {seconds:g} s") from failed
 
 
+def join(threads: Iterable[threading.Thread]) -> None:
+    """Wait until threads have ended: for all together no longer than for one."""
+    ends = time.monotonic() + PATIENCE
+    for thread in threads:
+        thread.join(max(0.0, ends - time.monotonic()))
+        assert not thread.is_alive()
+
+
 def get(url: str, **more: Any) -> httpx.Response:
     """Fetch a page, however long a busy machine takes for it; `more` as of `httpx.get`."""
     return httpx.get(url, timeout=PATIENCE, **more)
@@ -96,8 +104,8 @@ def workers(pid: int) -> list[int]:
     return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
-def by_each_worker(pid: int, look: Callable[[], T]) -> list[T]:
-    """What `look` finds at each of gunicorn's workers.
+def by_each_worker(pid: int, look: Callable[[], T], count: int = 2) -> list[T]:
+    """What `look` finds at each of gunicorn's workers, once all of them run.
 
     Whichever wakes first takes a connection, and on a busy machine one may take dozens in a row;
     so that all but one stand still meanwhile.
@@ -105,23 +113,31 @@ def by_each_worker(pid: int, look: Callable[[], T]) -> list[T]:
     Args:
         pid: of gunicorn itself.
         look: asks by new connections, and waits for the answers.
+        count: of the workers, as WEB_CONCURRENCY says.
+
+    Raises:
+        AssertionError: a worker has ended meanwhile, so that its successor may have answered.
     """
-    every = workers(pid)
+    every = until(
+        lambda: found if len(found := workers(pid)) == count else None, f"{count} workers run"
+    )
     found = []
     for asked in every:
         with ExitStack() as stopped:
             for other in set(every) - {asked}:
                 stopped.enter_context(_standing_still(other))
             found.append(look())
+    assert workers(pid) == every, "a worker has ended while it was to stand still or to answer"
     return found
 
 
 @contextmanager
 def _standing_still(pid: int) -> Iterator[None]:
-    os.kill(pid, signal.SIGSTOP)
     try:
-        # Until it has stopped it may still take a connection.
-        until(lambda: _state(pid) in "TZ", f"{pid} stands still")
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGSTOP)
+        # Until it has stopped it may still take a connection; one that has ended takes none.
+        until(lambda: _state(pid) in "TZX", f"{pid} stands still")
         yield
     finally:
         with suppress(ProcessLookupError):
@@ -129,7 +145,11 @@ def _standing_still(pid: int) -> Iterator[None]:
 
 
 def _state(pid: int) -> str:
-    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    """As proc(5) has it; X also for one that is not there."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except (FileNotFoundError, ProcessLookupError):
+        return "X"
 
 
 def resident(pid: int) -> int:
@@ -346,9 +366,7 @@ def consuming(settings: Settings, *subscriptions: Subscription) -> Iterator[list
         until(settled, "everything acknowledged")
     finally:
         stopping.set()
-        for thread in threads:
-            thread.join(PATIENCE)
-            assert not thread.is_alive()
+        join(threads)
     for subscription in subscriptions:
         assert depth(broker, subscription.queue.name) == 0
 

@@ -147,6 +147,8 @@ class running_ingress:  # noqa: N801 - used as a context manager
             "AMQP_URL": as_service(amqp_url, "ingress"),
             "DATABASE_URL": as_service(database_url, "ingress"),
             "WEB_CONCURRENCY": "2",
+            # A worker that a test stops for a while is not taken for one that hangs.
+            "GUNICORN_CMD_ARGS": "--timeout 900",
             "SIGN_IN_ATTEMPTS_PER_MINUTE": "100000",
             "ACCOUNT_ATTEMPTS_PER_MINUTE": "100000",
             "ADDRESS_REFUSALS_PER_MINUTE": "100000",

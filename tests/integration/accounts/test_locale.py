@@ -94,6 +94,7 @@ def test_every_email_of_customers_can_be_looked_at(api, headers):
 def test_every_email_to_the_business_can_be_looked_at(api, headers):
     put(api, headers, language="fr")
     listed = api.http.get("/email-previews/", headers=headers).json()["results"]
+    assert listed
     for one in listed:
         path = f"/email-previews/{one['name']}/"
         french = api.http.get(path, headers=headers).json()

@@ -4,17 +4,21 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from uuid import uuid4
 
+import falcon.asgi
 import pytest
+from falcon.testing import TestClient
 from sqlalchemy import update
 
 from services.accounts import session_api, sessions
+from services.ingress.app import ROUTES, _throttle
 from shared.db.models import AccountSession
 from shared.db.session import transaction
-from shared.http.route import Call
+from shared.http.mount import add_error_handlers, mount
+from shared.http.route import Call, Throttles
 from shared.ids import new_id
 from shared.security import tokens
 from tests.integration.accounts.test_accounts import bearer, login, new_email, register, verify
-from tests.integration.arrange import account
+from tests.integration.arrange import account, lanes
 
 
 @pytest.fixture
@@ -65,6 +69,28 @@ def test_an_access_token_ends_with_its_session(api, email):
     for method, path in (("GET", "/kyc/"), ("GET", "/webhook/secret/"), ("GET", "/orders/")):
         answer = api.http.request(method, path, headers=bearer(pair["access"]))
         assert answer.json()["code"] == "not_signed_in", path
+
+
+def test_who_has_the_token_of_a_session_that_is_over_holds_up_no_other(settings, db):
+    """It is well signed until it expires, so each call with it is counted before it is refused."""
+    made = account(db)
+    over, other = (sessions.begin(db, made, "", "") for _ in range(2))
+    db.flush()
+    sessions.end(db, made.id, tokens.check(over.access, "access").session_id)
+    db.commit()
+    app = falcon.asgi.App()
+    add_error_handlers(app)
+    with lanes() as threads:
+        mount(app, "", ROUTES, threads, Throttles(*(_throttle(1) for _ in range(3))))
+        browser = TestClient(app)
+
+        def change(pair):
+            body = {"language": "fr"}
+            answer = browser.simulate_put("/users/locale", json=body, headers=bearer(pair.access))
+            return answer.status_code
+
+        assert {change(over) for _ in range(30)} == {401, 429}
+        assert change(other) == 200
 
 
 def test_no_renewal_outlives_the_sessions_end(api, email):

@@ -15,6 +15,7 @@ from tests.integration.arrange import (
     PATIENCE,
     consuming,
     depth,
+    join,
     only_read,
     order_created,
     publish,
@@ -42,9 +43,7 @@ def restart_again_and_again(config, subscription):
             thread.start()
         until(lambda all_=consumers: all(is_holding(one) for one in all_), "they wait")
         stopping.set()
-        for thread in threads:
-            thread.join(PATIENCE)
-            assert not thread.is_alive()
+        join(threads)
 
 
 def is_holding(consumer):

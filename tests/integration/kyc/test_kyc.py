@@ -442,7 +442,7 @@ def test_equal_decisions_without_ids_all_count(settings, db, engine, amqp_url):
     assert depth(amqp_url, QUEUE.dead) == 0
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 def test_decisions_of_one_business_take_effect_in_their_order(settings, db, engine, amqp_url):
     """Two processes, and pairs of decisions; the one that decides is killed again and again."""
     pairs = 60

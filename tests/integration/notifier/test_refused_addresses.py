@@ -5,6 +5,7 @@ from types import SimpleNamespace
 
 import msgspec
 import pytest
+from prometheus_client import REGISTRY
 from sqlalchemy import select, update
 from structlog.testing import capture_logs
 
@@ -101,6 +102,11 @@ def test_a_businesss_own_mail_is_never_suppressed(config, db, business, mailbox,
     assert mailed(config, engine, amqp_url, own) == {"signed_in": "sent"}
 
 
+def tries(outcome):
+    labels = {"template": "order_received", "outcome": outcome}
+    return REGISTRY.get_sample_value("fellow_emails_total", labels) or 0.0
+
+
 def test_of_a_blocked_business_no_customer_is_mailed(
     config, db, business, mailbox, engine, amqp_url
 ):
@@ -109,8 +115,11 @@ def test_of_a_blocked_business_no_customer_is_mailed(
     db.add(WebhookPolicy(account_id=business.id, blocked_at=datetime.now(UTC)))
     db.commit()
     own = msgspec.structs.replace(FACTS["signed_in"], account_id=business.id)
+    before = tries("refused"), tries("not_sent")
     states = mailed(config, engine, amqp_url, told("order_received", order), own)
     assert states == {"order_received": "undeliverable", "signed_in": "sent"}
+    # The alert of a mail server that refuses us counts the former.
+    assert (tries("refused"), tries("not_sent")) == (before[0], before[1] + 1)
     db.execute(update(WebhookPolicy).values(blocked_at=None))
     db.commit()
     assert mailed(config, engine, amqp_url, told("order_status", order)) == {"order_status": "sent"}

@@ -102,7 +102,9 @@ def test_no_email_carries_a_secret(config, mailbox, engine, amqp_url):
     tell(amqp_url, *FACTS.values())
     with notifying(config):
         until(lambda: len(deliveries(engine)) == len(FACTS), "all sent")
-    for email in mailbox.maildir.emails():
+    emails = mailbox.maildir.emails()
+    assert len(emails) == len(FACTS)
+    for email in emails:
         assert b"whsk_" not in email.as_bytes()
         assert b"whsec_" not in email.as_bytes()
 

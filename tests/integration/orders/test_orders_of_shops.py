@@ -245,7 +245,7 @@ def test_and_so_do_two_recorders_at_once(db, business, engine, first):
         record(session, [here], lanes=Lanes(1_000, 100), unknown=Unknown(1_000))
         other.start()
         until(lambda: waits(engine), "the other waits for the row")
-    other.join(30)
+    other.join(PATIENCE)
     assert recorded(db) == [("zoe@shop.example", "PENDING")]
     assert told(db) == ["order.recorded"]
 

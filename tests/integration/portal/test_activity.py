@@ -3,7 +3,6 @@
 import html
 import re
 
-import pytest
 from sqlalchemy import select
 
 from services.audit.api import SHOWN
@@ -24,7 +23,6 @@ from shared.ids import new_id
 from tests.integration.arrange import received
 from tests.integration.portal.conftest import PASSWORD
 
-pytestmark = pytest.mark.timeout(300)
 OPERATOR = "olivia@fellow.example"
 
 

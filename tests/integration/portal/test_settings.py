@@ -13,7 +13,6 @@ from tests.integration.arrange import sign, until
 from tests.integration.portal.test_truth import an_order
 from tests.integration.portal.test_walk import approved, secret_of
 
-pytestmark = pytest.mark.timeout(300)
 SHOPIFY = "0123456789abcdef0123456789abcdef"
 
 

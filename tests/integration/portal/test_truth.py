@@ -22,8 +22,6 @@ from shared.ids import new_id
 from tests.integration.arrange import an_order
 from tests.integration.portal.test_walk import approved, secret_of
 
-pytestmark = pytest.mark.timeout(300)
-
 
 @pytest.fixture(scope="module")
 def business(stage):

@@ -16,7 +16,6 @@ from shared.db.models import Account, WebhookPolicy
 from tests.integration.arrange import facts, sign, take, until
 from tests.integration.portal.test_walk import approved, secret_of
 
-pytestmark = pytest.mark.timeout(300)
 HEAD = "name,email,item_summary,address\n"
 
 

@@ -16,7 +16,6 @@ from tests.integration.arrange import sign, until
 from tests.integration.portal.conftest import PASSWORD
 
 # A registration hashes passwords three times, and each test has one.
-pytestmark = pytest.mark.timeout(300)
 # What asks nothing: it changes nothing, or it is the one thing that was come for.
 ASKS_NOTHING = {"/sign-out", "/secret", "/signature", "/account/email", "/upload/failed"}
 

@@ -143,7 +143,8 @@ def test_an_order_goes_the_whole_way_and_reaches_nobody(running, scheme):
     assert running.prove(scheme) == ""
     with Session(running.engine) as session:
         recipients = session.scalars(select(Order.customer_email)).all()
-        sent = session.scalars(select(EmailDelivery.recipient)).all()
+        of = select(EmailDelivery.recipient)
+        sent = until(lambda: session.scalars(of).all(), "the emails are written down")
     assert any(recipient.startswith(f"{scheme}-") for recipient in recipients)
     assert all(map(is_synthetic, recipients))
     assert all(map(is_synthetic, sent))

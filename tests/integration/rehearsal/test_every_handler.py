@@ -136,7 +136,6 @@ def handled(subscription, incoming):
     return batches.run([Delivery(1, incoming)]).get(1)
 
 
-@pytest.mark.timeout(300)
 @pytest.mark.parametrize("queue", sorted(QUEUES))
 def test_every_message(queue, wired, ask, db, messages_everywhere, business, order, mailbox):
     for type_ in types_for(QUEUES[queue]):

@@ -13,7 +13,7 @@ from shared.bus import outbox
 from shared.bus.contract import topology
 from shared.bus.contract.message import message_for
 from shared.db.models import OutboxMessage
-from tests.integration.arrange import PATIENCE, order_created
+from tests.integration.arrange import PATIENCE, join, order_created
 
 QUEUE = topology.ORDERS_INTAKE.name
 
@@ -72,9 +72,7 @@ def relaying(settings, count=1):
     finally:
         for loop, stopping in stops:
             loop.call_soon_threadsafe(stopping.set)
-        for thread in threads:
-            thread.join(PATIENCE)
-            assert not thread.is_alive()
+        join(threads)
 
 
 def drain(amqp_url, count, queue=QUEUE):

@@ -81,7 +81,9 @@ def test_all_end_with_the_approval(engine, db, business, end):
     with engine.begin() as hand:
         hand.execute(text(end.format(other.id)))
     assert live(engine) == 0
-    assert all(secret.revoked_at and secret.revoked_with for secret in db.query(WebhookSecret))
+    secrets = db.query(WebhookSecret).all()
+    assert len(secrets) == 2
+    assert all(secret.revoked_at and secret.revoked_with for secret in secrets)
 
 
 @pytest.mark.parametrize(

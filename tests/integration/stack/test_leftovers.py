@@ -15,6 +15,7 @@ from tests.integration.stack.test_run import (
     PATIENCE,
     ROOT,
     alive,
+    assert_nothing_is_left,
     checkout,  # noqa: F401 - a fixture
     environment,
     folders_of,
@@ -90,13 +91,13 @@ def test_a_demo_that_is_killed(checkout):  # noqa: F811
     # The businesses' own pages and their customers' are part of the story.
     for page in ("[ ] Send a first request", "Your order is in transit", "sent order status"):
         assert page in said()
-    until(lambda: alive(checkout) == [], "every process has ended")
+    assert_nothing_is_left(checkout)
     assert throwaways(checkout) == []
     assert metrics(checkout) == []
 
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 def test_a_test_run_that_is_ended(checkout, how):  # noqa: F811
     shutil.copy(ROOT / "pyproject.toml", checkout)
     (checkout / "tests").mkdir()

@@ -230,7 +230,9 @@ def test_another_postgresql_has_a_volume_of_its_own(host):
 def test_each_step_of_a_block_can_be_run_by_itself(which):
     """As `make test-compose` does; of PostgreSQL's one line is three."""
     document, heading = PRINTED[which]
-    for line in steps(document.read_text(), heading):
+    lines = steps(document.read_text(), heading)
+    assert lines
+    for line in lines:
         done = subprocess.run(("sh", "-n", "-c", line), capture_output=True, text=True, check=False)
         assert done.returncode == 0, (line, done.stderr)
         assert "(set -e" not in line

@@ -5,10 +5,12 @@ import signal
 import socket
 import subprocess
 import sys
+from contextlib import suppress
 
 import httpx
 import pytest
 
+from tests.integration import arrange
 from tests.integration.arrange import by_each_worker, until, workers
 
 # As gunicorn does it: whichever worker wakes first takes the connection. One of them never sleeps,
@@ -28,7 +30,8 @@ for is_busy in (True, False):
                 connection.sendall(b"%d" % os.getpid())
                 connection.close()
 print(listening.getsockname()[1], flush=True)
-os.wait()
+while True:
+    os.wait()
 """
 
 
@@ -59,16 +62,38 @@ def test_a_fault_of_the_look_itself_is_no_wait():
         until(lambda: 1 / 0, "never")
 
 
-def test_each_worker_is_asked_though_one_would_take_all():
+@pytest.fixture
+def parent():
     command = (sys.executable, "-c", SHARED)
-    with subprocess.Popen(command, stdout=subprocess.PIPE, start_new_session=True) as parent:
+    with subprocess.Popen(command, stdout=subprocess.PIPE, start_new_session=True) as process:
         try:
-            port = int(parent.stdout.readline())
-
-            def ask():
-                with socket.create_connection(("127.0.0.1", port)) as connection:
-                    return int(connection.recv(100))
-
-            assert by_each_worker(parent.pid, ask) == workers(parent.pid)
+            yield process
         finally:
-            os.killpg(parent.pid, signal.SIGKILL)
+            os.killpg(process.pid, signal.SIGKILL)
+
+
+def test_each_worker_is_asked_though_one_would_take_all(parent, monkeypatch):
+    """And though not all of them are there yet."""
+    port = int(parent.stdout.readline())
+    every = workers(parent.pid)
+    fewer = [every[:1], []]
+    monkeypatch.setattr(arrange, "workers", lambda pid: fewer.pop() if fewer else workers(pid))
+
+    def ask():
+        with socket.create_connection(("127.0.0.1", port)) as connection:
+            return int(connection.recv(100))
+
+    assert by_each_worker(parent.pid, ask) == every
+
+
+def test_who_answers_for_a_worker_that_has_ended_is_not_taken_for_it(parent):
+    parent.stdout.readline()
+    _, other = workers(parent.pid)
+
+    def ask():
+        with suppress(ProcessLookupError):
+            os.kill(other, signal.SIGKILL)
+        until(lambda: other not in workers(parent.pid), "it has ended")
+
+    with pytest.raises(AssertionError, match="a worker has ended"):
+        by_each_worker(parent.pid, ask)

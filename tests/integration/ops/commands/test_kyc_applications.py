@@ -160,6 +160,7 @@ def test_of_what_thousands_type_a_few_are_named_and_the_rest_counted(db, engine)
     assert all(one.in_words.endswith("; and 1,993 more") for one in same.values())
     ids = {one.id: one.account_id for one in found}
     assert all(ids[id_] not in {s.account_id for s in one.named} for id_, one in same.items())
+    assert statements
     with engine.connect() as connection:
         # Where all have typed the same, the whole table is read at once.
         connection.exec_driver_sql("SET enable_seqscan = off")

@@ -41,9 +41,13 @@ def test_what_passes_by_itself_is_what_has_a_status_for_that():
 
 def test_the_paths_that_a_cure_names_are_there():
     known = {f"{o.method} {o.path}" for o in OPERATIONS}
-    for code, row in CODES.items():
-        for named in re.findall(r"`((?:GET|POST|PUT|DELETE) [^`]+)`", row.cure):
-            assert named in known, (code, named)
+    named = {
+        (code, path)
+        for code, row in CODES.items()
+        for path in re.findall(r"`((?:GET|POST|PUT|DELETE) [^`]+)`", row.cure)
+    }
+    assert named
+    assert {(code, path) for code, path in named if path not in known} == set()
 
 
 @pytest.mark.parametrize("code", ["overloaded", "unavailable"])
