@@ -172,7 +172,7 @@ def test_the_lost_database_keeps_its_name_until_the_dump_is_restored_beside_it(h
     renames, restored = (
         next(n for n, line in enumerate(told) if re.search(what, line))
         for what in (
-            "DATABASE order_fellow_2.* RENAME TO order_fellow",
+            "DATABASE order_fellow_2.* RENAME",
             "pg_restore.*order_fellow_2",
         )
     )
