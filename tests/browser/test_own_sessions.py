@@ -202,6 +202,24 @@ def test_what_was_ticked_is_there_after_an_error(browser, running):
     page.context.close()
 
 
+def test_what_was_ticked_comes_back_in_the_form_it_was_ticked_in(page):
+    """Of several with one page; also where they come as a piece of it."""
+    page.goto("/dead")
+    ticked = page.evaluate("""() => {
+      const box = (at) => `<form action="${at}"><input name="back" value="/dead"><input name="death"
+        value="then"><input type="checkbox" name="is_test" value="yes"></form>`;
+      document.querySelector("main").innerHTML = box("/shops/a") + box("/shops/b");
+      sessionStorage.setItem("typed", JSON.stringify({
+        who: document.body.dataset.who, back: "/dead", action: "/shops/b", isLost: true,
+        typed: [], seen: [["death", "before"]], ticked: [["is_test", "yes"]]
+      }));
+      document.dispatchEvent(new Event("htmx:after:swap"));
+      return [...document.forms].slice(-2).map((form) =>
+        [form.elements.is_test.checked, form.elements.death.value]);
+    }""")
+    assert ticked == [[False, "then"], [True, "before"]]
+
+
 def end_the_session(context, running):
     (token,) = [one["value"] for one in context.cookies() if one["name"] == SESSION]
     with running.session() as session, session.begin():

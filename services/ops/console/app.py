@@ -105,7 +105,9 @@ class Console:
             config=config,
             broker=broker,
             lookout=lookout,
-            digests=Digests(broker, lambda reason: str(mask(reason, ""))),
+            digests=Digests(
+                partial(open_connection, config.amqp_url), lambda reason: str(mask(reason, ""))
+            ),
             jobs=Jobs(),
             visitors=Visitors(config),
         )
@@ -149,9 +151,8 @@ class Console:
         look = self.system.lookout.latest
         if look is None or look.sample.broker_error is not None:
             return
-        counts = look.sample.counts
-        with suppress(PageError):  # what the broker lacks the next look says
-            self.system.digests.keep({name: count.ready for name, count in counts.items()})
+        with suppress(OSError, AMQPError):  # what the broker lacks the next look says
+            self.system.digests.keep(look.sample.counts)
 
 
 def create_app(config: Settings | None = None) -> falcon.asgi.App[Any, Any]:

@@ -16,19 +16,21 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
 from kombu import Connection
 
-from services.ops.broker.hold import count, hold
+from services.ops.broker.hold import ANSWER_SECONDS, hold
 from services.ops.broker.queue_lock import turn
 from services.ops.dead_letters import search
 from services.ops.dead_letters.letter import Criteria, Letter, Line
 from services.ops.dead_letters.search import PAGE, Page, Summary
+from shared.bus.broker import queue_counts
 from shared.bus.broker.kombu_connection import user_of
+from shared.bus.broker.queue_counts import Count
 from shared.bus.contract import topology
 from shared.validation.email_addresses import compared
 
@@ -60,6 +62,7 @@ class Digest:
         total: how many letters there were.
         at: when it was looked through.
         customers: of the addresses of customers in them, hashes.
+        hidden: the reasons in `lines` of which something is left out.
         since: the same as `at`, by the monotonic clock.
     """
 
@@ -67,6 +70,7 @@ class Digest:
     total: int
     at: datetime
     customers: frozenset[bytes]
+    hidden: frozenset[str]
     since: float
 
 
@@ -80,7 +84,7 @@ class Digests:
 
     def __init__(
         self,
-        broker: Callable[[None], AbstractContextManager[Connection]],
+        broker: Callable[[], AbstractContextManager[Connection]],
         hides: Callable[[str], str],
     ) -> None:
         self._broker = broker
@@ -96,18 +100,20 @@ class Digests:
         """End the look that is under way."""
         self._stopping.set()
 
-    def keep(self, counts: Mapping[str, int]) -> None:
+    def keep(self, counts: Mapping[str, Count]) -> None:
         """Look through each queue whose digest is too old; one after the other.
 
         Args:
-            counts: how many messages are in each queue, as far as that is known.
+            counts: what is in each queue, as far as that is known.
         """
         for queue in topology.WORK_QUEUES:
-            letters = counts.get(queue.dead)
-            if letters is not None and letters <= FEW:
-                self.forget(queue)
-            elif letters is not None and self._is_due(queue, letters):
-                with self._broker(None) as connection:
+            found = counts.get(queue.dead)
+            if found is None or found.consumers:
+                continue  # what somebody has in hand is counted by nobody
+            if found.ready <= FEW:
+                self._kept.pop(queue.name, None)
+            elif self._is_due(queue, found.ready):
+                with self._broker() as connection:
                     self.look(connection, queue)
 
     def look(self, connection: Connection, queue: topology.Queue) -> None:
@@ -120,6 +126,7 @@ class Digests:
         began, at = time.monotonic(), datetime.now(UTC)
         lines: list[Line] = []
         customers: set[bytes] = set()
+        hidden: set[str] = set()
         user = user_of(connection)
         with turn(queue.dead, 0.0) as is_free:
             if not is_free:
@@ -130,7 +137,9 @@ class Digests:
                         return
                     for message in messages:
                         letter = Letter.of(queue, message, len(lines), user)
-                        lines.append(self._line(letter))
+                        lines.append(line := self._line(letter))
+                        if line.reason != letter.reason:
+                            hidden.add(line.reason)
                         if (address := _customer(letter.incoming.body)) is not None:
                             customers.add(self._hash(address))
                     if time.monotonic() - began > LOOK_SECONDS:
@@ -138,7 +147,9 @@ class Digests:
                 total, alone = held.ready, held.alone
         self._looks[queue.name] = (began, time.monotonic() - began)
         if alone:
-            self._kept[queue.name] = Digest(tuple(lines), total, at, frozenset(customers), began)
+            self._kept[queue.name] = Digest(
+                tuple(lines), total, at, frozenset(customers), frozenset(hidden), began
+            )
 
     def forget(self, queue: topology.Queue) -> None:
         """Forget what was seen of a queue, since its letters were dealt with."""
@@ -154,7 +165,7 @@ class Digests:
         start: int = 0,
         limit: int = PAGE,
     ) -> Page[Line] | Page[Letter]:
-        """A page of a queue's dead letters, of its digest where it has one.
+        """A page of a queue's dead letters, of its digest where that can tell.
 
         Args:
             connection: an open kombu connection.
@@ -163,10 +174,10 @@ class Digests:
             start: the position to begin at.
             limit: how many letters at most.
         """
-        letters = count(connection, queue.dead)
-        if (digest := self._of(queue, letters)) is None:
-            return search.browse(connection, queue, criteria, start=start, limit=limit)
         now = datetime.now(UTC)
+        count, digest = self._of(connection, queue)
+        if digest is None or not _tells(digest, criteria, now):
+            return search.browse(connection, queue, criteria, start=start, limit=limit)
         found: list[Line] = []
         position = start
         for line in digest.lines[start:]:
@@ -178,8 +189,9 @@ class Digests:
         is_end = position >= len(digest.lines)
         return Page(
             tuple(found),
-            letters,
+            digest.total if count.consumers else count.ready,
             None if is_end else position,
+            alone=not count.consumers,
             unseen=digest.total - len(digest.lines) if is_end else 0,
             looked_at=digest.at,
             seen=digest.total,
@@ -192,11 +204,16 @@ class Digests:
             connection: an open kombu connection.
             queue: the work queue.
         """
-        letters = count(connection, queue.dead)
-        if (digest := self._of(queue, letters)) is None:
+        count, digest = self._of(connection, queue)
+        if digest is None:
             return search.summarise(connection, queue)
-        groups = search.grouped(digest.lines)
-        return Summary(groups, letters, len(digest.lines), looked_at=digest.at)
+        return Summary(
+            search.grouped(digest.lines),
+            digest.total,
+            len(digest.lines),
+            alone=not count.consumers,
+            looked_at=digest.at,
+        )
 
     def find(self, connection: Connection, queue: topology.Queue, message_id: str) -> Line | None:
         """The first letter with an id, by its queue's digest; None where that has none.
@@ -206,30 +223,36 @@ class Digests:
             queue: the work queue.
             message_id: of the letter.
         """
-        digest = self._of(queue, count(connection, queue.dead))
+        _, digest = self._of(connection, queue)
         lines = digest.lines if digest else ()
         return next((line for line in lines if line.message_id == message_id), None)
 
-    def may_have(self, connection: Connection, queue: topology.Queue, address: str) -> bool:
-        """Whether a letter may be about a customer: only then need its queue be looked through.
+    def seen_without(
+        self, connection: Connection, queue: topology.Queue, address: str
+    ) -> datetime | None:
+        """When no letter of a queue was about a customer; None where that is to be looked for.
 
         Args:
             connection: an open kombu connection.
             queue: the work queue.
             address: the customer's, in whatever case.
         """
-        letters = count(connection, queue.dead)
-        digest = self._of(queue, letters)
-        if digest is None or digest.total != letters or len(digest.lines) < letters:
-            return letters > 0
-        return self._hash(compared(address)) in digest.customers
+        count, digest = self._of(connection, queue)
+        if digest is None or not len(digest.lines) == digest.total == count.ready:
+            return None
+        return None if self._hash(compared(address)) in digest.customers else digest.at
 
-    def _of(self, queue: topology.Queue, letters: int) -> Digest | None:
+    def _of(self, connection: Connection, queue: topology.Queue) -> tuple[Count, Digest | None]:
+        """What is in a dead queue, and its digest where it has one to go by."""
+        with connection.channel() as channel:
+            count = queue_counts.of(channel, queue.dead, ANSWER_SECONDS)
         now = time.monotonic()
         self._asked[queue.name] = now
         digest = self._kept.get(queue.name)
         is_old = digest is None or now - digest.since > USED_SECONDS
-        return None if letters <= FEW or is_old else digest
+        # Of a queue that somebody holds nobody else sees how long it is.
+        is_short = count.ready <= FEW and not count.consumers
+        return count, None if is_short or is_old else digest
 
     def _is_due(self, queue: topology.Queue, letters: int) -> bool:
         if queue.name not in self._looks:
@@ -259,6 +282,20 @@ class Digests:
 
     def _hash(self, address: str) -> bytes:
         return hmac.digest(self._key, address.encode(errors="surrogatepass"), "sha256")[:12]
+
+
+def _tells(digest: Digest, criteria: Criteria, now: datetime) -> bool:
+    """Whether what is left out of reasons changes nothing: the words may have been in it."""
+    if not criteria.reason or "…" in criteria.reason:  # a kind has no addresses anyway
+        return True
+    others = replace(criteria, reason="")
+    reads_all = criteria.reads is str
+    return not any(
+        (line.reason in digest.hidden if reads_all else len(line.reason) >= REASON_CHARACTERS)
+        and others.match(line, now)
+        and not criteria.match(line, now)
+        for line in digest.lines
+    )
 
 
 class _Customer(msgspec.Struct):

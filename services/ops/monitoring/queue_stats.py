@@ -118,7 +118,8 @@ class Figures:
         out_rate: messages a second that were handled, over the last ten seconds.
         oldest_seconds: how long its first message has been there.
         oldest_bound: how that is meant.
-        dead: for a work queue, how many of its messages have died.
+        dead: for a work queue, how many of its messages have died; while somebody has those in hand
+            (a tool, or a look), how many there were before.
         silent: whether it is there and does not answer.
     """
 
@@ -190,16 +191,17 @@ def _figures(samples: Sequence[Sample], queue: topology.Queue) -> Figures:
     if count is None:
         return Figures(queue.name, None, silent=queue.name in now.silent)
     if queue not in topology.WORK_QUEUES:
+        at_rest = _untaken(samples, queue.name) if queue in topology.DEAD_QUEUES else None
         since = now.dead_since.get(queue.name)
         return Figures(
             queue.name,
-            count.ready,
+            (at_rest or count).ready,
             consumers=count.consumers,
             oldest_seconds=(now.at - since).total_seconds() if since else None,
             oldest_bound="about" if since else None,
         )
     seconds, bound = oldest(samples, queue.name)
-    dead = now.counts.get(queue.dead)
+    dead = _untaken(samples, queue.dead)
     return Figures(
         queue.name,
         count.ready,
@@ -211,6 +213,15 @@ def _figures(samples: Sequence[Sample], queue: topology.Queue) -> Figures:
         oldest_bound=bound,
         dead=dead.ready if dead else None,
     )
+
+
+def _untaken(samples: Sequence[Sample], queue: str) -> Count | None:
+    """What is in a queue that nobody consumes but a tool, when none was at work there."""
+    now = samples[-1].counts.get(queue)
+    if now is None or not now.consumers:
+        return now
+    known = (sample.counts.get(queue) for sample in reversed(samples))
+    return next((count for count in known if count and not count.consumers), now)
 
 
 def in_rate(samples: Sequence[Sample], queue: str) -> float | None:

@@ -97,6 +97,8 @@ class Sampler:
         """When the first letter of each dead queue died; looked up when their number changes."""
         for queue in topology.WORK_QUEUES:
             count = counts.get(queue.dead)
+            if count is not None and count.consumers:
+                continue  # somebody has them in hand, and most go back
             if count is None or not count.ready:
                 self._letters.pop(queue.dead, None)
             elif self._letters.get(queue.dead, (0, None))[0] != count.ready:

@@ -44,9 +44,11 @@ class Results(list[Found]):
 
     Attributes:
         is_whole: false when not all that waits could be looked through.
+        looked_at: when the dead letters were looked through, where that was before.
     """
 
     is_whole: bool = True
+    looked_at: datetime | None = None
 
 
 def search(
@@ -55,7 +57,7 @@ def search(
     *,
     connection: Connection | None = None,
     sees_persons: bool = True,
-    may_have: unrecorded.MayHave = unrecorded.look_at_all,
+    seen_without: unrecorded.SeenWithout = unrecorded.look_at_all,
 ) -> Results:
     """The newest orders that a number, id, idempotency key or customer's address stands for.
 
@@ -68,7 +70,7 @@ def search(
         connection: an open kombu connection, to look for what is not recorded by its address.
         sees_persons: else it is looked for as a number and an id alone: an address, and a key that
             a sender has made of one, would be confirmed to who may not see it.
-        may_have: whether dead letters need be looked through for an address.
+        seen_without: whether dead letters need be looked through for an address.
     """
     text = text.strip()
     ids = _order_ids(session, text, by_key=sees_persons)
@@ -107,7 +109,9 @@ def search(
         asked |= requests.orders_of_key(session, text)
     results = Results(_unrecorded(session, id_) for id_ in asked - known)
     if connection and is_address:
-        waiting, results.is_whole = unrecorded.by_email(session, connection, text, may_have)
+        waiting, results.is_whole, results.looked_at = unrecorded.by_email(
+            session, connection, text, seen_without
+        )
         results += (_waiting(session, *one) for one in waiting)
     results += recorded
     return results

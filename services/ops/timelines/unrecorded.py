@@ -40,29 +40,32 @@ UNKNOWN = timedelta(hours=1)
 
 SayWhole = Callable[[bool], None]
 """Told by a place whether all of it was looked through."""
-MayHave = Callable[[Connection, topology.Queue, str], bool]
-"""Whether a dead letter of a queue may be about a customer's address."""
+SeenWithout = Callable[[Connection, topology.Queue, str], datetime | None]
+"""When no dead letter of a queue was about an address; None where that is to be looked for."""
 Unrecorded = tuple[OrderCreated, datetime | None]
 """An order that waits to be recorded, and since when; None where its message does not say."""
 
 
-def look_at_all(*_: object) -> bool:
-    """Nothing is known of a queue before it is looked through; a `MayHave`."""
-    return True
+def look_at_all(*_: object) -> None:
+    """Nothing is known of a queue before it is looked through; a `SeenWithout`."""
 
 
 def by_email(
-    session: Session, connection: Connection, email: str, may_have: MayHave = look_at_all
-) -> tuple[list[Unrecorded], bool]:
+    session: Session,
+    connection: Connection,
+    email: str,
+    seen_without: SeenWithout = look_at_all,
+) -> tuple[list[Unrecorded], bool, datetime | None]:
     """The orders for a customer that are not recorded, the newest first.
 
-    With them goes whether all that waits was looked through.
+    With them goes whether all that waits was looked through, and when the dead letters were, where
+    that was before.
 
     Args:
         session: may read orders, the outbox and heartbeats; let go while the bus is looked through.
         connection: an open kombu connection.
         email: the customer's address, in whatever case.
-        may_have: whether dead letters need be looked through.
+        seen_without: whether dead letters need be looked through.
 
     Raises:
         reading.NotReadToTheEndError: the broker fell silent over the journal.
@@ -71,20 +74,23 @@ def by_email(
     ends: list[bool] = []
     in_outbox = [*_meant(_in_outbox(session, email, ends.append), email)]
     let_go(session)
+    looked_at = seen_without(connection, QUEUE, email)
+    dead = [] if looked_at else [QUEUE.dead]
     found = {
         order.order_id: (order, at)
         for order, at in (
             *in_outbox,
-            *_meant(_held(connection, email, may_have, ends.append), email),
+            *_meant(_held(connection, dead, ends.append), email),
             *_meant(_in_journal(session, connection, ends.append), email),
         )
     }
     if not found:
-        return [], all(ends)
+        return [], all(ends), looked_at
     recorded = set(session.scalars(select(Order.id).where(Order.id.in_(found))))
     left = [one for id_, one in found.items() if id_ not in recorded]
     never = datetime.min.replace(tzinfo=UTC)
-    return sorted(left, key=lambda one: one[1] or never, reverse=True), all(ends)
+    left.sort(key=lambda one: one[1] or never, reverse=True)
+    return left, all(ends), looked_at
 
 
 def _meant(bodies: Iterable[tuple[bytes, datetime | None]], email: str) -> Iterator[Unrecorded]:
@@ -126,9 +132,8 @@ def _in_outbox(
 
 
 def _held(
-    connection: Connection, email: str, may_have: MayHave, say_whole: SayWhole
+    connection: Connection, dead: Iterable[str], say_whole: SayWhole
 ) -> Iterator[tuple[bytes, datetime | None]]:
-    dead = [QUEUE.dead] if may_have(connection, QUEUE, email) else []
     for name in (*(rung.name for rung in topology.RETRY_LADDER), *dead):
         with hold(connection, name) as held:
             if not held.alone:

@@ -24,23 +24,26 @@ document.addEventListener("submit", ({ target: form }) => {
   sessionStorage.setItem(KEPT, JSON.stringify({ who: document.body.dataset.who, back: form.elements.back.value, action: form.getAttribute("action"), typed, seen, ticked }));
 });
 
-document.addEventListener("DOMContentLoaded", () => {
+function putBack() {
   const kept = JSON.parse(sessionStorage.getItem(KEPT)), { who } = document.body.dataset;
   if (!kept) return;
   if (document.querySelector("[data-lost]")) { sessionStorage.setItem(KEPT, JSON.stringify({ ...kept, isLost: true })); return; }
   if (who === undefined || (who === kept.who && !kept.isLost && document.querySelector("input[name=sure]"))) return;
   if (who === kept.who && kept.isLost) {
     const fields = kept.typed.map(([id]) => document.getElementById(id));
-    const forms = [...document.querySelectorAll("input[name=back]")].filter((field) => field.value === kept.back).map((field) => field.form);
+    const forms = [...document.querySelectorAll("input[name=back]")].filter((field) => field.value === kept.back).map((field) => field.form).filter((form) => form.getAttribute("action") === kept.action);
     if (!forms.length || fields.includes(null)) return;
     kept.typed.forEach(([, value], place) => { fields[place].value = value; });
     // What is not there any more cannot be ticked.
     const isTicked = (box) => (kept.ticked ?? []).some(([name, value]) => box.name === name && box.value === value);
-    for (const form of forms.filter((one) => one.getAttribute("action") === kept.action)) for (const box of form.querySelectorAll("input[type=checkbox][name]")) box.checked = isTicked(box);
-    kept.seen.forEach(([name, value]) => { const field = (fields[0]?.form ?? forms[0]).elements[name]; if (field) field.value = value; });
+    for (const form of forms) for (const box of form.querySelectorAll("input[type=checkbox][name]")) box.checked = isTicked(box);
+    kept.seen.forEach(([name, value]) => { for (const form of forms) if (form.elements[name]) form.elements[name].value = value; });
   }
   sessionStorage.removeItem(KEPT);
-});
+}
+document.addEventListener("DOMContentLoaded", putBack);
+// The form may come as a piece of the page. What is on its way from a page that is still open is left alone.
+document.addEventListener("htmx:after:swap", () => { if (JSON.parse(sessionStorage.getItem(KEPT))?.isLost) putBack(); });
 
 // On a telephone the pages are a row that is longer than the screen: where one is, is to be seen.
 document.addEventListener("DOMContentLoaded", () => {

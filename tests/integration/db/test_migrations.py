@@ -11,7 +11,7 @@ from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import create_engine, inspect, make_url, text
+from sqlalchemy import NullPool, create_engine, inspect, make_url, text
 from sqlalchemy.exc import IntegrityError
 
 from shared import erased
@@ -395,6 +395,43 @@ def version(engine):
         return connection.scalar(text("SELECT version_num FROM alembic_version"))
 
 
+def test_an_extension_that_may_not_be_added_stops_no_upgrade(empty):
+    """A provider's own list is no privilege: it fails. And what was there is not ours to drop."""
+
+    def is_indexed():
+        indexes = {one["name"] for one in inspect(engine).get_indexes("audit_log")}
+        return "ix_audit_log_words" in indexes
+
+    def run(*statements):
+        with engine.begin() as connection:
+            for statement in statements:
+                connection.exec_driver_sql(statement)
+
+    to = migrate.config(empty)
+    command.upgrade(to, "0050")
+    engine = create_engine(empty, poolclass=NullPool)
+    run(
+        "CREATE FUNCTION refuse() RETURNS event_trigger LANGUAGE plpgsql AS $$ BEGIN"
+        " RAISE 'not allow-listed' USING ERRCODE = 'feature_not_supported'; END $$",
+        "CREATE EVENT TRIGGER refuse ON ddl_command_start WHEN TAG IN ('CREATE EXTENSION')"
+        " EXECUTE FUNCTION refuse()",
+    )
+    command.upgrade(to, "0051")
+    assert (version(engine), is_indexed()) == ("0051", False)
+    assert "extensions" not in inspect(engine).get_schema_names()
+    command.downgrade(to, "0050")
+    run(
+        "DROP EVENT TRIGGER refuse",
+        "CREATE SCHEMA extensions",
+        "CREATE EXTENSION pg_trgm SCHEMA extensions",
+    )
+    command.upgrade(to, "0051")
+    assert is_indexed()
+    command.downgrade(to, "0050")
+    assert not is_indexed()
+    run("SELECT extensions.similarity('a', 'b')")
+
+
 def test_an_upgrade_of_the_newest_changes_nothing(settings, db):
     made = account(db)
     migrate.upgrade(settings.database_url)
@@ -472,6 +509,7 @@ def test_a_lost_database_is_set_aside_by_the_printed_steps(database, database_ur
             connection.execute(text("CREATE TABLE registered_since ()"))
             code, said = paste()
             assert (code != 0, "is being accessed by other users" in said) == (True, True), said
+            assert made() == set(), "nothing of persons is left of it"
         engine.dispose()
         code, said = paste()
         assert code == 0, said

@@ -171,7 +171,10 @@ def test_the_lost_database_keeps_its_name_until_the_dump_is_restored_beside_it(h
     _, told = host(which)
     renames, restored = (
         next(n for n, line in enumerate(told) if re.search(what, line))
-        for what in ("RENAME TO order_fellow_lost_", "pg_restore.*order_fellow_2")
+        for what in (
+            "DATABASE order_fellow_2.* RENAME",
+            "pg_restore.*order_fellow_2",
+        )
     )
     assert restored < renames
     assert len(re.findall("RENAME", told[renames])) == 2

@@ -1,6 +1,6 @@
 """What happened to an order, and to a business; and finding them."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from typing import Any, TypeVar
 from urllib.parse import quote
@@ -34,7 +34,7 @@ def find(session: Session, visit: Visit) -> Result:
     """
     text = visit.query.get("q", "").strip()[:200]
     sees_persons = visit.user.may(Right.CUSTOMERS)
-    orders, is_whole = _orders(session, visit, text) if text else ([], True)
+    orders = _orders(session, visit, text) if text else search.Results()
     accounts = account.find(session, text, sees_persons=sees_persons) if text else []
     if len(orders) == 1 and not accounts:
         return Redirect(f"/orders/{orders[0].order_id}")
@@ -46,11 +46,11 @@ def find(session: Session, visit: Visit) -> Result:
     businesses = account.lines(session, accounts[:BUSINESSES])
     about = {
         "text": text,
+        "found": orders,
         "orders": orders[: search.AT_MOST],
         "are_more_orders": len(orders) > search.AT_MOST,
         "businesses": businesses,
         "are_more_businesses": len(accounts) > BUSINESSES,
-        "is_whole": is_whole,
         "sees_persons": sees_persons,
     }
     of = [
@@ -60,20 +60,20 @@ def find(session: Session, visit: Visit) -> Result:
     return View("find.html", about, of=of)
 
 
-def _orders(session: Session, visit: Visit, text: str) -> tuple[Sequence[search.Found], bool]:
-    """What is found, and whether it was looked for everywhere."""
+def _orders(session: Session, visit: Visit, text: str) -> search.Results:
     if not visit.user.may(Right.CUSTOMERS):
-        return search.search(session, text, sees_persons=False), True
+        return search.search(session, text, sees_persons=False)
     if "@" not in text:
-        return search.search(session, text), True
+        return search.search(session, text)
     try:
         with visit.system.broker(session) as connection:
-            found = search.search(
-                session, text, connection=connection, may_have=visit.system.digests.may_have
+            return search.search(
+                session, text, connection=connection, seen_without=visit.system.digests.seen_without
             )
-            return found, found.is_whole
     except (PageError, NotReadToTheEndError):
-        return search.search(session, text), False
+        found = search.search(session, text)
+        found.is_whole = False
+        return found
 
 
 def show_order(session: Session, visit: Visit) -> Result:

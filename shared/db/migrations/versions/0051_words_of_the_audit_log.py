@@ -1,12 +1,14 @@
 """Words are found in the audit log without reading all of it.
 
 By PostgreSQL's own extension `pg_trgm`, which every package of it has and a database's owner may
-add. Where it is missing, or may not be added, the log is read row by row as before.
+add. Where it is missing, or may not be added or used, the log is read row by row as before.
 """
 
 from importlib import import_module
 
+import structlog
 from alembic import op
+from sqlalchemy.exc import InternalError, NotSupportedError, ProgrammingError
 
 revision = "0051"
 down_revision = "0050"
@@ -16,34 +18,38 @@ INDEX = "ix_audit_log_words"
 WORDS = "actor || ' ' || address || ' ' || correlation_id || ' ' || type || ' ' || data"
 SCHEMA = "extensions"  # the services look for no name in it
 _MAY = """
-    SELECT EXISTS (SELECT FROM pg_extension WHERE extname = 'pg_trgm')
-        OR (has_database_privilege(current_database(), 'CREATE')
-            AND EXISTS (SELECT FROM pg_available_extension_versions
-                        WHERE name = 'pg_trgm'
-                        AND (trusted OR (SELECT rolsuper FROM pg_roles
-                                         WHERE rolname = current_user))))
+    SELECT has_database_privilege(current_database(), 'CREATE')
+        AND EXISTS (SELECT FROM pg_available_extension_versions
+                    WHERE name = 'pg_trgm'
+                    AND (trusted OR (SELECT rolsuper FROM pg_roles WHERE rolname = current_user)))
 """
 _WHERE = """
-    SELECT quote_ident(nspname) FROM pg_extension JOIN pg_namespace n ON n.oid = extnamespace
-    WHERE extname = 'pg_trgm'
+    SELECT quote_ident(nspname), has_schema_privilege(n.oid, 'USAGE')
+    FROM pg_extension JOIN pg_namespace n ON n.oid = extnamespace WHERE extname = 'pg_trgm'
 """
+
+log = structlog.get_logger()
 
 
 def upgrade() -> None:
-    ask = op.get_bind().exec_driver_sql
-    if not ask(_MAY).scalar_one():
+    bind = op.get_bind()
+    ask = bind.exec_driver_sql
+    if ask(_WHERE).one_or_none() is None and ask(_MAY).scalar_one():
+        try:
+            with bind.begin_nested():
+                op.execute(f"CREATE SCHEMA IF NOT EXISTS {SCHEMA}")
+                op.execute(f"CREATE EXTENSION pg_trgm SCHEMA {SCHEMA}")
+        # A provider may have a list of its own of what may be added, which no catalog tells.
+        except (InternalError, NotSupportedError, ProgrammingError) as error:
+            log.warning("no_pg_trgm", reason=str(error.orig).strip())
+    schema, is_usable = ask(_WHERE).one_or_none() or ("", False)
+    if not is_usable:
         return
-    if ask(_WHERE).scalar_one_or_none() is None:
-        op.execute(f"CREATE SCHEMA IF NOT EXISTS {SCHEMA}")
-        op.execute(f"CREATE EXTENSION pg_trgm SCHEMA {SCHEMA}")
-    schema = ask(_WHERE).scalar_one()
     build = import_module("shared.db.migrations.versions.0043_erased_meanwhile").build
     with op.get_context().autocommit_block():
         build({INDEX: ("audit_log USING gin", f"({WORDS}) {schema}.gin_trgm_ops", "")})
 
 
 def downgrade() -> None:
+    # The extension stays: it may have been there before, and somebody else may use it.
     op.execute(f"DROP INDEX IF EXISTS {INDEX}")
-    if op.get_bind().exec_driver_sql(_WHERE).scalar_one_or_none() == SCHEMA:
-        op.execute("DROP EXTENSION pg_trgm")
-        op.execute(f"DROP SCHEMA {SCHEMA}")

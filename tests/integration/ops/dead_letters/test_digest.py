@@ -1,23 +1,24 @@
 """What is told of a long dead queue without fetching it again, and that it is true."""
 
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 
 import pytest
 from kombu import Connection
 
-from services.ops.broker.hold import hold
+from services.ops.broker.hold import BusyError, hold
 from services.ops.console.web.masking import mask
 from services.ops.dead_letters import actions, digest
 from services.ops.dead_letters.digest import Digests
 from services.ops.dead_letters.letter import Criteria
-from services.ops.timelines import pending
+from services.ops.timelines import pending, unrecorded
+from shared.bus.broker import queue_counts
 from shared.bus.contract import topology
 from shared.db.session import make_engine
 from shared.ids import new_id
-from tests.integration.arrange import depth, order_created, take
+from tests.integration.arrange import PATIENCE, order_created, take, until
 from tests.integration.ops.dead_letters.test_dead_letters import ADA, INTAKE, bury, ids
 
-ADDRESS = "zoe@shop.example"
+ADDRESS, NOBODY = "zoe@shop.example", "nobody@shop.example"
 LETTERS = 12
 
 
@@ -45,11 +46,27 @@ def digests(bus, monkeypatch):
     monkeypatch.setattr(digest, "FEW", 10)
     monkeypatch.setattr(digest, "CHANGED_SECONDS", 0.0)
     monkeypatch.setattr(digest, "REST", 0.0)
-    return Digests(lambda _: nullcontext(bus), lambda reason: str(mask(reason, "")))
+    return Digests(lambda: nullcontext(bus), lambda reason: str(mask(reason, "")))
 
 
 def look(digests, amqp_url):
-    digests.keep({queue.dead: depth(amqp_url, queue.dead) for queue in topology.WORK_QUEUES})
+    with Connection(amqp_url) as connection:
+        digests.keep(
+            {
+                queue.dead: queue_counts.of(connection.default_channel, queue.dead)
+                for queue in topology.WORK_QUEUES
+            }
+        )
+
+
+@contextmanager
+def held(amqp_url, queue=INTAKE.dead):
+    """Somebody has letters of a queue in hand, who takes no turns."""
+    with Connection(amqp_url) as another, another.channel() as channel:
+        came = []
+        channel.basic_consume(queue, callback=came.append)
+        until(lambda: another.drain_events(timeout=PATIENCE) or came, "they have one")
+        yield
 
 
 def fetched(amqp_url):
@@ -81,11 +98,16 @@ def test_pages_ask_what_was_seen_and_fetch_nothing(amqp_url, bus, digests, db):
     assert (group.count, group.kind) == (LETTERS, "Retry: no order …")
     assert digests.find(bus, INTAKE, wanted.message_id).position == LETTERS - 1
     assert digests.find(bus, INTAKE, str(new_id())) is None
-    assert digests.may_have(bus, INTAKE, ADDRESS.upper())
-    assert not digests.may_have(bus, INTAKE, "nobody@shop.example")
     found = pending.find(db, wanted.correlation_id, bus, digests.browse)
     assert [one.message_id for one in found.messages] == [wanted.message_id]
     assert found.looked_at is not None
+    assert digests.seen_without(bus, INTAKE, ADDRESS.upper()) is None
+    assert digests.seen_without(bus, INTAKE, NOBODY) == found.looked_at
+    assert unrecorded.by_email(db, bus, NOBODY, digests.seen_without) == (
+        [],
+        True,
+        found.looked_at,
+    )
     look(digests, amqp_url)  # nothing has come or gone
     assert fetched(amqp_url) == {1}
 
@@ -97,7 +119,7 @@ def test_what_came_and_went_since_is_said_and_seen_at_the_next_look(amqp_url, bu
     page = digests.browse(bus, INTAKE)
     assert (len(page.letters), page.seen, page.total) == (LETTERS, LETTERS, LETTERS + 1)
     assert (page.has_changed, page.is_whole) == (True, False)
-    assert digests.may_have(bus, INTAKE, "nobody@shop.example"), "it may be in what came"
+    assert digests.seen_without(bus, INTAKE, NOBODY) is None, "it may be in what came"
     look(digests, amqp_url)
     assert not digests.browse(bus, INTAKE).has_changed
     gone = Criteria(ids=frozenset({buried[0].message_id}))
@@ -121,6 +143,53 @@ def test_nobody_else_has_letters_in_hand_when_a_queue_is_looked_through(
     assert (page.looked_at, len(page.letters)) == (None, LETTERS)
 
 
+def test_who_has_letters_in_hand_hides_nothing_that_was_seen(amqp_url, bus, digests, db):
+    buried = bury(amqp_url, *(order_created() for _ in range(LETTERS)))
+    look(digests, amqp_url)
+    look(digests, amqp_url)  # the own look is over by the next one
+    with held(amqp_url):
+        look(digests, amqp_url)
+        page = digests.browse(bus, INTAKE)
+        assert (len(page.letters), page.total, page.alone, page.is_whole) == (
+            LETTERS,
+            LETTERS,
+            False,
+            False,
+        )
+        summary = digests.summarise(bus, INTAKE)
+        assert (summary.seen, summary.unseen, summary.alone) == (LETTERS, 0, False)
+        assert digests.find(bus, INTAKE, buried[0].message_id) is not None
+        for address in (ADDRESS, NOBODY):
+            with pytest.raises(BusyError):
+                unrecorded.by_email(db, bus, address, digests.seen_without)
+
+
+def test_a_queue_that_was_short_for_a_while_has_rest_too(amqp_url, bus, digests, monkeypatch):
+    bury(amqp_url, *(order_created() for _ in range(LETTERS)))
+    look(digests, amqp_url)
+    digests.keep({INTAKE.dead: queue_counts.Count(0, 0)})
+    monkeypatch.setattr(digest, "REST", float("inf"))
+    look(digests, amqp_url)
+    assert digests.browse(bus, INTAKE).looked_at is None
+
+
+def test_words_that_may_be_in_what_was_left_out_are_looked_for_in_the_queue(amqp_url, bus, digests):
+    bury(amqp_url, *(order_created() for _ in range(6)), reason=f"Retry: 550 <{ADDRESS}> is full")
+    bury(amqp_url, *(order_created() for _ in range(6)), reason="Retry: no order 12")
+    look(digests, amqp_url)
+    for words, count, is_seen_before in (
+        ("shop.example", 6, False),
+        ("no order", 6, False),  # it may be in an address
+        ("550", 6, True),  # where all others are kept as they are
+        ("Retry", 12, True),
+        ("… … is full", 6, True),
+        ("no order …", 6, True),
+    ):
+        page = digests.browse(bus, INTAKE, Criteria(reason=words))
+        seen = (len(page.letters), page.looked_at is not None, page.is_whole)
+        assert seen == (count, is_seen_before, True), words
+
+
 @pytest.mark.parametrize(
     ("bounds", "kept"), [({"MOST": 11}, 11), ({"LOOK_SECONDS": 0.0, "_CHUNK": 5}, 5)]
 )
@@ -140,7 +209,9 @@ def test_of_more_than_is_kept_the_rest_is_said_to_be_unseen(
     )
     assert not page.is_whole
     assert digests.summarise(bus, INTAKE).unseen == LETTERS - kept
-    assert digests.may_have(bus, INTAKE, "nobody@shop.example"), "it may be in the rest"
+    bury(amqp_url, order_created())
+    assert digests.summarise(bus, INTAKE).unseen == LETTERS - kept, "of those that were there then"
+    assert digests.seen_without(bus, INTAKE, NOBODY) is None, "it may be in the rest"
 
 
 def test_a_digest_knows_nobody(amqp_url, bus, digests):

@@ -19,6 +19,15 @@ def test_one_sample_tells_what_the_broker_and_the_services_say():
     assert (now.in_rate, now.out_rate) == (None, 4.5)
 
 
+def test_dead_letters_that_somebody_has_in_hand_are_not_gone():
+    samples = [sample(0, orders_intake_dead=(900, 0)), sample(2, orders_intake_dead=(0, 1))]
+    assert shown(samples).dead == 900
+    dead = shown(samples, f"{INTAKE}.dead")
+    assert (dead.ready, dead.consumers) == (900, 1)
+    assert shown([*samples, sample(4)]).dead == 0
+    assert shown(samples[1:]).dead == 0
+
+
 def test_an_old_heartbeat_does_not_count():
     beats = everybody(0, orders_intake=handling(90, rate=4.5, unacked=7))
     now = shown([sample(60, beats=beats, orders_intake=(5, 0))])

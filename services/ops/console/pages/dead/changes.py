@@ -9,7 +9,7 @@ from sqlalchemy.orm import Session
 
 from services.ops.broker.hold import NOT_WHOLE, BusyError
 from services.ops.console.pages.dead.filter import AGES, Filter, queue_of, takes
-from services.ops.console.pages.dead.letters import letter_page
+from services.ops.console.pages.dead.letters import NOW, letter_page
 from services.ops.console.web.jobs import Job, go_on
 from services.ops.console.web.page import Page, Visit
 from services.ops.console.web.reading import body_of
@@ -174,7 +174,12 @@ def _question(
     # Without criteria the broker knows the number; with some, letters must be held to be counted.
     most = EXAMPLES if criteria.is_empty else COUNTED
     with visit.system.broker(session) as connection:
-        page = visit.system.digests.browse(connection, queue, criteria, limit=most)
+        look = search.browse if visit.field(NOW) else visit.system.digests.browse
+        page = look(connection, queue, criteria, limit=most)
+        missing = set(criteria.ids).difference(letter.message_id for letter in page.letters)
+        is_missed = missing or not (page.letters or page.is_whole)
+        if page.looked_at and is_missed:  # newer, or behind what was looked through
+            page = search.browse(connection, queue, criteria, limit=most)
     # By their consumers' clocks.
     died = [letter.failed_at for letter in page.letters if letter.failed_at is not None]
     # What came since the queue was looked through is not asked about, and not meant.

@@ -120,7 +120,6 @@ def letter_page(
         "body": legible(letter.text),
         "types": actions.types_for(queue),
         "lacks": lacks(visit, queue),
-        "more": {NOW: "yes"} if visit.query.get(NOW) else {},
         "wrong": wrong,
     }
     return View("dead_letter.html", about, status, of=[queue.name, letter.message_id])

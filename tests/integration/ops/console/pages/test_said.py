@@ -151,6 +151,21 @@ def test_a_long_dead_queue_is_shown_as_it_was_seen_and_a_letter_as_it_is(client,
     assert "<textarea" in itself
     assert client.get(f"{path}/letter", params={"id": str(new_id())}).status_code == 404
 
+    (newest,) = bury(amqp_url, order_created())
+    behind = {"id": [last.message_id, newest.message_id]}
+    assert (
+        "Replay 2 dead letters of" in client.post(f"{path}/replay", data=form(client) | behind).text
+    )
+    about = {"all": "yes", "about": newest.correlation_id}
+    assert (
+        "Replay 1 dead letter of" in client.post(f"{path}/replay", data=form(client) | about).text
+    )
+    take_it = form(client) | {"id": newest.message_id, "why": "a test"}
+    question = client.post(f"{path}/discard", data=take_it).text
+    assert client.post(f"{path}/discard", data=hidden(question, f"{path}/discard")).is_redirect
+    until(lambda: seen in client.get(path).text, "it was looked through")
+    assert "dead letters were looked through" in client.get("/find?q=nobody@shop.example").text
+
     which = {"id": last.message_id, "why": "a test"}
     question = client.post(f"{path}/discard", data=form(client) | which).text
     assert seen in question
