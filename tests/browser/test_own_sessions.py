@@ -202,8 +202,9 @@ def test_what_was_ticked_is_there_after_an_error(browser, running):
     page.context.close()
 
 
-def test_what_was_ticked_comes_back_in_the_form_it_was_ticked_in(page):
+def test_what_was_ticked_comes_back_in_the_form_it_was_ticked_in(browser, running):
     """Of several with one page; also where they come as a piece of it."""
+    page = signed_in_anew(browser, running, "ada")
     page.goto("/dead")
     ticked = page.evaluate("""() => {
       const box = (at) => `<form action="${at}"><input name="back" value="/dead"><input name="death"
@@ -218,6 +219,7 @@ def test_what_was_ticked_comes_back_in_the_form_it_was_ticked_in(page):
         [form.elements.is_test.checked, form.elements.death.value]);
     }""")
     assert ticked == [[False, "then"], [True, "before"]]
+    page.context.close()
 
 
 def end_the_session(context, running):
