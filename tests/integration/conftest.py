@@ -23,7 +23,7 @@ from stack.processes import Process, stop
 from stack.servers.credentials import as_service
 from stack.servers.listening import LISTEN_SECONDS, Start
 from stack.servers.ports import Address, Port
-from tests.integration.arrange import until
+from tests.integration.arrange import PATIENCE, until
 from tests.zygote.forks import spawn
 
 
@@ -161,7 +161,7 @@ class running_ingress:  # noqa: N801 - used as a context manager
         url = str(Address(self._port))
         # A new connection each time: a kept one would stay with one worker.
         fresh = httpx.Limits(max_keepalive_connections=0)
-        self._http = httpx.Client(base_url=f"{url}/api/v1", timeout=20, limits=fresh)
+        self._http = httpx.Client(base_url=f"{url}/api/v1", timeout=PATIENCE, limits=fresh)
         self._http.event_hooks = {"response": [_require_declared]}
         self._engine = create_engine(self._database_url)
         api = Api(

@@ -14,7 +14,7 @@ from stack.folders import ROOT
 from stack.processes import stop
 from stack.servers.credentials import as_service
 from stack.servers.ports import Address, Port
-from tests.integration.arrange import until
+from tests.integration.arrange import PATIENCE, until
 from tests.integration.conftest import Api
 from tests.programs import program
 
@@ -77,7 +77,7 @@ def wrong_worker(
     try:
         with (
             wrong_host("services.ingress.app:create_app", folder, clock, **given) as (url, pid),
-            httpx.Client(base_url=f"{url}/api/v1", timeout=20) as http,
+            httpx.Client(base_url=f"{url}/api/v1", timeout=PATIENCE) as http,
         ):
             is_ready = lambda: http.get(f"{url}/readyz").json()["status"] == "ready"  # noqa: E731
             until(is_ready, "the worker is ready")
