@@ -299,8 +299,11 @@ class Relay:
 
         async def change() -> None:
             # The other way round the new one would begin at the address that is silent.
-            await fast.abandon()
-            await self._fast.start()
+            try:
+                await fast.abandon()
+            finally:
+                if not self._stopping.is_set():
+                    await self._fast.start()
 
         task = asyncio.create_task(change())
         self._abandoned.add(task)

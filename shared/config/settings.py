@@ -195,7 +195,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, rename=str.upper):
     account_attempts_per_minute: Count = 10
     """Wrong sign-ins and codes for one account, from all networks that it was not used from, and
     for one user of the console, from browsers that are not known; an hour has 45 and 20 of them.
-    And of each thing that an account can change so many changes, a worker."""
+    And of each thing that a session can change so many changes, a worker."""
     secret_poll_seconds: Seconds = 1.0
     """How stale a worker's secrets may get while the bus is away."""
 

@@ -15,7 +15,6 @@ from shared.db.models import Account, KycApplication
 from tests.integration.arrange import sign, until
 from tests.integration.portal.conftest import PASSWORD
 
-# A registration hashes passwords three times, and each test has one.
 # What asks nothing: it changes nothing, or it is the one thing that was come for.
 ASKS_NOTHING = {"/sign-out", "/secret", "/signature", "/account/email", "/upload/failed"}
 
