@@ -172,7 +172,7 @@ GRANTS: Mapping[str, Mapping[str, str]] = {
 
 FUNCTIONS: Mapping[str, tuple[str, ...]] = {
     "ingress": (
-        "keep_webhook_request_partitions(integer, timestamptz)",
+        "keep_webhook_request_partitions(integer, timestamp with time zone)",
         "keep_webhook_request_partitions(integer)",  # of versions before: workers may still run
         "keep_webhook_request_partitions()",
         "hold_approval(uuid)",

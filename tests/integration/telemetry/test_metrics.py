@@ -145,7 +145,7 @@ def test_a_port_that_is_taken_is_said_and_nothing_starts(passed):
         ("services.relay", {"heartbeat"}),
         (
             "services.ops.console",
-            {"retention dead_letters", "reseal second factors", "sessions", "offers", "digests"},
+            {"retention dead_letters", "reseal second factors", "sessions", "offers"},
         ),
     ],
 )
