@@ -158,14 +158,14 @@ PEERS: dict[str, tuple[str, tuple[str, ...], tuple[tuple[str, ...], ...]]] = {
 def base(on: Ground) -> Iterator[Chain | None]:
     """This system as it was at `BASE`, with servers of its own; None where the commit is not here.
 
-    Its own code starts it (`bench/at_base.py` runs in its folder), in today's virtual environment.
+    Its own code starts it, `bench/peers/at_base.py` in its folder, in today's virtual environment.
     """
     folder = _checkout()
     if folder is None:
         yield None
         return
     sink, port, taken = _sink(on)
-    script = Path(__file__).with_name("at_base.py").read_text()
+    script = Path(__file__).with_name("peers").joinpath("at_base.py").read_text()
     running = subprocess.Popen(
         (sys.executable, "-c", script, str(port)),
         cwd=folder,

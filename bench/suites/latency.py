@@ -1,14 +1,14 @@
 """The whole way at a steady rate: from the 201 to the mail server's 250; and what rest costs."""
 
-import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from statistics import quantiles
 
 from bench import chains
 from bench.contest import Result, Series
 from bench.ground import Ground, ground, until
 from bench.load import orders, steady
+from bench.sampling import Sampling
 from bench.usage import cpu_seconds, resident
 from stack.supervisor import MODULES
 
@@ -27,7 +27,7 @@ def run(say: Callable[[str], None]) -> Result:
         orders.write(requests, on.keys, RATE * SECONDS)
         _rest(result, say, {name: chain.processes[name] for name in MODULES})
         before = {name: cpu_seconds(pid) for name, pid in chain.processes.items()}
-        with _Watch(on) as watch:
+        with Sampling(lambda: _waiting(on), 1.0) as waiting:
             sent = steady.run(chain.url, requests, rate=RATE, seconds=SECONDS)
         count = RATE * SECONDS
         until(lambda: on.count("email_deliveries") == count, f"{count} emails are sent")
@@ -36,7 +36,7 @@ def run(say: Callable[[str], None]) -> Result:
             result.series.append(Series(name, "us of processor an order", (used,)))
         _compare(on, count)
         _tell(result, say, sent["answered_at"], chain.emails())
-    _judge_queues(result, watch)
+    _judge_queues(result, [count for _, count in waiting.samples])
     result.counted.append(
         f"{count:,} orders were answered 201, {count:,} recorded, and {count:,} customers had one "
         "email each."
@@ -83,33 +83,13 @@ def _tell(
     result.at_most(f"201 to the mail server's 250, p99 at {RATE:,}/s", 500, p99, "ms")
 
 
-class _Watch:
-    """Counts what waits, every second, for as long as the context lasts."""
-
-    def __init__(self, on: Ground) -> None:
-        self._on = on
-        self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._run, daemon=True)
-        self.samples: list[int] = []
-
-    def __enter__(self) -> "_Watch":
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stopping.set()
-        self._thread.join()
-
-    def _run(self) -> None:
-        while not self._stopping.wait(1.0):
-            self.samples.append(
-                sum(self._on.depth(queue) for queue in QUEUES) + self._on.count("outbox")
-            )
+def _waiting(on: Ground) -> int:
+    return sum(on.depth(queue) for queue in QUEUES) + on.count("outbox")
 
 
-def _judge_queues(result: Result, watch: _Watch) -> None:
-    third = len(watch.samples) // PARTS
-    parts = [watch.samples[n * third : (n + 1) * third] for n in range(PARTS)]
+def _judge_queues(result: Result, samples: Sequence[int]) -> None:
+    third = len(samples) // PARTS
+    parts = [samples[n * third : (n + 1) * third] for n in range(PARTS)]
     means = [sum(part) / len(part) for part in parts]
     result.series.append(Series("waiting in queues and outbox", "messages", tuple(means)))
     # A queue that grows holds more at the end than the second before can have left there.

@@ -5,9 +5,8 @@ half a second of when the request was due, and no more waits in the last third t
 """
 
 import math
-import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from statistics import quantiles
 from typing import NamedTuple
@@ -17,6 +16,7 @@ from bench.chains import Chain
 from bench.contest import Result, Series
 from bench.ground import ground
 from bench.load import orders, steady
+from bench.sampling import Sampling
 
 OURS, BEST, BASE = "Order Fellow", "Order Fellow, two notifiers", f"Order Fellow at {chains.BASE}"
 SECONDS = 15.0  # of load at each rate
@@ -114,8 +114,8 @@ def _try(chain: Chain, rate: float) -> Found:
     count = int(rate * SECONDS)
     requests = chain.taken.with_name("requests")
     orders.write(requests, chain.keys, count, chain.sent)
-    before = chain.cpu_seconds()
-    with _Watch(chain) as watch:
+    before, mailed = chain.cpu_seconds(), chain.count("email_deliveries")
+    with Sampling(lambda: chain.count("email_deliveries") - mailed, 0.5) as watch:
         told = steady.attempt(chain.url, requests, rate=rate, seconds=SECONDS)
     began_at = told["began_at"]
     due_at = {
@@ -129,7 +129,7 @@ def _try(chain: Chain, rate: float) -> Found:
     cpu = (chain.cpu_seconds() - before) / max(len(due_at), 1)
     waits = [emails[address][0] - due for address, due in due_at.items() if address in emails]
     p99 = quantiles(waits, n=100)[98] if len(waits) > 1 else math.inf
-    waiting = watch.waiting(rate, began_at)
+    waiting = _waiting(watch.samples, rate, began_at)
     doubled = sum(len(emails.get(address, ())) > 1 for address in due_at)
     problems = (
         told["problem"],
@@ -153,35 +153,10 @@ def _drained(chain: Chain, due_at: Mapping[str, float]) -> Mapping[str, list[flo
         time.sleep(0.5)
 
 
-class _Watch:
-    """Counts what was mailed, twice a second, for as long as the context lasts."""
-
-    def __init__(self, chain: Chain) -> None:
-        self._chain = chain
-        self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._run, daemon=True)
-        self._before = chain.count("email_deliveries")
-        self._samples: list[tuple[float, int]] = []
-
-    def __enter__(self) -> "_Watch":
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stopping.set()
-        self._thread.join()
-
-    def waiting(self, rate: float, began_at: float) -> float:
-        """How many were due and not mailed, on average of the last third of the load."""
-        times = (began_at + SECONDS * 2 / 3, began_at + SECONDS)
-        found = [
-            rate * (at - began_at) - mailed
-            for at, mailed in self._samples
-            if times[0] <= at <= times[1]
-        ]
-        return sum(found) / len(found) if found else math.inf
-
-    def _run(self) -> None:
-        while not self._stopping.wait(0.5):
-            at = time.time()
-            self._samples.append((at, self._chain.count("email_deliveries") - self._before))
+def _waiting(samples: Sequence[tuple[float, int]], rate: float, began_at: float) -> float:
+    """How many were due and not mailed, on average of the last third of the load."""
+    third = (began_at + SECONDS * 2 / 3, began_at + SECONDS)
+    found = [
+        rate * (at - began_at) - mailed for at, mailed in samples if third[0] <= at <= third[1]
+    ]
+    return sum(found) / len(found) if found else math.inf

@@ -13,8 +13,9 @@ from msgspec.structs import replace
 from sqlalchemy import text
 from sqlalchemy.orm import Session
 
-from services.relay import relay, rows
-from services.relay.relay import Reached, Relay
+from services.relay import reached, relay, rows
+from services.relay.reached import Reached
+from services.relay.relay import Relay
 from shared import health
 from shared.bus import outbox
 from stack.folders import ROOT
@@ -56,9 +57,10 @@ def looks(monkeypatch):
         begun.append(after)
         return take_fresh(connection, after, *given)
 
-    monkeypatch.setattr(relay, "LATE_SECONDS", 0)
     monkeypatch.setattr(relay, "POLL_SECONDS", 0.1)
-    monkeypatch.setattr(relay, "ALL_SECONDS", 3_600.0)  # however slow the writes are
+    monkeypatch.setattr(reached, "LATE_SECONDS", 0)
+    monkeypatch.setattr(reached, "THOROUGH_SECONDS", 0.1)
+    monkeypatch.setattr(reached, "ALL_SECONDS", 3_600.0)  # however slow the writes are
     monkeypatch.setattr(rows, "take_fresh", take_and_note)
     return begun
 
@@ -149,61 +151,61 @@ def test_a_new_connection_may_be_to_another_server(settings):
 
     async def story():
         one = Relay(settings)
-        reached = one._reached
+        place = one._reached
         for now in (100.0, 105.0):
             one._engine.dispose()
             with one._engine.connect():
-                assert reached.after(now, ()) == 0
-            reached.note(now, 10)
-        return reached.after(110.0, ())
+                assert place.after(now, ()) == 0
+            place.note(now, 10)
+        return place.after(110.0, ())
 
     assert asyncio.run(story()) == 10
 
 
 def test_where_a_look_begins():
     """Behind what was dealt with a while ago; at the start where some may have been left."""
-    reached = Reached()
-    assert reached.after(100.0, ()) == 0  # at all
-    reached.note(100.0, 10)
-    reached.note(104.0, 20)
-    assert reached.after(104.9, ()) == 0
-    assert reached.after(105.0, ()) == 10
-    assert reached.after(109.0, {("events", "order.recorded")}) == 20
-    assert reached.after(110.0, ()) == 0  # what was left alone was passed over
-    reached.note(110.0, 30)
-    assert reached.after(115.0, ()) == 30
-    assert reached.after(130.0, ()) == 0  # what somebody wrote by hand
-    assert reached.after(131.0, ()) == 30
-    reached.forget()
-    assert reached.after(132.0, ()) == 0
-    reached.note(132.0, 40)
-    assert reached.after(137.0, ()) == 40
-    reached.change_server()
-    assert reached.after(138.0, ()) == 0
+    place = Reached()
+    assert place.after(100.0, ()) == 0  # at all
+    place.note(100.0, 10)
+    place.note(104.0, 20)
+    assert place.after(104.9, ()) == 0
+    assert place.after(105.0, ()) == 10
+    assert place.after(109.0, {("events", "order.recorded")}) == 20
+    assert place.after(110.0, ()) == 0  # what was left alone was passed over
+    place.note(110.0, 30)
+    assert place.after(115.0, ()) == 30
+    assert place.after(130.0, ()) == 0  # what somebody wrote by hand
+    assert place.after(131.0, ()) == 30
+    place.forget()
+    assert place.after(132.0, ()) == 0
+    place.note(132.0, 40)
+    assert place.after(137.0, ()) == 40
+    place.change_server()
+    assert place.after(138.0, ()) == 0
 
 
-def thorough(reached, oldest, following, came_to=None):
+def thorough(place, oldest, following, came_to=None):
     """Where the look after a thorough one begins."""
-    reached.end(reached.begin(oldest, following), 0.0, 0.0, came_to)
-    return reached.after(0.0, (), is_thorough=True)
+    place.end(place.begin(oldest, following), 0.0, 0.0, came_to)
+    return place.after(0.0, (), is_thorough=True)
 
 
 def test_where_a_thorough_look_begins():
     """Behind what nobody can write any more, as a look has seen that began when nobody could."""
-    reached = Reached()
-    reached.after(0.0, ())
-    reached.note(0.0, 10)
-    assert thorough(reached, 7, 9) == 0  # 7 and 8 may write below 10
-    reached.note(0.0, 20)
-    assert thorough(reached, 8, 12) == 0
-    assert thorough(reached, 9, 12) == 10
-    assert thorough(reached, 11, 14) == 10
-    assert thorough(reached, 14, 14, came_to=15) == 15  # there is much
-    assert thorough(reached, 15, 15) == 20
-    look = reached.begin(16, 16)
-    reached.forget()
-    reached.end(look, 0.0, 0.0, None)
-    assert reached.after(0.0, (), is_thorough=True) == 0
+    place = Reached()
+    place.after(0.0, ())
+    place.note(0.0, 10)
+    assert thorough(place, 7, 9) == 0  # 7 and 8 may write below 10
+    place.note(0.0, 20)
+    assert thorough(place, 8, 12) == 0
+    assert thorough(place, 9, 12) == 10
+    assert thorough(place, 11, 14) == 10
+    assert thorough(place, 14, 14, came_to=15) == 15  # there is much
+    assert thorough(place, 15, 15) == 20
+    look = place.begin(16, 16)
+    place.forget()
+    place.end(look, 0.0, 0.0, None)
+    assert place.after(0.0, (), is_thorough=True) == 0
 
 
 def test_what_is_rolled_back_is_never_published(settings, db, engine):
