@@ -26,9 +26,10 @@ class Reached:
     What is committed later, or let go by a relay that was killed, is found by a thorough look each
     `THOROUGH_SECONDS`. It begins at the floor, below which nobody can write any more: every
     transaction that had written or held a row there when the mark was made had ended before a look
-    that began below. A dump writes nothing, so it does not hold the floor; who writes for long does, and is
-    then passed over again and again, for `PASSING_SHARE` of the time. A row that another relay took
-    after the mark, and let go by being killed, is found by the look at all, each `ALL_SECONDS`.
+    that began below. A dump writes nothing, so it does not hold the floor; who writes for long
+    does, and is then passed over again and again, for `PASSING_SHARE` of the time. A row that
+    another relay took after the mark, and let go by being killed, is found by the look at all, each
+    `ALL_SECONDS`.
     """
 
     def __init__(self) -> None:
