@@ -1,9 +1,9 @@
-# One image for every service; the command says which one it is.
+# One image for every service; the command selects the service.
 FROM python:3.13.5-slim AS build
 COPY requirements.lock /build/
 RUN python -m venv /app/venv \
     && /app/venv/bin/pip install --no-cache-dir --no-deps --require-hashes -r /build/requirements.lock
-# A clone has the modes of its maker's umask; who runs this is another user.
+# A clone has file modes by its owner's umask, and the image runs as another user.
 COPY shared /app/shared
 COPY services /app/services
 COPY examples /app/examples

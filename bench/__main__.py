@@ -12,10 +12,11 @@ from rich.console import Console
 
 from bench import report
 from bench.environment import python
-from stack.folders import ROOT
+from stack.folders import ROOT, hold_venv
+from stack.processes import stop_on_signals
 
 SUITES = ("ingress", "recorder", "relay", "notifier", "latency", "secrets")
-MORE = ("endtoend", "features", "fairness", "poison", "edge", "shops", "console")
+MORE = ("endtoend", "features", "fairness", "poison", "edge", "shops", "console", "disk", "workers")
 """Those of `bench.suites.by_name`."""
 
 
@@ -27,6 +28,8 @@ def main() -> int:
         known = ", ".join((*SUITES, *MORE))
         print(f"There is no suite {unknown[0]}: there are {known}.", file=sys.stderr)
         return 2
+    stop_on_signals()
+    hold_venv()
     console = Console(highlight=False)
     python()  # what installing costs is not to be measured
     reached = True
@@ -44,4 +47,7 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        sys.exit(130)

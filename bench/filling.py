@@ -6,7 +6,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from uuid import UUID
 
 import uvloop
-from msgspec.structs import replace
 
 from bench.load import orders
 from shared.bus.contract.message import Message
@@ -26,12 +25,6 @@ def new_orders(accounts: Sequence[UUID], count: int) -> Iterator[Message]:
     for number in range(count):
         account = accounts[number % len(accounts)]
         yield bodies.read(orders.body(number), account, time.time(), None)[1]
-
-
-def to_queue(messages: Iterable[Message], queue: str) -> Iterator[Message]:
-    """The same, straight into a queue: past the journal, whose work is not measured here."""
-    for message in messages:
-        yield replace(message, exchange="", routing_key=queue)
 
 
 async def _fill(amqp_url: str, messages: Iterator[Message]) -> None:

@@ -221,12 +221,11 @@ class Ground:
         return path
 
 
-@contextmanager
-def ground(*programs: tuple[str, str]) -> Iterator[Ground]:
-    """Servers and all, for as long as the context lasts.
+def need(*programs: tuple[str, str]) -> None:
+    """Install programs where they are not there, or end with a sentence.
 
     Args:
-        programs: what must be installed beside the servers: a program and its Debian package.
+        programs: each with its Debian package.
     """
     missing = [package for program, package in programs if shutil.which(program) is None]
     if missing:
@@ -236,9 +235,22 @@ def ground(*programs: tuple[str, str]) -> Iterator[Ground]:
             debian.install(*missing)
         except debian.InstallError as error:
             sys.exit(str(error))
+
+
+@contextmanager
+def ground(
+    *programs: tuple[str, str], environment: Mapping[str, str] | None = None
+) -> Iterator[Ground]:
+    """Servers and all, for as long as the context lasts.
+
+    Args:
+        programs: what must be installed beside the servers; see `need`.
+        environment: variables for the servers, which are then none in containers.
+    """
+    need(*programs)
     folder = data.throwaway("benchmark", durable=True)
     try:
-        with servers("bench") as running:
+        with servers("bench", environment) as running:
             if running.broker is not None:
                 running.broker.admit()
             prepare(running.amqp_url, running.database_url)

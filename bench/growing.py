@@ -35,7 +35,7 @@ _DROP_INDEXES = (
     "ALTER TABLE orders DROP CONSTRAINT pk_orders",
     "DROP INDEX ix_orders_account_id_accepted_at_id",
     "ALTER TABLE order_status_history DROP CONSTRAINT pk_order_status_history",
-    "DROP INDEX ix_order_status_history_order_id",
+    "DROP INDEX ix_order_status_history_order_id_at_recorded_at",
 )
 # The ids are UUIDv7 (RFC 9562, 5.7), one every six seconds of the last year and so on.
 _ADD_ORDERS = text("""
@@ -65,5 +65,6 @@ _MAKE_INDEXES = (
     "CREATE INDEX ix_orders_account_id_accepted_at_id ON orders (account_id, accepted_at, id)",
     "ALTER TABLE order_status_history ADD CONSTRAINT pk_order_status_history "
     "PRIMARY KEY (event_id)",
-    "CREATE INDEX ix_order_status_history_order_id ON order_status_history (order_id)",
+    "CREATE INDEX ix_order_status_history_order_id_at_recorded_at ON order_status_history "
+    "(order_id, at, recorded_at NULLS FIRST)",
 )

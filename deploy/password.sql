@@ -1,4 +1,4 @@
--- Gives the administrator the password of secrets/postgres_password (docs/deploying.md, "Passwords"). Read by
--- psql itself: in an argument it would stand in the list of processes.
+-- Sets the administrator's password to secrets/postgres_password (docs/deploying.md, "Passwords"). psql reads
+-- the file itself, because an argument would be visible in the list of processes.
 \set password `cat /run/secrets/postgres_password`
 ALTER ROLE fellow PASSWORD :'password';

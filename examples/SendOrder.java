@@ -1,5 +1,5 @@
-// Send one signed order: java SendOrder.java (Java 11 or later). Needs WEBHOOK_SECRET; API_URL says
-// where Order Fellow is.
+// Send one signed order: java SendOrder.java (Java 11 or later). Needs WEBHOOK_SECRET; API_URL is
+// the address of Order Fellow.
 import java.math.BigInteger;
 import java.net.URI;
 import java.net.http.HttpClient;
@@ -7,6 +7,7 @@ import java.net.http.HttpRequest;
 import java.net.http.HttpResponse;
 import java.nio.charset.StandardCharsets;
 import java.time.Duration;
+import java.util.UUID;
 import javax.crypto.Mac;
 import javax.crypto.spec.SecretKeySpec;
 
@@ -14,12 +15,12 @@ public class SendOrder {
     public static void main(String[] args) throws Exception {
         String secret = System.getenv("WEBHOOK_SECRET"); // whsk_..., from GET /api/v1/webhook/secret/
         String base = System.getenv().getOrDefault("API_URL", "http://127.0.0.1:8000");
-        String number = "A-" + System.currentTimeMillis(); // your own, one for each order
+        String number = "A-" + UUID.randomUUID(); // your order number, unique for each order
         String order = "{\"order_number\": \"" + number + "\", \"customer_details\": {\"name\": \"Zo\u00eb Ade\","
             + " \"email\": \"zoe@example.com\", \"phone\": \"+2348000000\"},"
             + " \"item_summary\": \"2 \u00d7 blue kettle\","
             + " \"address\": \"12 Marina Road, Lagos\", \"tracking_status\": \"PENDING\"}";
-        byte[] body = order.getBytes(StandardCharsets.UTF_8); // sign the very bytes that are sent
+        byte[] body = order.getBytes(StandardCharsets.UTF_8); // sign exactly the bytes that are sent
         Mac mac = Mac.getInstance("HmacSHA256");
         mac.init(new SecretKeySpec(secret.getBytes(StandardCharsets.UTF_8), "HmacSHA256"));
         String signature = String.format("%064x", new BigInteger(1, mac.doFinal(body)));

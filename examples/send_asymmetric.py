@@ -1,7 +1,7 @@
-"""Send one order signed by a private key of your own: `pip install requests cryptography`.
+"""Send one order signed with your private key: `pip install requests cryptography`.
 
-Needs WEBHOOK_KEY, the file of the key, whose public half you gave us, and ACCOUNT_ID; API_URL says
-where Order Fellow is.
+Needs WEBHOOK_KEY, the file of the private key whose public key is registered, and ACCOUNT_ID;
+API_URL is the address of Order Fellow.
 """
 
 import base64
@@ -22,8 +22,8 @@ order = {
     "address": "12 Marina Road, Lagos",
     "tracking_status": "PENDING",
 }
-body = json.dumps(order).encode()  # sign the very bytes that are sent
-event_id = f"msg_{uuid.uuid4()}"  # keep it, and send the same again when no answer came
+body = json.dumps(order).encode()  # sign exactly the bytes that are sent
+event_id = f"msg_{uuid.uuid4()}"  # reuse it when you retry after no answer
 stamp = str(int(time.time()))
 signature = base64.b64encode(key.sign(f"{event_id}.{stamp}.".encode() + body)).decode()
 headers = {

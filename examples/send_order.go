@@ -1,4 +1,4 @@
-// Send one signed order: go run send_order.go. Needs WEBHOOK_SECRET; API_URL says where Order Fellow is.
+// Send one signed order: go run send_order.go. Needs WEBHOOK_SECRET; API_URL is the address of Order Fellow.
 package main
 
 import (
@@ -36,12 +36,12 @@ func main() {
 		base = "http://127.0.0.1:8000"
 	}
 	body, err := json.Marshal(order{
-		Number:         fmt.Sprintf("A-%d", time.Now().UnixNano()), // your own, one for each order
+		Number:         fmt.Sprintf("A-%d", time.Now().UnixNano()), // your order number, unique for each order
 		Customer:       customer{"Zoë Ade", "zoe@example.com", "+2348000000"},
 		ItemSummary:    "2 × blue kettle",
 		Address:        "12 Marina Road, Lagos",
 		TrackingStatus: "PENDING",
-	}) // sign the very bytes that are sent
+	}) // sign exactly the bytes that are sent
 	if err != nil {
 		log.Fatal(err)
 	}

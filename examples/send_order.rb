@@ -1,4 +1,4 @@
-# Send one signed order. Needs WEBHOOK_SECRET; API_URL says where Order Fellow is.
+# Send one signed order. Needs WEBHOOK_SECRET; API_URL is the address of Order Fellow.
 require "json"
 require "net/http"
 require "openssl"
@@ -6,12 +6,12 @@ require "openssl"
 secret = ENV.fetch("WEBHOOK_SECRET") # whsk_..., from GET /api/v1/webhook/secret/
 url = URI("#{ENV.fetch("API_URL", "http://127.0.0.1:8000")}/api/v1/webhooks/orders/")
 body = JSON.generate(
-  order_number: "A-#{Process.clock_gettime(Process::CLOCK_REALTIME, :nanosecond)}", # your own, one for each order
+  order_number: "A-#{Process.clock_gettime(Process::CLOCK_REALTIME, :nanosecond)}", # your order number, unique for each order
   customer_details: { name: "Zoë Ade", email: "zoe@example.com", phone: "+2348000000" },
   item_summary: "2 × blue kettle",
   address: "12 Marina Road, Lagos",
   tracking_status: "PENDING"
-) # sign the very text that is sent
+) # sign exactly the text that is sent
 request = Net::HTTP::Post.new(
   url,
   "Content-Type" => "application/json",

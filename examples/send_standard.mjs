@@ -1,5 +1,5 @@
 // Send one order by Standard Webhooks: npm ci, node send_standard.mjs. Needs WEBHOOK_SECRET and
-// ACCOUNT_ID, the `id` that signing in answers; API_URL says where Order Fellow is.
+// ACCOUNT_ID, the `id` in the answer to signing in; API_URL is the address of Order Fellow.
 import { randomUUID } from "node:crypto";
 import axios from "axios";
 import { Webhook } from "standardwebhooks";
@@ -12,7 +12,7 @@ const body = JSON.stringify({
   address: "12 Marina Road, Lagos",
   tracking_status: "PENDING",
 });
-const id = `msg_${randomUUID()}`; // keep it, and send the same again when no answer came
+const id = `msg_${randomUUID()}`; // reuse it when you retry after no answer
 const now = new Date();
 const options = {
   headers: {
@@ -22,13 +22,13 @@ const options = {
     "webhook-signature": webhook.sign(id, now, body),
   },
   timeout: 10_000,
-  validateStatus: () => true, // a refusal is an answer too
+  validateStatus: () => true, // do not throw for refusals
 };
 try {
   const response = await axios.post(`${base}${process.env.ACCOUNT_ID}/orders/`, body, options);
   console.log(response.status, JSON.stringify(response.data));
   process.exitCode = response.status === 201 ? 0 : 1;
 } catch (error) {
-  console.error(error.code ?? error.message); // the whole of it has the headers, with the secret
+  console.error(error.code ?? error.message); // the whole error contains the headers with the secret
   process.exitCode = 1;
 }

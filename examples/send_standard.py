@@ -1,7 +1,7 @@
 """Send one order by Standard Webhooks: `pip install requests standardwebhooks`.
 
-Needs WEBHOOK_SECRET and ACCOUNT_ID, the `id` that signing in answers; API_URL says where Order
-Fellow is.
+Needs WEBHOOK_SECRET and ACCOUNT_ID, the `id` in the answer to signing in; API_URL is the address
+of Order Fellow.
 """
 
 import json
@@ -22,7 +22,7 @@ body = json.dumps(
         "tracking_status": "PENDING",
     }
 )
-event_id = f"msg_{uuid.uuid4()}"  # keep it, and send the same again when no answer came
+event_id = f"msg_{uuid.uuid4()}"  # reuse it when you retry after no answer
 now = datetime.now(UTC)
 headers = {
     "Content-Type": "application/json",

@@ -1,1 +1,1 @@
-"""What every service stands on: bus, database, outbox, configuration, keys, logs, metrics."""
+"""Code shared by all services: bus, database, HTTP, configuration, security, telemetry."""

@@ -1,7 +1,7 @@
-"""What documents take from docstrings: the same words whatever Python made them.
+"""Extracts documentation from docstrings, independent of the Python version.
 
-Since Python 3.13 the compiler strips the indent of docstrings; before, it is in `__doc__`, and
-msgspec hands it on to the schemas as it is.
+Python 3.13 strips the indentation of docstrings; earlier versions keep it in `__doc__`, and msgspec
+copies it unmodified into schemas.
 """
 
 import inspect
@@ -11,11 +11,11 @@ from typing import Any
 import msgspec
 
 REF = "#/components/schemas/{name}"
-"""What a schema is referred to by, in OpenAPI as in AsyncAPI."""
+"""Template of a reference to a schema in OpenAPI and AsyncAPI."""
 
 
 def summary(thing: object) -> str:
-    """The first line of a docstring; empty where there is none.
+    """Return the first line of a docstring; empty if there is none.
 
     Args:
         thing: a class or a function.
@@ -26,13 +26,13 @@ def summary(thing: object) -> str:
 def schema_components(
     types: Sequence[Any],
 ) -> tuple[tuple[dict[str, Any], ...], dict[str, dict[str, Any]]]:
-    """JSON Schemas of Structs, described by their docstrings.
+    """Return JSON Schemas of Structs, with their docstrings as descriptions.
 
     Args:
         types: Structs.
 
     Returns:
-        A reference for each, and the schemas by name, those of what they hold among them.
+        A reference for each, and all schemas by name, including nested ones.
     """
     references, schemas = msgspec.json.schema_components(types, ref_template=REF)
     for schema in schemas.values():

@@ -1,9 +1,9 @@
-"""Health of a process without HTTP: while its threads turn it writes down how it stands.
+"""Health of a process without HTTP, in a file that it writes while its threads are running.
 
-The file of `HEALTH_FILE` has the Unix time until which it counts, and then a line for each thing
-that is wrong. Whoever reads it is a container's check: `deploy/alive` in ours, which needs no
-interpreter, and `python -m shared.health` in those of others, with the standard library alone. Both
-exit with 0 while it counts and names nothing, and else say what is wrong.
+`HEALTH_FILE` contains the Unix time until which it is valid, and a line for each problem. It is
+read by container health checks: `deploy/alive` in our images, which needs no interpreter, and
+`python -m shared.health` elsewhere, which needs only the standard library. Both exit with 0 if the
+file is valid and has no problems, and otherwise print them.
 """
 
 import logging
@@ -21,52 +21,52 @@ FRESH_SECONDS = 30
 
 
 def beat(path: str, standings: "Iterable[Standing]", *more: str) -> None:
-    """Say that the process is alive, and how it stands; what cannot be written is logged.
+    """Write the health file; log if it cannot be written.
 
     Args:
-        path: the file to write; nothing happens when it is empty.
-        standings: of all that it needs of the broker.
-        more: what else is wrong, a sentence each; empty ones say nothing.
+        path: the file; empty to do nothing.
+        standings: states of the connections to the broker.
+        more: further problems, a sentence each; empty ones are ignored.
     """
     if not path:
         return
     wrong = [
-        " ".join(f"{standing.part} is {standing.told.state}. {standing.told.reason}".split())
+        " ".join(f"{standing.part} is {standing.status.state}. {standing.status.reason}".split())
         for standing in standings
-        if not standing.told.is_well
+        if not standing.status.is_well
     ]
     wrong += filter(None, more)
     new = Path(f"{path}.new")
     lines = (int(time.time()) + FRESH_SECONDS, *wrong)
     try:
-        new.write_text("".join(f"{line}\n" for line in lines))
+        new.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
         new.replace(path)
     except OSError as error:
-        # A disk that is full for a moment is not the end of a process that is at work.
+        # A full disk must not end a process that works otherwise.
         logging.getLogger(__name__).warning("HEALTH_FILE cannot be written: %s", error)
 
 
 def wrong(path: str, now: float) -> list[str]:
-    """What is wrong with the process that writes a file; nothing when it is healthy.
+    """Return the problems in a health file; empty if the process is healthy.
 
     Args:
         path: the file.
         now: a Unix time.
     """
     try:
-        until, *said = Path(path).read_text().splitlines() or [""]
+        until, *problems = Path(path).read_text(encoding="utf-8").splitlines() or [""]
     except OSError:
-        until, said = "", []
+        until, problems = "", []
     if not until.isdecimal():
         return [f"Nothing has been written to {path or 'HEALTH_FILE, which is not set'}."]
-    return said if now < int(until) else ["The process does not turn any more."]
+    return problems if now < int(until) else ["The process no longer responds."]
 
 
 def main() -> int:
-    """Look at the process beside this one; returns the exit code."""
+    """Check the file of `HEALTH_FILE`; return the exit code."""
     found = wrong(os.environ.get("HEALTH_FILE", ""), time.time())
     for sentence in found:
-        print(sentence)  # noqa: T201 - the engine keeps what a check prints
+        print(sentence)  # noqa: T201 - the container engine keeps the output
     return 1 if found else 0
 
 

@@ -1,4 +1,4 @@
-"""Identifiers: UUIDv7 where one is made, UUIDv5 where it must be derived (RFC 9562)."""
+"""Identifiers: UUIDv7 for new ids, UUIDv5 for derived ones (RFC 9562)."""
 
 import hashlib
 import unicodedata
@@ -7,18 +7,19 @@ from uuid import UUID
 import uuid_utils
 import uuid_utils.compat
 
-# The namespace of every id that Order Fellow derives. Changing it would change derived ids.
+# The namespace of all derived ids. Changing it would change them.
 NAMESPACE = UUID("6f1d2c1e-6a57-5b0b-9d0f-0f5d7c0a51e1")
 _NAMESPACE = uuid_utils.UUID(str(NAMESPACE))
 
 
 def new_id() -> UUID:
-    """A new UUIDv7. Its leading 48 bits are the time in milliseconds, so indexes stay hot."""
+    """Return a new UUIDv7. It begins with the time in milliseconds, so inserts into an index are
+    local."""
     return uuid_utils.compat.uuid7()
 
 
 def is_id(text: str) -> bool:
-    """Whether a text is a UUID."""
+    """Return whether a text is a UUID."""
     try:
         UUID(text)
     except ValueError:
@@ -27,19 +28,18 @@ def is_id(text: str) -> bool:
 
 
 def follow_up_id(cause: UUID, what: str, *of: UUID) -> UUID:
-    """The id of what follows from a message or a record: the same every time that it follows.
+    """Derive the id of a message or record caused by another, the same at each call.
 
-    It has the first 48 bits of its cause, which are the time in a UUIDv7 (RFC 9562, 5.7), so that
-    indexes stay hot and age can be read from it; the rest is derived. What follows from a derived
-    id (UUIDv5) tells no time either, and says so by the same version.
+    It keeps the first 48 bits of its cause, the time of a UUIDv7 (RFC 9562, 5.7), so that inserts
+    into an index are local and it has a time; the rest is derived. If the cause is a UUIDv5, which
+    has no time, the result is marked as version 5 too.
 
     Args:
-        cause: the id of what it follows from.
-        what: tells apart several that follow from one.
-        *of: the record that it is about, where a person may have given the cause an id that is
-            another's already.
+        cause: the id of the cause.
+        what: distinguishes several effects of one cause.
+        *of: the subject's id, if the cause's id is chosen by a person and may not be unique.
     """
-    about = b"".join(one.bytes for one in of)
+    about = b"".join(subject.bytes for subject in of)
     derived = hashlib.sha256(cause.bytes + what.encode() + about).digest()[:10]
     number = int.from_bytes(cause.bytes[:6] + derived)
     version, variant = 0xF << 76, 0x3 << 62
@@ -48,44 +48,42 @@ def follow_up_id(cause: UUID, what: str, *of: UUID) -> UUID:
 
 
 def derived_id(*parts: object) -> UUID:
-    """The UUIDv5 of `parts`: the same parts give the same id, everywhere and for ever."""
+    """Return the UUIDv5 of `parts`; equal parts always give the same id."""
     return UUID(int=uuid_utils.uuid5(_NAMESPACE, "\x1f".join(map(str, parts))).int)
 
 
-LONGEST_NUMBER = 100  # characters of an order number, as `Reference` has it
+LONGEST_NUMBER = 100  # characters of an order number, as in `Reference`
 
 
 def order_of_key(account_id: UUID, key: str, *, is_test: bool = False) -> UUID:
-    """The id of the order that was sent under an idempotency key, without a number of its own.
+    """Return the id of an order without a number, sent under an idempotency key.
 
     Args:
-        account_id: the sender.
-        key: the sender's, to the letter.
-        is_test: whether it is a test order, which is another under the same key.
+        account_id: of the sender.
+        key: the idempotency key, unmodified.
+        is_test: whether it is a test order, whose id differs from that of the live order.
     """
     return derived_id("test order" if is_test else "order", account_id, key)
 
 
 def order_of_number(account_id: UUID, number: str, *, is_test: bool = False) -> UUID:
-    """The id of the order that has a number of its sender's.
-
-    So whoever hears of an order by its number knows its id, without asking anybody.
+    """Return the id of an order by the sender's number, without a query.
 
     Args:
-        account_id: the sender.
-        number: as `normalised_number` makes it.
-        is_test: whether it is a test order, which is another under the same number.
+        account_id: of the sender.
+        number: normalised by `normalised_number`.
+        is_test: whether it is a test order, whose id differs from that of the live order.
     """
     return derived_id("test order_number" if is_test else "order_number", account_id, number)
 
 
 def is_of_shop(account_id: UUID, order_id: UUID, number: object, *, is_test: bool = False) -> bool:
-    """Whether a shop's platform has sent an order: of a sender's own number its id is derived.
+    """Return whether a shop's platform sent an order: its id is not derived from its number.
 
     Args:
-        account_id: whose order it is.
-        order_id: its id.
-        number: its number; where it has none, which an order of a shop has, it is false.
+        account_id: of the business.
+        order_id: of the order.
+        number: of the order. Orders of shops always have one; without it the result is false.
         is_test: whether it is a test order.
     """
     if not isinstance(number, str) or not number:
@@ -94,12 +92,12 @@ def is_of_shop(account_id: UUID, order_id: UUID, number: object, *, is_test: boo
 
 
 def normalised_number(number: str) -> str:
-    """An order number as it is compared and shown: in NFC (UAX 15), without white space around it.
+    """Return an order number in NFC (UAX 15), without surrounding white space.
 
-    Nothing else is made equal: `a-1` and `A-1` are two numbers. The result may be longer than
-    `LONGEST_NUMBER`, as some characters have a longer form.
+    Nothing else is normalised: `a-1` and `A-1` are two numbers. The result may be longer than
+    `LONGEST_NUMBER`, because NFC makes some characters longer.
 
     Args:
-        number: as somebody wrote it.
+        number: as sent.
     """
     return unicodedata.normalize("NFC", number.strip())

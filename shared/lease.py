@@ -1,7 +1,7 @@
-"""Folders that a process holds by a lock (flock), and that are removed after its end.
+"""Folders leased by a process, which can be removed after it ended.
 
-He holds a lock in it (flock(2)), which ends with him however he ends. A process id would not tell:
-it is given to another, and means nothing in another container that shares the folder.
+The lease is a file lock (flock(2)), which ends with the process however it ends. A process id would
+not do: ids are reused, and mean nothing in another container that shares the folder.
 """
 
 import fcntl
@@ -9,47 +9,60 @@ import os
 import shutil
 import stat
 import tempfile
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 LOCK = ".lease"
+ASKING_SECONDS = 0.05  # `is_held` keeps its shared lock for less
 
 
 class LeasedError(Exception):
-    """The folder is another's, who lives."""
+    """A running process holds the folder."""
 
 
 def take(folder: Path) -> int:
-    """Hold a folder until this process ends, or what it becomes by exec() if that inherits it.
+    """Hold a folder until this process ends, or its successor by exec() that inherits the file.
 
     Returns:
-        The file that holds it.
+        The file descriptor of the lock.
 
     Raises:
-        LeasedError: another holds it.
+        LeasedError: another process holds it.
     """
-    lock = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(lock)
-        raise LeasedError(f"{folder} is in use by another process") from None
-    return lock
+        return _hold(folder / LOCK)
+    except LeasedError:
+        time.sleep(ASKING_SECONDS)
+        return _hold(folder / LOCK)
+
+
+def is_held(folder: Path) -> bool:
+    """Return whether a running process holds a folder; safe for concurrent calls."""
+    try:
+        os.close(_hold(folder / LOCK, fcntl.LOCK_SH, os.O_RDWR))
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except LeasedError:
+        return True
+    return False
 
 
 def make(base: Path, prefix: str, mode: int = 0o700) -> tuple[Path, int]:
-    """Make a folder that is held from its first moment under its name.
+    """Create a folder that is held as soon as its name exists.
 
     Args:
-        base: where.
-        prefix: what its name begins with.
-        mode: its rights.
+        base: parent folder.
+        prefix: of its name.
+        mode: permission bits.
 
     Returns:
-        The folder and the file that holds it.
+        The folder and the file descriptor of its lock.
     """
     unfinished = Path(tempfile.mkdtemp(prefix=f".{prefix}", dir=base))
-    lock = take(unfinished)
+    # Locked before the rename, because `remove_abandoned` removes folders with an unlocked file.
+    lock = _hold(unfinished / f"{LOCK}.new")
+    (unfinished / f"{LOCK}.new").rename(unfinished / LOCK)
     unfinished.chmod(mode)
     folder = unfinished.with_name(unfinished.name.removeprefix("."))
     unfinished.rename(folder)
@@ -59,12 +72,12 @@ def make(base: Path, prefix: str, mode: int = 0o700) -> tuple[Path, int]:
 def remove_abandoned(
     base: Path, prefix: str = "", remove: Callable[[Path], object] | None = None
 ) -> None:
-    """Remove the folders of this user that were held and are no more.
+    """Remove this user's folders whose holders have ended.
 
     Args:
-        base: where they are.
-        prefix: what their names begin with.
-        remove: does it; by default the folder is deleted.
+        base: parent folder.
+        prefix: of their names.
+        remove: removes one; by default the folder is deleted.
     """
     for folder in base.glob(f"{prefix}*"):
         try:
@@ -73,13 +86,23 @@ def remove_abandoned(
                 continue
             if not (folder / LOCK).exists():
                 continue
-            lock = take(folder)
+            lock = _hold(folder / LOCK)
         except (LeasedError, OSError):
             continue
         try:
             (remove or _delete)(folder)
         finally:
             os.close(lock)
+
+
+def _hold(file: Path, how: int = fcntl.LOCK_EX, access: int = os.O_RDWR | os.O_CREAT) -> int:
+    lock = os.open(file, access | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(lock, how | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(lock)
+        raise LeasedError(f"{file.parent} is in use by another process") from None
+    return lock
 
 
 def _delete(folder: Path) -> None:

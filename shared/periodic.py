@@ -1,4 +1,4 @@
-"""Jobs that a process does again and again, each run counted and no failure its end."""
+"""Runs periodic jobs; counts each run, and continues after failures."""
 
 import asyncio
 import random
@@ -10,25 +10,25 @@ from dataclasses import dataclass
 import structlog
 from sqlalchemy.orm import Session
 
-from shared.db.session import is_database_away, transaction
+from shared.db.session import is_database_unavailable, transaction
 from shared.telemetry import metrics
 
 AGAIN_SECONDS = 60.0
-"""How often it is said again that the database is away, by all jobs of a process together."""
+"""Interval at which all jobs of a process together log that the database is unreachable."""
 
 log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True)
 class Periodic:
-    """A job that runs again and again, each time in a transaction of its own.
+    """A periodic job, each run in a separate transaction.
 
     Attributes:
         name: for the log and the metrics.
         seconds: from the end of one run to the start of the next.
         run: must be safe beside another replica's run of the same job.
-        wait: how it waits for the next one, for so many seconds at most, where something may call
-            for it sooner; given what is set at a stop.
+        wait: waits for the next run for at most the given seconds, and may return earlier; its
+            first argument is set at a stop.
     """
 
     name: str
@@ -37,13 +37,13 @@ class Periodic:
     wait: Callable[[threading.Event, float], object] = threading.Event.wait
 
     def once(self) -> None:
-        """Run it in a transaction."""
+        """Run the job once in a transaction."""
         with transaction() as session:
             self.run(session)
 
 
 def attempt(name: str, act: Callable[[], object]) -> None:
-    """Run a job once; a failure is counted and logged, and is nobody else's.
+    """Run a job once; count and log a failure instead of raising it.
 
     Args:
         name: for the log and the metrics.
@@ -52,42 +52,42 @@ def attempt(name: str, act: Callable[[], object]) -> None:
     try:
         act()
     except Exception as error:
-        metrics.job_ran(name, well=False)
-        if is_database_away(error):
-            _outage.met(name, error)
+        # Only the class: the message may contain personal data, and heartbeats are widely visible.
+        metrics.job_ran(name, type(error).__name__)
+        if is_database_unavailable(error):
+            _outage_log.report(name, error)
         else:
             log.exception("job_failed", job=name)
     else:
-        metrics.job_ran(name, well=True)
+        metrics.job_ran(name)
 
 
-class _Outage:
-    """Says that the database is away, however many jobs meet that, and how often."""
+class _OutageLog:
+    """Logs that the database is unreachable, at most once per `AGAIN_SECONDS` for all jobs."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._said = float("-inf")
+        self._logged_at = float("-inf")
 
-    def met(self, job: str, error: Exception) -> None:
+    def report(self, job: str, error: Exception) -> None:
         with self._lock:
             now = time.monotonic()
-            if now - self._said < AGAIN_SECONDS:
+            if now - self._logged_at < AGAIN_SECONDS:
                 return
-            self._said = now
+            self._logged_at = now
         log.warning("database_away", job=job, error=type(error).__name__)
 
 
-_outage = _Outage()
+_outage_log = _OutageLog()
 
 
 def pause(seconds: float) -> float:
-    """How long to wait for the next run: spread, so that replicas that started together do not tick
-    together."""
+    """Return `seconds` with a jitter of 10%, so that replicas started together drift apart."""
     return seconds * random.uniform(0.9, 1.1)  # noqa: S311
 
 
 async def keep_running(name: str, seconds: float, act: Callable[[], object]) -> None:
-    """Run a job until cancelled, for a process that runs on a loop.
+    """Run a job on the event loop until cancelled.
 
     Args:
         name: for the log and the metrics.

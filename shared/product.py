@@ -1,7 +1,7 @@
-"""Which Order Fellow this is.
+"""The product's name and version.
 
-A constant and no package's metadata: the image has the code, and no package is installed there. A
-test holds pyproject.toml and the Dockerfile to it.
+Constants instead of package metadata, because the image contains the code without an installed
+package. A test compares pyproject.toml and the Dockerfile with them.
 """
 
 NAME = "Order Fellow"

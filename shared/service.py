@@ -1,4 +1,4 @@
-"""A consumer process: its subscriptions and periodic jobs, from start to a clean stop."""
+"""Runs a consumer process: its subscriptions and periodic jobs, from start to stop."""
 
 import os
 import signal
@@ -28,7 +28,7 @@ from shared.periodic import Periodic, attempt, pause
 from shared.telemetry import heartbeat, logs, metrics, tracing
 
 STOP_SECONDS = 8.0
-"""How long a batch in hand may take to finish after a stop; the promise to the outside is 10."""
+"""How long the current batch may take after a stop; the documented limit is 10."""
 STUCK_SECONDS = 60.0
 
 log = structlog.get_logger()
@@ -36,12 +36,12 @@ log = structlog.get_logger()
 
 @dataclass(frozen=True, slots=True)
 class Wiring:
-    """What a process does.
+    """The subscriptions and jobs of a process.
 
     Attributes:
         subscriptions: each gets a thread and a connection.
         jobs: each gets a thread.
-        uses: for the heartbeat; see `shared.telemetry.heartbeat.Heart`.
+        uses: for the heartbeat; see `shared.telemetry.heartbeat.HeartbeatWriter`.
     """
 
     subscriptions: Sequence[Subscription]
@@ -57,7 +57,7 @@ def run(name: str, wire: Callable[[Settings], Wiring]) -> int:
         wire: called once, with the settings, before anything starts.
 
     Returns:
-        The exit code: 0 after a stop, 1 when a thread died, 2 for a bad configuration.
+        The exit code: 0 after a stop, 1 if a thread died, 2 for an invalid configuration.
     """
     try:
         config = begin(name.rpartition(".")[2])
@@ -82,7 +82,7 @@ def run(name: str, wire: Callable[[Settings], Wiring]) -> int:
         Periodic(
             "heartbeat",
             heartbeat.SECONDS,
-            heartbeat_of(heartbeat.Heart(name, wiring.uses), consumers),
+            heartbeat_of(heartbeat.HeartbeatWriter(name, wiring.uses), consumers),
         ),
     ]
     threads = [
@@ -104,7 +104,7 @@ def run(name: str, wire: Callable[[Settings], Wiring]) -> int:
     tracing.flush()
     log.info("stopped")
     sys.stderr.flush()
-    # A handler that is still busy must not keep the process: its messages are not acknowledged.
+    # A busy handler must not delay the exit: its messages are unacknowledged and redelivered.
     os._exit(1 if died else 0)
 
 
@@ -143,22 +143,23 @@ def _repeat(job: Periodic, stopping: threading.Event) -> None:
 
 
 def heartbeat_of(
-    heart: heartbeat.Heart, consumers: Sequence[Consumer]
+    heartbeat_writer: heartbeat.HeartbeatWriter, consumers: Sequence[Consumer]
 ) -> Callable[[Session], None]:
-    """What writes the heartbeat of a process that runs these consumers."""
+    """Return the job that writes the heartbeat of a process with these consumers."""
 
     def beat(session: Session) -> None:
         queues = {
             consumer.subscription.queue.name: heartbeat.QueueFigures(
-                consumer.standing.told,
+                consumer.standing.status,
                 handled=consumer.handled,
                 unacked=consumer.unacknowledged,
                 reached=consumer.reached,
+                reached_in=consumer.reached_in,
                 where=consumer.standing.where,
             )
             for consumer in consumers
         }
-        heart.beat(session, queues)
+        heartbeat_writer.beat(session, queues)
 
     return beat
 
@@ -166,8 +167,8 @@ def heartbeat_of(
 def _rehearsing(config: Settings, subscriptions: Sequence[Subscription]) -> Periodic:
     engine, (user, _) = make_engine(config, is_pooled=False), credentials(config.amqp_url)
     answer = requests.answering(subscriptions, engine, user)
-    bell = Listener(config.database_url, requests.CHANNEL, "rehearse-listen")
-    return Periodic("rehearse", requests.SECONDS, answer, bell.wait)
+    listener = Listener(config.database_url, requests.CHANNEL, "rehearse-listen")
+    return Periodic("rehearse", requests.SECONDS, answer, listener.wait)
 
 
 def _pruning(consumer: str) -> Periodic:

@@ -1,20 +1,19 @@
-"""What is counted among nobody's: the standing proof's orders, and test orders.
+"""Identifies synthetic data, which no figure counts: the standing proof's, and test orders.
 
-The proof's own business and customers are told from everybody else by their addresses. Their domain
-is reserved never to be anybody's (RFC 6761, 6.4). So no email of theirs can reach a person, and
-nobody else can prove such an address: who has one is the proof.
+The proof's business and customers are identified by their addresses in a reserved domain (RFC 6761,
+6.4). So their emails reach no person, and no other account can prove such an address.
 
-A test order is told by its row (`Order.is_live`), its events by their type (`Event.IS_TEST`), and
-its emails by their template.
+A test order is identified by its row (`Order.is_live`), its events by their type (`Event.IS_TEST`),
+and its emails by their template.
 """
 
 DOMAIN = "proof.order-fellow.invalid"
 LIKE = f"%@{DOMAIN}"
-"""For SQL: the addresses of the proof, in small letters."""
+"""SQL pattern of the proof's addresses, in lower case."""
 TEST = "test_"
-"""Before the name of a template in `email_deliveries`: the email told of a test order."""
+"""Prefix of a template's name in `email_deliveries` for an email about a test order."""
 
 
 def is_synthetic(address: str) -> bool:
-    """Whether an email address is the standing proof's."""
+    """Return whether an email address is the standing proof's."""
     return address.lower().endswith(f"@{DOMAIN}")

@@ -1,7 +1,7 @@
-"""Token buckets in memory: who may do how much.
+"""Token buckets in memory, for rate limits per worker.
 
-Each worker counts for itself, so a limit holds per worker; that costs no round trip. `limits` and
-its kin lock and look up per hit several times what the rest of the hot path's checks cost.
+They need no round trip. Libraries such as `limits` take several times as long per hit as all other
+checks of the hot path.
 """
 
 import math
@@ -13,12 +13,12 @@ MAX_KEYS = 100_000
 
 
 class TokenBuckets:
-    """A bucket a key, of the least recently used at most `MAX_KEYS`.
+    """Token buckets by key, at most `MAX_KEYS`; evicts the least recently used.
 
     Args:
-        rate: tokens a second that flow into each bucket.
-        burst: what a bucket holds when full.
-        clock: seconds, monotonic.
+        rate: tokens per second added to each bucket.
+        burst: capacity of a bucket, in tokens.
+        clock: monotonic, in seconds.
     """
 
     def __init__(
@@ -33,16 +33,16 @@ class TokenBuckets:
         """Take a token.
 
         Returns:
-            0 when there was one; else the seconds, rounded up, until there will be.
+            0 if there was one; else the seconds, rounded up, until there is one.
         """
         left = self.spend(key, self._rate, self._burst)
         return 0 if left >= 0 else wait_for(left, self._rate)
 
     def spend(self, key: Hashable, rate: float, burst: float) -> float:
-        """Take a token of a bucket with a rate and a size of its own.
+        """Take a token from a bucket with its own rate and capacity.
 
         Returns:
-            The tokens that are left; negative when there was none to take: what is missing.
+            The remaining tokens; negative if there was none: the missing fraction.
         """
         now = self._clock()
         tokens, then = self._buckets.pop(key, (burst, now))
@@ -54,13 +54,13 @@ class TokenBuckets:
         return left
 
     def give_back(self, key: Hashable) -> None:
-        """Put a token back that was taken; a bucket that is full stays so."""
+        """Return a taken token to its bucket, up to its capacity."""
         if key in self._buckets:
             tokens, then = self._buckets[key]
             self._buckets[key] = (min(self._burst, tokens + 1), then)
 
     def is_empty(self, key: Hashable) -> int:
-        """The seconds until `key` has a token again, without taking one; 0 when it has."""
+        """Return the seconds until `key` has a token, without taking one; 0 if it has one."""
         now = self._clock()
         tokens, then = self._buckets.get(key, (self._burst, now))
         tokens += (now - then) * self._rate
@@ -68,10 +68,10 @@ class TokenBuckets:
 
 
 def wait_for(left: float, rate: float) -> int:
-    """The seconds, rounded up, until what is missing is there.
+    """Return the seconds, rounded up, until the missing tokens are available.
 
     Args:
-        left: what `spend` returned, negative.
-        rate: tokens a second.
+        left: the negative result of `spend`.
+        rate: tokens per second.
     """
     return max(1, math.ceil(-left / rate))

@@ -6,7 +6,7 @@ after whatever else than `REFUSED`: a Python that cannot run this is there for n
 
 import sys
 
-from stack.folders import ROOT
+from stack.folders import ROOT, is_venv_held
 from stack.servers import data, debian
 
 REFUSED = 3  # an exit code that is not Python's own
@@ -16,8 +16,11 @@ def main() -> int:
     """Remove all server data of this checkout; returns the exit code."""
     debian.remove_leftovers()
     try:
-        if data.in_use():
-            print("make run, demo, test or bench is at work here: stop it first", file=sys.stderr)
+        if is_venv_held() or data.in_use():
+            print(
+                "make run, demo, test, bench or a setup is at work here: stop it first",
+                file=sys.stderr,
+            )
             return REFUSED
         data.clear_all()
     except data.ForeignFolderError as error:

@@ -21,6 +21,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from stack.browser import Browser, NoFormError
+from stack.folders import hold_venv
 from stack.mailbox import Maildir, text_of
 from stack.processes import stop_on_signals
 from stack.supervisor import MODULES
@@ -40,6 +41,7 @@ class StoryError(Exception):
 def main() -> int:
     """Play the story; returns the exit code."""
     stop_on_signals()
+    hold_venv()
     console.print("[bold]Order Fellow: the whole story, on real RabbitMQ, PostgreSQL and SMTP[/]\n")
     try:
         with system("demo", STACK / "demo", console) as running:
@@ -84,6 +86,7 @@ class Story:
         self._mailbox = Maildir(running.mailbox)
         self._portal = Browser(running.portal_url)
         self._business = f"it-{secrets.token_hex(3)}@kettle.example"
+        self._password = ""
         self._step = 0
 
     def play(self) -> None:
@@ -105,17 +108,16 @@ class Story:
         self._post("/users/verify-otp/", {"email": self._business, "otp": code[0]}, 200)
 
         self._say("It signs in and submits KYC", "POST /api/v1/kyc/")
-        credentials = {"email": self._business, "password": password}
-        tokens = self._post("/users/auth/login/", credentials, 200)
-        self._http.headers["Authorization"] = f"Bearer {tokens['access']}"
+        self._password = password
+        self._sign_in()
         facts = {
             "business_registration_number": "RC-1001",
             "business_address": "1 Broad Street, Lagos",
             "contact_person_details": "Ada Eze, +234 800 000 0000",
         }
         self._post("/kyc/", facts, 201)
-        refused = self._http.get("/webhook/secret/")
-        self._show(f"without approval: {refused.status_code} {refused.json()['error']}")
+        refused = self._get("/webhook/secret/", 403)
+        self._show(f"without approval: 403 {refused['error']}")
 
         decision = {"decision": "approve", "account_id": account["id"]}
         self._say("An operator publishes the approval to the bus", "exchange commands, kyc.decide")
@@ -146,7 +148,9 @@ class Story:
             content=b"{}",
             headers={"X-API-Key": secret, "X-Webhook-Signature": "0" * 64},
         )
-        self._show(f"a forged one: {forged.status_code} {forged.json()['error']}")
+        if forged.status_code != 401:
+            raise StoryError(f"a forged order was answered {forged.status_code}: {forged.text}")
+        self._show(f"a forged one: 401 {forged.json()['error']}")
 
         self._say("Each customer is told, once", "order.recorded -> notifier.orders -> SMTP")
         mails = [self._mail_to(f"customer{number}@shop.example", "") for number in range(ORDERS)]
@@ -164,7 +168,7 @@ class Story:
         }
         self._send(secret, change)
         self._mail_to("customer0@shop.example", "in transit")
-        detail = self._http.get(f"/orders/{orders[0]}/").json()
+        detail = self._get(f"/orders/{orders[0]}/", 200)
         history = " -> ".join(entry["tracking_status"] for entry in detail["status_history"])
         self._show(f"GET /orders/{{id}}/: {history}, {len(detail['emails'])} emails")
         self._open(link, "in transit")
@@ -192,6 +196,22 @@ class Story:
         found: dict[str, Any] = answer.json()
         return found
 
+    def _sign_in(self) -> None:
+        credentials = {"email": self._business, "password": self._password}
+        tokens = self._post("/users/auth/login/", credentials, 200)
+        self._http.headers["Authorization"] = f"Bearer {tokens['access']}"
+
+    def _get(self, path: str, *expected: int) -> dict[str, Any]:
+        answer = self._http.get(path)
+        if answer.status_code == 401:
+            # The access token has expired: the machine may have been suspended.
+            self._sign_in()
+            answer = self._http.get(path)
+        if answer.status_code not in expected:
+            raise StoryError(f"{path} answered {answer.status_code}: {answer.text}")
+        found: dict[str, Any] = answer.json()
+        return found
+
     def _publish(self, decision: dict[str, str]) -> None:
         # Bare JSON, as an operator would type it into any AMQP tool.
         with Connection(self._running.amqp_url) as connection:
@@ -200,8 +220,7 @@ class Story:
             channel.basic_publish_confirm(message, exchange="commands", routing_key="kyc.decide")
 
     def _secret(self) -> str | None:
-        answer = self._http.get("/webhook/secret/")
-        return answer.json()["secret_key"] if answer.status_code == 200 else None
+        return self._get("/webhook/secret/", 200, 403, 404, 503).get("secret_key")
 
     def _order(self, number: int) -> dict[str, Any]:
         return {

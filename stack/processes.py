@@ -128,7 +128,8 @@ def _watched(output: TextIO | None) -> TextIO | None:
         return output  # it was closed before we began, or is somebody's who collects it
     output.flush()
     raw = io.BufferedWriter(_Output(output.fileno(), "w", closefd=False))
-    return io.TextIOWrapper(raw, output.encoding, output.errors, line_buffering=True)
+    # A terminal that is not of UTF-8 lacks some letters of people's names.
+    return io.TextIOWrapper(raw, output.encoding, "backslashreplace", line_buffering=True)
 
 
 def _leave_terminal() -> None:

@@ -10,10 +10,11 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from stack.folders import hold_venv
 from stack.processes import stop_on_signals
 from stack.system import OPS_USER, STACK, CannotRunError, System, refuse_foreign, system
 
-console = Console()
+console = Console(soft_wrap=True)  # a command in a sentence is pasted whole
 
 
 def main() -> int:
@@ -30,6 +31,7 @@ def main() -> int:
             console.print("[red]make run is running in this checkout already.[/]")
             return 1
         stop_on_signals()
+        hold_venv()
         try:
             _run()
         except CannotRunError as error:
@@ -54,12 +56,17 @@ def _run() -> None:
             try:
                 while True:
                     running.supervisor.watch()
+                    running.servers.watch(_warn)
                     time.sleep(0.5)
             finally:
                 written.unlink(missing_ok=True)
                 console.print("Stopping ...")
     finally:
         written.unlink(missing_ok=True)
+
+
+def _warn(text: str) -> None:
+    console.print(f"[yellow]{text}[/]", highlight=False)
 
 
 def write_env(path: Path, variables: dict[str, str]) -> None:
@@ -84,7 +91,7 @@ def _show(running: System) -> None:
     table.add_row("Addresses for programs", str(STACK / "env"))
     table.add_row("Operators", ".venv/bin/fellow kyc approve EMAIL; .venv/bin/fellow queues")
     console.print("[green]Order Fellow is running.[/] Ctrl-C stops it.")
-    console.print(table, soft_wrap=True)
+    console.print(table)
 
 
 if __name__ == "__main__":

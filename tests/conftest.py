@@ -1,14 +1,22 @@
 """Fixtures: real servers for the session; a database and a virtual host for each test."""
 
-import functools
-import itertools
 import os
+
+from tests import environment
+
+# Before the next line: some of these read it when they are imported.
+environment.drop_others(os.environ)
+
+import functools
+import gc
+import itertools
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
 import hypothesis
 import pytest
+from httpx._transports import default
 from sqlalchemy import Engine, create_engine
 from sqlalchemy.orm import Session
 
@@ -17,9 +25,10 @@ from services.ops.broker import queue_lock
 from shared import gc_tuning
 from shared.db import migrate, session
 from shared.security import encryption, tracking, unsubscribe_tokens
+from stack.folders import hold_venv
 from stack.mailbox import MailServer
 from stack.processes import stop_on_signals
-from stack.servers import credentials, postgres
+from stack.servers import credentials
 from stack.servers.ports import Port
 from stack.servers.sources import Broker, Database, Servers, servers
 from tests.vhosts import Vhosts
@@ -36,23 +45,14 @@ hypothesis.settings.load_profile("order-fellow")
 _numbers = itertools.count()
 
 
-PROXIES = ("http_proxy", "https_proxy", "all_proxy", "no_proxy")
-COLOURS = (
-    "FORCE_COLOR", "TTY_COMPATIBLE", "TTY_INTERACTIVE", "GITHUB_ACTIONS", "PY_COLORS", "NO_COLOR",
-)  # fmt: skip
-
-
 def pytest_configure() -> None:
-    """Let SIGTERM stop what runs, as Ctrl-C does; ask for nothing of ours by way of a proxy.
-
-    What writes into a pipe writes no colours there, whatever a shell or a CI would have.
-    """
+    """Let SIGTERM stop what runs, as Ctrl-C does."""
+    gc.set_threshold(gc_tuning.YOUNG)  # of what is imported nothing is garbage
     stop_on_signals()
-    for name in (*PROXIES, *map(str.upper, PROXIES), *COLOURS):
-        os.environ.pop(name, None)
-    # Of servers that somebody has named too: tests make and drop whatever they like.
-    config.forget(os.environ)
-    postgres.forget_defaults(os.environ)
+    hold_venv()
+    # Each client would read the certificates of all authorities, to speak without TLS to servers
+    # of ours: nine tenths of what a short request costs.
+    default.create_ssl_context = functools.cache(default.create_ssl_context)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -168,7 +168,7 @@ def configure(monkeypatch: pytest.MonkeyPatch) -> Iterator[Configure]:
     """Set environment variables and make this process read its settings anew."""
 
     def forget() -> None:
-        for made in (session._sessions, session._sessions_amid):
+        for made in (session._sessions, session._independent_sessions):
             if made.cache_info().currsize:
                 made().kw["bind"].dispose()
         if session.engine.cache_info().currsize:
@@ -183,13 +183,13 @@ def configure(monkeypatch: pytest.MonkeyPatch) -> Iterator[Configure]:
             tracking.keys,
             session.engine,
             session._sessions,
-            session._sessions_amid,
+            session._independent_sessions,
         ):
             cached.cache_clear()
         # A command that ran in this process met others in its own database, or found it away.
-        queue_lock._meeting_place, queue_lock._away_until = session.engine, 0.0
-        while queue_lock._own:
-            queue_lock._own.popitem()[1].dispose()
+        queue_lock._lock_database, queue_lock._away_until = session.engine, 0.0
+        while queue_lock._engines:
+            queue_lock._engines.popitem()[1].dispose()
 
     def apply(**variables: str) -> config.Settings:
         for name, value in variables.items():

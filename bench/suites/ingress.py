@@ -135,14 +135,14 @@ def _start_peer(on: Ground, app: str, queue: str, options: tuple[str, ...]) -> s
     return url
 
 
-def count(on: Ground, queue: str, answered: int) -> None:
+def count(on: Ground, queue: str, answered: int, connections: int = CONNECTIONS) -> None:
     """Every order that was answered must be in the queue.
 
     Raises:
         RuntimeError: it is not so.
     """
     # Those under way when the warm-up and the run ended, and on a slow machine the run before.
-    most = answered + 3 * CONNECTIONS
+    most = answered + 3 * connections
     with suppress(TimeoutError):
         until(lambda: answered <= on.depth(queue) <= most, "counted", 5)
     held = on.depth(queue)

@@ -17,7 +17,6 @@ from stack.folders import ROOT
 OURS = "Order Fellow"
 DJANGO, DJANGO_KEPT = "Django send_mail", "Django, connection kept"
 EMAILS, FEW = 20_000, 1_000
-QUEUE = "notifier.orders"
 
 
 def run(say: Callable[[str], None]) -> Result:
@@ -39,7 +38,7 @@ def run(say: Callable[[str], None]) -> Result:
 
 def _ours(on: Ground) -> Mapping[str, float]:
     on.empty("email_deliveries", "inbox")
-    filling.fill(on.servers.amqp_url, filling.to_queue(facts.recorded(EMAILS), QUEUE))
+    filling.fill(on.servers.amqp_url, facts.recorded(EMAILS))
     with smtp_sink(on.folder) as sink:
         process = on.start_service("notifier", SMTP_PORT=str(sink.port))
         until(lambda: on.count("email_deliveries") == EMAILS, f"{EMAILS} emails are sent")

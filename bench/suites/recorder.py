@@ -36,12 +36,12 @@ def run(say: Callable[[str], None]) -> Result:
         say(f"  growing to {GROWN_ACCOUNTS:,} accounts and {GROWN_ORDERS:,} orders")
         growing.add_accounts(grown, GROWN_ACCOUNTS)
         growing.add_orders(grown, GROWN_ORDERS)
-        _record(grown, ORDERS, keep=True)
+        record(grown, ORDERS, keep=True)
         contenders = [
-            Contender(OURS, lambda: _record(on, ORDERS)),
-            Contender(FULL, lambda: _record(full, ORDERS, filled=True)),
-            Contender(GROWN, lambda: _record(grown, ORDERS, keep=True)),
-            Contender(ONE_BY_ONE, lambda: _record(on, FEW, ORDER_BATCH_SIZE="1")),
+            Contender(OURS, lambda: record(on, ORDERS)),
+            Contender(FULL, lambda: record(full, ORDERS, filled=True)),
+            Contender(GROWN, lambda: record(grown, ORDERS, keep=True)),
+            Contender(ONE_BY_ONE, lambda: record(on, FEW, ORDER_BATCH_SIZE="1")),
             *(Contender(name, _peer(on, name.lower(), PEERS[name])) for name in PEERS),
         ]
         result.series = alternate(contenders, say)
@@ -54,7 +54,7 @@ def run(say: Callable[[str], None]) -> Result:
     return result
 
 
-def _record(
+def record(
     on: Ground, count: int, *, filled: bool = False, keep: bool = False, **settings: str
 ) -> Mapping[str, float]:
     """Record `count` orders: of what waits already, or of what is put into the queue first.
@@ -83,7 +83,7 @@ def _record(
 
 def _fill(on: Ground, count: int) -> None:
     created = filling.new_orders(on.accounts(), count)
-    filling.fill(on.servers.amqp_url, filling.to_queue(created, "orders.intake"))
+    filling.fill(on.servers.amqp_url, created)
 
 
 def _peer(on: Ground, name: str, command: tuple[str, ...]) -> Callable[[], Mapping[str, float]]:

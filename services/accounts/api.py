@@ -1,4 +1,4 @@
-"""The HTTP side: bodies, answers, routes."""
+"""HTTP API of accounts: request bodies, answers and routes."""
 
 from typing import Annotated, Any
 from uuid import UUID
@@ -29,7 +29,7 @@ class Registration(msgspec.Struct, kw_only=True):
 
 
 class Registered(msgspec.Struct, kw_only=True):
-    """The account that will be, once its address is proved."""
+    """The account as it will be once its email address is proved."""
 
     id: UUID
     company_name: str
@@ -37,10 +37,9 @@ class Registered(msgspec.Struct, kw_only=True):
 
 
 class Proof(msgspec.Struct, kw_only=True):
-    """An address and the code that was mailed to it.
+    """An email address and the code that was mailed to it.
 
-    Where several registrations wait for the address, also the password of the one that is meant, or
-    its id.
+    If several registrations wait for the address, also the password or the id of yours.
     """
 
     email: Email
@@ -50,14 +49,14 @@ class Proof(msgspec.Struct, kw_only=True):
 
 
 class Address(msgspec.Struct, kw_only=True):
-    """An email address and, where several registrations wait for it, the id of the one meant."""
+    """An email address and, if several registrations wait for it, the id of yours."""
 
     email: Email
     registration_id: UUID | None = None
 
 
 class Credentials(msgspec.Struct, kw_only=True):
-    """An address and a password."""
+    """An email address and a password."""
 
     email: Email
     password: Given
@@ -71,10 +70,10 @@ class Refresh(msgspec.Struct, kw_only=True):
 
 
 class Renewal(Refresh, kw_only=True):
-    """A refresh token and, to be safe from a lost answer, an `attempt_id`: a UUID of your own.
+    """A refresh token and, to be safe from a lost answer, an `attempt_id`: a UUID that you make.
 
-    Send the same two again, and you are given the same successor. Keep it as secret as the token,
-    and make a new one for each token.
+    The same two give the same successor again. Keep the id as secret as the token, and make a new
+    one for each token.
     """
 
     attempt_id: UUID | None = None
@@ -91,10 +90,10 @@ class Renewed(msgspec.Struct, kw_only=True):
 
 
 class SignedIn(Renewed, kw_only=True):
-    """Tokens, and one to keep.
+    """Tokens, and a `device_token` to keep.
 
-    `device_token` signs nobody in. Sent with the next sign-in or a lost password it shows that this
-    is none of the strangers who guess, from wherever it comes; it is good until the password
+    `device_token` does not sign in. Sent with the next sign-in or password reset it exempts the
+    request from the limits on strangers' guesses, from any network; it is valid until the password
     changes.
     """
 
@@ -102,7 +101,7 @@ class SignedIn(Renewed, kw_only=True):
 
 
 def register(session: Session, call: Call[Registration, None]) -> Answer:
-    """Register; a code is mailed. The answer does not tell who has an account already."""
+    """Register; a code is mailed. The answer does not show whether the address has an account."""
     body = call.body
     made = registration.register(
         session, body.company_name, body.email, body.password, call.address
@@ -111,7 +110,7 @@ def register(session: Session, call: Call[Registration, None]) -> Answer:
 
 
 def verify_otp(session: Session, call: Call[Proof, None]) -> Answer | ApiError:
-    """Prove an address."""
+    """Prove an email address."""
     body = call.body
     error = registration.verify(
         session,
@@ -125,7 +124,7 @@ def verify_otp(session: Session, call: Call[Proof, None]) -> Answer | ApiError:
 
 
 def request_otp(session: Session, call: Call[Address, None]) -> Answer | ApiError:
-    """Mail a new code. The answer is the same for every address, so it tells nobody who is here."""
+    """Mail a new code. The answer is the same for every address."""
     body = call.body
     error = registration.send_again(session, body.email, body.registration_id, call.address)
     return error or Answer(
@@ -140,15 +139,15 @@ def login(session: Session, call: Call[Credentials, None]) -> Answer | ApiError:
     if isinstance(account, ApiError):
         return account
     pair = sessions.begin(session, account, network_of(call.address), call.client)
-    known_by = device_tokens.token(account.id, account.password_hash)
-    return Answer(200, SignedIn(**_shown(pair), device_token=known_by))
+    device_token = device_tokens.token(account.id, account.password_hash)
+    return Answer(200, SignedIn(**_fields(pair), device_token=device_token))
 
 
 def refresh(session: Session, call: Call[Renewal, None]) -> Answer | ApiError:
-    """A new pair of tokens for a refresh token, which is thereby used up."""
+    """Exchange a refresh token, which works once, for a new pair of tokens."""
     body, network = call.body, network_of(call.address)
     renewed = sessions.renew(session, body.refresh, network, body.attempt_id)
-    return renewed if isinstance(renewed, ApiError) else Answer(200, Renewed(**_shown(renewed)))
+    return renewed if isinstance(renewed, ApiError) else Answer(200, Renewed(**_fields(renewed)))
 
 
 def logout(session: Session, call: Call[Refresh, None]) -> Answer | ApiError:
@@ -156,7 +155,7 @@ def logout(session: Session, call: Call[Refresh, None]) -> Answer | ApiError:
     return sessions.end_by(session, call.body.refresh) or Answer(204)
 
 
-def _shown(pair: sessions.Pair) -> dict[str, Any]:
+def _fields(pair: sessions.Pair) -> dict[str, Any]:
     return {
         "access": pair.access,
         "refresh": pair.refresh,

@@ -1,4 +1,4 @@
-"""What the bodies of this service's routes are made of."""
+"""Field types that the request bodies of this service share."""
 
 from typing import Annotated
 
@@ -6,7 +6,7 @@ import msgspec
 
 from shared.security import passwords
 
-# Counted after normalisation, and all its faults told at once, so what is here is only a bound.
+# The real limits apply after normalisation, with all faults in one answer (passwords.faults).
 Password = Annotated[
     str,
     msgspec.Meta(
@@ -18,18 +18,16 @@ Given = Annotated[str, msgspec.Meta(max_length=1_024)]
 Code = Annotated[
     str, msgspec.Meta(pattern=r"^[0-9]{6}(?![\s\S])", description="the six digits from the email")
 ]
-
-
 DeviceToken = Annotated[
     str,
     msgspec.Meta(
         max_length=200,
-        description="`device_token` of an earlier sign-in; strangers' guesses do not hold it up",
+        description="`device_token` of an earlier sign-in; exempt from the limits on strangers",
     ),
 ]
 
 
 class Detail(msgspec.Struct, kw_only=True):
-    """A sentence."""
+    """A message for the user."""
 
     detail: str

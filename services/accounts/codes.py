@@ -1,8 +1,8 @@
 """One-time codes: six digits that prove an email address.
 
-Ten minutes, five tries, one code at a time for what it proves (NIST SP 800-63B, 5.1.3.2 for
-out-of-band codes). Six digits are quickly tried through, so what is stored is a MAC under a key
-that the database does not hold, and not a bare hash.
+A code is valid for ten minutes and replaces the one before for the same proof. Strangers together
+have five tries, and so has each party with a claim to it (NIST SP 800-63B, 5.1.3.2). A plain hash
+of six digits is easily reversed, so a MAC is stored, under a key that the database does not hold.
 """
 
 import hashlib
@@ -14,7 +14,8 @@ from uuid import UUID
 
 from sqlalchemy.orm import Session
 
-from services.accounts import SOURCE
+from services.accounts import SOURCE, guesses
+from services.accounts.guesses import TRIES
 from shared.bus import outbox
 from shared.bus.contract.events import AccountOtpRequested
 from shared.config.keys import decode_key
@@ -25,15 +26,14 @@ from shared.ids import new_id
 from shared.security.encryption import code_sealer
 
 LIFETIME = timedelta(minutes=10)
-TRIES = 5
 RESEND_AFTER = timedelta(seconds=50)
-"""Less than the minute that a network waits (`guesses.again`): whoever is let through there is
-mailed, but where another network had it mailed a moment ago."""
+"""Less than the minute of `guesses.again`: a request that passes there gets an email unless another
+network requested one in this time."""
 KEYS = "ONE_TIME_CODE_KEYS"
 
 
 class Check(Enum):
-    """What became of a try."""
+    """The outcome of a try."""
 
     RIGHT = "right"
     WRONG = "wrong"
@@ -44,24 +44,25 @@ class Check(Enum):
 def send(
     session: Session, pending: PendingProof, company_name: str = "", *, is_for_nobody: bool = False
 ) -> None:
-    """Make a new code for what is pending and have it mailed; the one before stops working.
+    """Make a code for a pending proof and publish it to be mailed; the one before stops working.
 
-    Nobody's costs the same work, so that the time of an answer does not tell who is there (OWASP,
-    WSTG-IDNT-04): it is told as one that is over already, which is mailed to nobody, and no digits
-    are right.
+    A code for nobody does the same work, so that the response time does not show which addresses
+    have an account (OWASP, WSTG-IDNT-04). It is published as expired, which is not mailed, and no
+    digits match it.
 
     Args:
         session: the transaction.
-        pending: what it is to prove; added to the session here.
-        company_name: how the email calls its reader; only that of an account that was proved.
-        is_for_nobody: whether nobody is to have it.
+        pending: the proof; added to the session here.
+        company_name: the salutation of the email; only that of a proved account.
+        is_for_nobody: whether the code is not to be mailed.
     """
     digits = f"{secrets.randbelow(1_000_000):06}"
     code_id = new_id()
     made = _mac(code_id, digits, settings().listed(KEYS)[0])
     now = _time(session)
     pending.id = pending.id or new_id()
-    pending.code_id, pending.code_hash = code_id, nobodys() if is_for_nobody else made
+    pending.code_id, pending.code_hash = code_id, unmatchable() if is_for_nobody else made
+    # An ingress of the previous version counts here what `guesses.tries` counts.
     pending.attempts = pending.strange_attempts = 0
     pending.code_made_at, pending.code_expires_at = now, now + LIFETIME
     session.add(pending)
@@ -79,54 +80,57 @@ def send(
     outbox.tell(session, fact, about, source=SOURCE)
 
 
-def nobodys() -> bytes:
-    """What is stored for a code that nobody has: no digits are right."""
+def unmatchable() -> bytes:
+    """Return a random MAC, which no digits match."""
     return secrets.token_bytes(hashlib.sha256().digest_size)
 
 
-def check(session: Session, pending: PendingProof, digits: str, *, is_own: bool) -> Check:
-    """Try a code; a wrong try is counted. The caller holds the row.
+def check(session: Session, pending: PendingProof, digits: str, place: str | None) -> Check:
+    """Try a code; a wrong try is counted.
 
-    Only the right digits are told that they came too late: else the answers would say where a code
-    is awaited.
+    Only the right digits get EXPIRED or LOCKED: otherwise the answers would show which addresses
+    await a code.
 
     Args:
         session: the transaction.
-        pending: what it is to prove.
-        digits: as they were given.
-        is_own: whether from where it belongs; a stranger's tries do not use up the owner's.
+        pending: the proof, locked by the caller.
+        digits: the given code.
+        place: the party with a claim to the code, as for `guesses.tries`; None for a stranger.
     """
-    tried = pending.attempts if is_own else pending.strange_attempts
+    own = guesses.tries(pending.code_id, place) if place else None
+    tried = guesses.attempts.count(session, own) if own else pending.strange_attempts
     if not _is_right(pending, digits):
-        if tried < TRIES:
-            setattr(pending, "attempts" if is_own else "strange_attempts", tried + 1)
+        if own:
+            guesses.attempts.take(own)
+        elif tried < TRIES:
+            pending.strange_attempts = tried + 1
         return Check.WRONG
     if tried >= TRIES:
-        # Who guesses on learns by this which they are; there are two counts, and one may be left.
-        pending.code_hash = nobodys()
+        # LOCKED tells a guesser that the digits were right, so no digits match from now on.
+        pending.code_hash = unmatchable()
         return Check.LOCKED
     return Check.EXPIRED if database_time(session) >= pending.code_expires_at else Check.RIGHT
 
 
 def may_send_again(session: Session, pending: PendingProof) -> bool:
-    """Whether no code was mailed for it yet, or one that is old enough for another."""
+    """Return whether no code was mailed for the proof in the last `RESEND_AFTER`."""
     now = _time(session)
     return pending.code_made_at is None or now - pending.code_made_at >= RESEND_AFTER
 
 
 def _time(session: Session) -> datetime:
-    # What is changed already is written with the rest, in one statement.
+    # Pending changes are flushed with the rest, in one statement.
     with session.no_autoflush:
         return database_time(session)
 
 
 def _is_right(pending: PendingProof, digits: str) -> bool:
     macs = [_mac(pending.code_id, digits, key) for key in settings().listed(KEYS)]
-    # All of them, whichever it is.
+    # Compare with all, so that the time does not show which key matched.
     return sum(hmac.compare_digest(pending.code_hash, mac) for mac in macs) > 0
 
 
 def _mac(code_id: UUID, digits: str, key: str) -> bytes:
-    """Of a code, under a key that is derived from the one that it travels sealed under."""
+    """Return the MAC of a code, under a key derived from the one that seals codes in messages."""
     own = hashlib.sha256(b"one-time codes\0" + decode_key(key, KEYS)).digest()
     return hmac.digest(own, f"{code_id}:{digits}".encode(), "sha256")

@@ -1,4 +1,4 @@
-"""The HTTP side of an owner's changes to an account."""
+"""HTTP API: changes of an account by its owner."""
 
 from typing import Any
 
@@ -14,7 +14,7 @@ from shared.http.route import Answer, Call, Route
 
 
 class ResetRequest(msgspec.Struct, kw_only=True):
-    """The address of an account whose password is lost."""
+    """The email address of an account whose password is lost."""
 
     email: Email
     device_token: DeviceToken = ""
@@ -30,7 +30,7 @@ class Reset(msgspec.Struct, kw_only=True):
 
 
 class PasswordChange(msgspec.Struct, kw_only=True):
-    """A new password, and the one that it takes the place of."""
+    """A new password and the current one."""
 
     current_password: Given
     password: Password
@@ -46,8 +46,8 @@ class AddressChange(msgspec.Struct, kw_only=True):
 class AddressProof(msgspec.Struct, kw_only=True):
     """The code that was mailed to the new address.
 
-    With `email`, which address that is, no other one is taken: another request may have named one
-    meanwhile.
+    With `email`, only that address is set: another request may have named a different one in the
+    meantime.
     """
 
     otp: Code
@@ -55,19 +55,19 @@ class AddressProof(msgspec.Struct, kw_only=True):
 
 
 class Confirmation(msgspec.Struct, kw_only=True):
-    """The password of the account that is signed in."""
+    """The password of the signed-in account."""
 
     password: Given
 
 
 class Closing(msgspec.Struct, kw_only=True):
-    """The password of an account that is to be closed."""
+    """The password of the account to close."""
 
     password: Given
 
 
 def send_reset_code(session: Session, call: Call[ResetRequest, None]) -> Answer | ApiError:
-    """Mail a code to set a new password by. The answer is the same for every address."""
+    """Mail a code for setting a new password. The answer is the same for every address."""
     body = call.body
     error = credentials.send_reset_code(session, body.email, call.address, body.device_token)
     return error or Answer(
@@ -85,7 +85,7 @@ def reset(session: Session, call: Call[Reset, None]) -> Answer | ApiError:
 
 
 def change(session: Session, call: Call[PasswordChange, None]) -> Answer | ApiError:
-    """Change your password; every session ends, this one too."""
+    """Change your password; every session ends, including this one."""
     body = call.body
     error = credentials.change_password(
         session, call.caller, body.current_password, body.password, call.address
@@ -94,13 +94,13 @@ def change(session: Session, call: Call[PasswordChange, None]) -> Answer | ApiEr
 
 
 def confirm(session: Session, call: Call[Confirmation, None]) -> Answer | ApiError:
-    """Whether a password is yours: for a program to ask before it shows what others may not see."""
+    """Check your password, such as before a program shows a secret."""
     error = credentials.confirm(session, call.caller, call.body.password, call.address)
     return error or Answer(204)
 
 
 def send_address_code(session: Session, call: Call[AddressChange, None]) -> Answer | ApiError:
-    """Begin to change your address: a code is mailed to the new one."""
+    """Begin to change your email address: a code is mailed to the new one."""
     error = credentials.send_address_code(
         session, call.caller, call.body.password, call.body.email, call.address
     )
@@ -108,7 +108,7 @@ def send_address_code(session: Session, call: Call[AddressChange, None]) -> Answ
 
 
 def change_address(session: Session, call: Call[AddressProof, None]) -> Answer | ApiError:
-    """Take the new address, by its code; every other session ends, and both addresses are told."""
+    """Set the new address by its code; other sessions end, and both addresses are notified."""
     error = credentials.change_address(
         session,
         call.caller,

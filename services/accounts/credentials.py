@@ -1,7 +1,7 @@
-"""An owner's changes to an account: its password, its address, its end.
+"""Changes of an account by its owner: password, email address, closing.
 
-Whoever is signed in shows the password again; whoever has lost it proves the address by a code.
-Each ends the sessions that a thief might have, and is told to the address that it was before.
+A signed-in owner gives the password again; an owner who lost it proves the email address by a code.
+Each change ends the sessions that a thief might have; the address before the change is notified.
 """
 
 from uuid import UUID
@@ -15,14 +15,14 @@ from services.accounts.registration import OTP_ERRORS
 from shared.bus import outbox
 from shared.bus.contract.events import AccountChanged, SecretRevoked, of_account
 from shared.db import revoked
-from shared.db.models import Account, EmailSender, KnownNetwork, PendingProof
+from shared.db.models import Account, EmailSender, KnownNetwork, PendingProof, WebhookPolicy
 from shared.db.session import database_time
 from shared.http.errors import ApiError, too_many_requests
 from shared.security import passwords
 from shared.security.networks import network_of
 
 
-def tell(
+def notify(
     session: Session,
     account: Account,
     what: str,
@@ -31,9 +31,15 @@ def tell(
     *,
     value: str = "",
 ) -> None:
-    """Tell an owner what happened; at `email`, where that is not the account's.
+    """Publish a change of an account, which its owner is mailed.
 
-    `value` is what something was changed to, where its owner is to read that.
+    Args:
+        session: the transaction.
+        account: the account.
+        what: the change, as in `AccountChanged`.
+        address: the client's IP address.
+        email: the recipient; empty for the account's address.
+        value: the new value, if the email is to show it.
     """
     fact = AccountChanged(
         **of_account(account, email),
@@ -47,16 +53,16 @@ def tell(
 def send_reset_code(
     session: Session, email: str, address: str, device_token: str = ""
 ) -> ApiError | None:
-    """Mail a code that sets a new password, where there is such an account. Nothing tells which.
+    """Mail a code for a new password if the account exists; the answer is the same if it does not.
 
     Args:
         session: the transaction.
-        email: the address.
-        address: the client's.
-        device_token: of an earlier sign-in; empty where there was none.
+        email: the email address.
+        address: the client's IP address.
+        device_token: from an earlier sign-in; empty if there was none.
 
     Returns:
-        None, or 429 where no more is mailed to the address today.
+        None, or 429 if the address has had the emails of the day.
     """
     email, network = email.lower(), network_of(address)
     is_known = guesses.is_known(session, email, device_token)
@@ -73,21 +79,21 @@ def send_reset_code(
 def reset_password(
     session: Session, email: str, otp: str, password: str, address: str, device_token: str = ""
 ) -> ApiError | None:
-    """Set a password by a mailed code; every session ends.
+    """Set a password by a mailed code, and end every session.
 
     Args:
         session: the transaction.
-        email: the account's address.
+        email: the account's email address.
         otp: the code.
-        password: the new one.
-        address: the client's.
-        device_token: of an earlier sign-in; empty where there was none.
+        password: the new password.
+        address: the client's IP address.
+        device_token: from an earlier sign-in; empty if there was none.
 
     Returns:
-        None, or an error, so that a wrong try stays counted.
+        None, or an error: returned, not raised, so that a wrong attempt stays counted.
 
     Raises:
-        ApiError: 400, when the password is refused.
+        ApiError: 400 if the password is refused.
     """
     email, network = email.lower(), network_of(address)
     registration.refuse_weak(password, email)
@@ -95,48 +101,48 @@ def reset_password(
     guess = guesses.at(session, "code", email, network, is_known=is_known)
     if wait := guesses.attempts.take(*guess):
         return too_many_requests(wait)
-    is_own = is_known or guesses.is_own(session, "password", email, network)
+    is_own = guesses.is_own(session, "code", email, network)
     account, outcome = registration.account_of(session, email, hold=True), Check.WRONG
     pending = awaiting(session, account.id if account else None, "password_reset", email)
     if pending is not None:
-        is_own = is_own or pending.network == network
-        outcome = codes.check(session, pending, otp, is_own=is_own)
+        place = network if is_own or pending.network == network else None
+        outcome = codes.check(session, pending, otp, guesses.A_DEVICE if is_known else place)
     if outcome is not Check.RIGHT or account is None:
         return OTP_ERRORS[outcome]()
     registration.refuse_weak(password, email, account.company_name)
     guesses.attempts.give_back(*guess)
     _set_password(session, account, password, network)
-    tell(session, account, "password_reset", address)
+    notify(session, account, "password_reset", address)
     return None
 
 
 def confirm(session: Session, account_id: UUID, password: str, address: str) -> ApiError | None:
-    """Whether a password is an account's; a wrong one counts as at sign-in.
+    """Check the password of an account; a wrong one counts as at sign-in.
 
     Returns as `reset_password`.
     """
-    account = _shown(session, account_id, password, address)
+    account = _authenticated(session, account_id, password, address)
     return account if isinstance(account, ApiError) else None
 
 
 def change_password(
     session: Session, account_id: UUID, current: str, password: str, address: str
 ) -> ApiError | None:
-    """Set a password by the one before; every session ends. Returns as `reset_password`."""
-    account = _shown(session, account_id, current, address)
+    """Replace a password and end every session; returns as `reset_password`."""
+    account = _authenticated(session, account_id, current, address)
     if isinstance(account, ApiError):
         return account
     registration.refuse_weak(password, account.email, account.company_name)
     _set_password(session, account, password, network_of(address))
-    tell(session, account, "password_changed", address)
+    notify(session, account, "password_changed", address)
     return None
 
 
 def send_address_code(
     session: Session, account_id: UUID, password: str, email: str, address: str
 ) -> ApiError | None:
-    """Mail a code to the address that an account is to have; it tells not whether one is there."""
-    account, email = _shown(session, account_id, password, address), email.lower()
+    """Mail a code to a new email address; the answer does not show whether it is taken."""
+    account, email = _authenticated(session, account_id, password, address), email.lower()
     if isinstance(account, ApiError):
         return account
     asked = ask_for_code(session, account, "new_address", email, address)
@@ -159,23 +165,23 @@ def change_address(
     session_id: UUID | None,
     email: str | None = None,
 ) -> ApiError | None:
-    """Give an account the address that a code was mailed to; both addresses are told.
+    """Set the email address that a code was mailed to; both addresses are notified.
 
-    Every other session ends (OWASP ASVS 5.0, 7.4.3): what resets the password is another one now,
-    and whoever else was signed in may be the reason.
+    Every other session ends (OWASP ASVS 5.0, 7.4.3): the password is reset by another mailbox now,
+    and another signed-in party may be the reason for the change.
 
     Args:
         session: the transaction.
-        account_id: whose.
+        account_id: the account.
         otp: the code.
-        address: the client's.
-        session_id: of the request, which goes on.
-        email: the address that is meant; None: whichever the code was mailed to.
+        address: the client's IP address.
+        session_id: the session of the request, which is kept.
+        email: the expected new address; None for the one that the code was mailed to.
 
     Returns:
-        None, or an error, so that a wrong try stays counted.
+        None, or an error: returned, not raised, so that a wrong attempt stays counted.
     """
-    # Locked before what is pending, as everywhere here.
+    # Lock order everywhere in this module: the account, then the pending proof.
     account = session.get_one(Account, account_id, with_for_update={"key_share": True})
     before = account.email
     guess = guesses.at(session, "code", before, network_of(address), is_known=True)
@@ -184,7 +190,7 @@ def change_address(
     pending = awaiting(session, account_id, "new_address")
     if pending is not None and email is not None and pending.email != email.lower():
         pending = None
-    outcome = codes.check(session, pending, otp, is_own=True) if pending else Check.WRONG
+    outcome = codes.check(session, pending, otp, guesses.A_DEVICE) if pending else Check.WRONG
     if outcome is not Check.RIGHT or pending is None:
         return OTP_ERRORS[outcome]()
     registration.hold(session, pending.email)
@@ -197,17 +203,17 @@ def change_address(
     sessions.end_others(session, account_id, session_id)
     guesses.remember_alone(session, account, network_of(address))
     registration.withhold_others(session, account.email)
-    for told in (before, account.email):
-        tell(session, account, "address_changed", address, told)
+    for recipient in (before, account.email):
+        notify(session, account, "address_changed", address, recipient)
     return None
 
 
 def close(session: Session, account_id: UUID, password: str, address: str) -> ApiError | None:
-    """Close an account for good: its sessions and secrets end, and its address is free again."""
-    account = _shown(session, account_id, password, address)
+    """Close an account for good: end its sessions and secrets, and free its email address."""
+    account = _authenticated(session, account_id, password, address)
     if isinstance(account, ApiError):
         return account
-    tell(session, account, "closed", address)
+    notify(session, account, "closed", address)
     email = account.email
     sessions.end(session, account.id)
     _forget_pending(session, account)
@@ -217,30 +223,41 @@ def close(session: Session, account_id: UUID, password: str, address: str) -> Ap
         .where(EmailSender.account_id == account.id)
         .values(display_name="", reply_to="")
     )
+    session.execute(
+        update(WebhookPolicy)
+        .where(WebhookPolicy.account_id == account.id)
+        .values(allowed_networks=[])
+    )
     account.closed_at = database_time(session)
-    account.email = f"{account.id}@closed.invalid"  # RFC 2606: nobody's
+    account.email = f"{account.id}@closed.invalid"  # a reserved domain (RFC 2606)
     session.flush()
-    _tell_revoked(session, account, email)
+    _publish_revoked(session, account, email)
     return None
 
 
-def _tell_revoked(session: Session, account: Account, email: str) -> None:
-    """Tell of the secrets that the database has revoked with the closing, in this transaction.
+def _publish_revoked(session: Session, account: Account, email: str) -> None:
+    """Publish which secrets the database has revoked in this transaction, with the closing.
 
-    Every ingress worker revokes what it hears of at once, and what it does not with its next poll.
+    Ingress workers revoke them on that event, or with their next poll.
     """
     ended = revoked.by_this_transaction(session, account.id)
     if ended:
         fact = SecretRevoked(
-            **of_account(account, email), secret_ids=ended, reason="The account was closed."
+            **of_account(account, email),
+            secret_ids=ended,
+            reason="The account was closed.",
+            kinds=revoked.kinds_of(session, ended),
+            cause="account_closed",
         )
         outbox.tell(session, fact, account.id, source=SOURCE)
 
 
-def _shown(session: Session, account_id: UUID, password: str, address: str) -> Account | ApiError:
-    """The account, whose password was shown; wrong ones count as they do at sign-in."""
+def _authenticated(
+    session: Session, account_id: UUID, password: str, address: str
+) -> Account | ApiError:
+    """Return the account if the password is right; a wrong one counts as at sign-in."""
     account = session.get_one(Account, account_id, options=[undefer(Account.password_hash)])
-    # Signed in already, so it is none of the strangers who guess.
+    # A signed-in caller has a separate limit from strangers.
     guess = guesses.at(session, "password", account.email, network_of(address), is_known=True)
     if wait := guesses.attempts.take(*guess):
         return too_many_requests(wait)
@@ -251,7 +268,7 @@ def _shown(session: Session, account_id: UUID, password: str, address: str) -> A
 
 
 def _set_password(session: Session, account: Account, password: str, network: str) -> None:
-    """Set it; what was begun by the one before ends, and only `network` is known any more."""
+    """Set the password, end sessions and pending proofs, and forget every network but `network`."""
     account.password_hash = passwords.hash_password(password)
     sessions.end(session, account.id)
     guesses.remember_alone(session, account, network)
@@ -265,29 +282,28 @@ def _forget_pending(session: Session, account: Account) -> None:
 
 
 def forget(session: Session, pending: PendingProof) -> None:
-    """Nothing waits any more, so whoever asks again has a code mailed at once."""
-    sooner = guesses.again(pending.purpose, pending.email, pending.network)
-    guesses.attempts.give_back(sooner)
+    """Delete a pending proof; the next request mails a code without waiting a minute."""
+    guesses.attempts.give_back(guesses.again(pending.purpose, pending.email, pending.network))
     session.delete(pending)
 
 
 def ask_for_code(
     session: Session, account: Account, purpose: str, email: str, address: str
 ) -> guesses.Asked:
-    """Count a code for another address of an account's, which its owner asks for.
+    """Count a code for another address of an account, requested by its owner.
 
     Args:
         session: the transaction.
-        account: whose; held.
-        purpose: what it is to prove.
-        email: where it goes.
-        address: the client's.
+        account: the account, locked.
+        purpose: as in `PendingProof`.
+        email: the recipient.
+        address: the client's IP address.
     """
     network, of_account = network_of(address), guesses.new_addresses(account.id)
     pending = awaiting(session, account.id, purpose)
     if pending is None or pending.email == email:
         return guesses.ask_for_mail(session, purpose, email, network, of_account)
-    # Another address was asked for meanwhile, and its code has taken the place of this one's.
+    # A code for another address replaced this one's in the meantime, so it must be mailed again.
     return guesses.Asked(
         wait=guesses.attempts.take(*guesses.mails(session, email, network), of_account)
     )
@@ -302,15 +318,15 @@ def send_code(
     *,
     is_for_nobody: bool = False,
 ) -> None:
-    """Mail a code for an account's purpose, unless one was mailed there a moment ago.
+    """Mail a code for a purpose, unless one was mailed less than a minute ago.
 
     Args:
         session: the transaction.
-        account: whose; None where nobody's is at the address.
-        purpose: what it is to prove.
-        email: where it goes.
-        network: from where it was asked for.
-        is_for_nobody: see `codes.send`.
+        account: the account; None if the address has none.
+        purpose: as in `PendingProof`.
+        email: the recipient.
+        network: the client's network.
+        is_for_nobody: as for `codes.send`.
     """
     is_reset = purpose == "password_reset"
     account_id = account.id if account else None
@@ -328,16 +344,16 @@ def send_code(
 def awaiting(
     session: Session, account_id: UUID | None, purpose: str, email: str = ""
 ) -> PendingProof | None:
-    """What waits for the code of a purpose; held.
+    """Return the pending proof of a purpose, locked.
 
     Args:
         session: the transaction.
-        account_id: whose; None for nobody's.
-        purpose: what it is to prove.
-        email: where the code went; empty for wherever that was.
+        account_id: the account; None for a proof without one.
+        purpose: as in `PendingProof`.
+        email: the address that the code was mailed to; empty for any.
     """
     found = select(PendingProof).where(PendingProof.purpose == purpose)
-    if email:  # one statement, whether there is an account or not
+    if email:  # the same statement with and without an account
         whose = PendingProof.account_id.is_not_distinct_from(literal(account_id, Uuid))
         found = found.where(PendingProof.email == email, whose)
     else:

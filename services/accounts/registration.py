@@ -1,13 +1,13 @@
-"""Registration, and the proof of its address.
+"""Registration, and the proof of its email address.
 
-A registration is no account. Whoever registers an address first has nothing by that: several may
-wait, each with its own password and its own code, and the one that is proved ends the others. A
-code that was mailed proves the mailbox; by itself also the one registration that it was made for,
-where no other waits. Else the password or the id says which: nobody but its maker has these, and
-nobody but the mailbox's reader a code (Sudhodanan and Paverd 2022, "Pre-hijacked accounts").
+A registration is not an account yet. Several may wait for the same address, each with its own
+password and code; proving one ends the others, so registering an address first gives no claim to
+it. The mailed code proves the mailbox and, if only one registration waits, that registration.
+Otherwise its password or id must be given too: only the registrant has these, and only the reader
+of the mailbox has a code (Sudhodanan and Paverd 2022, "Pre-hijacked accounts").
 
-At an address that has an account a registration waits as well, without a code: whoever made it is
-answered everywhere as if the address were free, and so cannot learn who has an account (OWASP,
+At an address that has an account a registration waits as well, without a code: every answer is the
+same as at a free address, so it does not show which addresses have an account (OWASP,
 WSTG-IDNT-04).
 """
 
@@ -32,35 +32,35 @@ from shared.security.networks import network_of
 from shared.validation import visible_text
 
 MOST_COMPARED = 8
-"""So many of the newest that wait at an address are compared with a password: as many as strangers
-can have mailed there in a day."""
+"""The newest registrations of an address that a password is compared with: as many as strangers can
+request emails for in a day."""
 
 
 def register(
     session: Session, company_name: str, email: str, password: str, address: str
 ) -> PendingProof:
-    """Let a registration wait for its proof, and mail it a code.
+    """Store a registration and mail a code for it.
 
-    No answer, then or later, tells whether the address has an account; then no code is mailed.
+    If the address has an account no code is mailed, and no answer shows it, now or later.
 
     Args:
         session: the transaction.
-        company_name: as it was given.
-        email: as it was given.
-        password: as it was given.
-        address: the client's.
+        company_name: the name of the business.
+        email: the email address, in any case.
+        password: the password.
+        address: the client's IP address.
 
     Returns:
-        What waits; its id is the account's, once it is proved.
+        The registration; its id becomes the account's.
 
     Raises:
-        ApiError: 400, when the name is blank, something in it is not seen or the password is
-            refused; 429, when the address was mailed to too often.
+        ApiError: 400 if the name is blank or has an invisible character, or the password is
+            refused; 429 after too many emails.
     """
     email, company_name = email.lower(), company_name.strip()
     if not company_name:
         raise ApiError(400, "invalid_body", "company_name is blank.")
-    if character := visible_text.unseen(company_name):
+    if character := visible_text.first_invisible(company_name):
         raise ApiError(
             400, "invalid_body", f"company_name has a character that is not seen, {character}."
         )
@@ -85,43 +85,42 @@ def register(
 def send_again(
     session: Session, email: str, registration_id: UUID | None, address: str
 ) -> ApiError | None:
-    """Mail a new code for a registration that waits; the one before stops working.
+    """Mail a new code for a waiting registration; the one before stops working.
 
     Args:
         session: the transaction.
-        email: the address.
-        registration_id: which registration; without it the newest from this network, else the
-            newest of all.
-        address: the client's.
+        email: the email address.
+        registration_id: the registration; None for the newest from this network, else the newest.
+        address: the client's IP address.
 
     Returns:
-        None, or 429 where no more is mailed to the address today; whether something waits or not,
-        the answer, and the time it takes, are the same.
+        None, or 429 if the address has had the emails of the day. The answer and its time are the
+        same whether or not a registration waits.
     """
     email, network = email.lower(), network_of(address)
     asked = guesses.ask_for_mail(session, "registration", email, network)
     if asked.wait:
         return too_many_requests(asked.wait)
     hold(session, email)
-    waiting = _waiting(session, email, with_nobodys=True)
-    meant = [p for p in waiting if p.password_hash and registration_id in (None, p.id)]
-    meant.sort(key=lambda pending: (pending.network == network, pending.created_at))
+    waiting = _waiting(session, email, with_placeholders=True)
+    candidates = [p for p in waiting if p.password_hash and registration_id in (None, p.id)]
+    candidates.sort(key=lambda pending: (pending.network == network, pending.created_at))
     is_free = account_of(session, email) is None
     if asked.is_on_its_way:
         return None
-    if meant:
-        pending = meant[-1]
+    if candidates:
+        pending = candidates[-1]
     else:
-        # Where none waits the code is nobody's, and what remembers it is no registration.
-        nobodys = [pending for pending in waiting if not pending.password_hash]
+        # No registration waits: store a placeholder, whose code is not mailed.
+        placeholders = [pending for pending in waiting if not pending.password_hash]
         made = PendingProof(purpose="registration", email=email, network=network)
-        pending = nobodys[0] if nobodys else made
-    if registration_id is not None:  # told to whoever registered, alone: they are here now
+        pending = placeholders[0] if placeholders else made
+    if registration_id is not None:  # only the registrant has the id, so this is their network
         pending.network = network
-    # Else it may be another who reads its codes from now on: they have to say which they mean.
+    # A code requested from another network must be given with the registration's id or password.
     pending.is_named = pending.is_named is not False and pending.network == network
     if codes.may_send_again(session, pending):
-        codes.send(session, pending, is_for_nobody=not (meant and is_free))
+        codes.send(session, pending, is_for_nobody=not (candidates and is_free))
     return None
 
 
@@ -134,14 +133,13 @@ def verify(
     password: str | None = None,
     registration_id: UUID | None = None,
 ) -> ApiError | None:
-    """Make an account of a registration, by its code.
+    """Turn a registration into an account, by its code.
 
-    While several wait for the same address, or where the code was asked for from elsewhere without
-    saying for which, the code is not enough: whoever can read the mailbox must also know which
-    registration is theirs, by its password or its id; whichever of them the code was mailed for.
+    If several wait for the address, or the code was requested from another network without an id,
+    the registration's password or id is required too. It may be another one than the code's.
 
     Returns:
-        None, or an error; it is returned so that a wrong try stays counted.
+        None, or an error: returned, not raised, so that a wrong attempt stays counted.
     """
     email, network = email.lower(), network_of(address)
     guess = guesses.at(session, "code", email, network)
@@ -151,22 +149,24 @@ def verify(
     waiting = _waiting(session, email)
     outcome, proved = Check.WRONG, None
     for pending in waiting:
-        is_own = pending.network == network or pending.id == registration_id
-        checked = codes.check(session, pending, otp, is_own=is_own)
+        place = network if pending.network == network else None
+        if pending.id == registration_id:
+            place = str(registration_id)
+        checked = codes.check(session, pending, otp, place)
         if checked is not Check.WRONG:
             outcome, proved = checked, pending
     if proved is None or outcome is not Check.RIGHT:
         return OTP_ERRORS[outcome]()
     if password is None:
         guesses.attempts.give_back(*guess)
-    is_meant = len(waiting) == 1 and proved.is_named
-    if not is_meant and password is None and registration_id is None:
+    is_unambiguous = len(waiting) == 1 and proved.is_named
+    if not is_unambiguous and password is None and registration_id is None:
         return ApiError(*SEVERAL)
     if password is not None or registration_id is not None:
-        proved = _meant(waiting, proved, password, registration_id)
+        proved = _chosen(waiting, proved, password, registration_id)
     if proved is None:
         return OTP_ERRORS[Check.WRONG]()
-    account = _account_of(session, proved)
+    account = _create_account(session, proved)
     if account is None:
         return OTP_ERRORS[Check.WRONG]()
     session.delete(proved)
@@ -179,53 +179,53 @@ def verify(
     return None
 
 
-def _meant(
+def _chosen(
     waiting: Sequence[PendingProof],
     proved: PendingProof,
     password: str | None,
     registration_id: UUID | None,
 ) -> PendingProof | None:
-    """Which of those that wait is said: by its id, or by a password, the proved one's first."""
+    """Return the registration that has this id, or this password: the proved one is tried first."""
     if registration_id is not None:
-        said = [pending for pending in waiting if pending.id == registration_id]
+        candidates = [pending for pending in waiting if pending.id == registration_id]
     else:
-        others = [pending for pending in reversed(waiting) if pending is not proved]
-        said = [proved, *others][:MOST_COMPARED]
-    for pending in said:
+        rest = [pending for pending in reversed(waiting) if pending is not proved]
+        candidates = [proved, *rest][:MOST_COMPARED]
+    for pending in candidates:
         if password is None or passwords.matches(password, pending.password_hash):
             return pending
     return None
 
 
 def withhold_others(session: Session, email: str) -> None:
-    """What waits at an address that has an account now goes on waiting, and nothing proves it.
+    """Make the remaining registrations of an address unprovable, without deleting them.
 
-    Were it gone, its password would be a wrong one from now on: that tells of the account.
+    A deleted one's password would be answered as wrong, which would show that there is an account.
     """
     session.flush()
     session.execute(
         update(PendingProof)
         .where(PendingProof.email == email, PendingProof.purpose == "registration")
-        .values(code_hash=codes.nobodys())
+        .values(code_hash=codes.unmatchable())
     )
 
 
 def password_awaiting(session: Session, email: str, network: str) -> str | None:
-    """The hash of the password of a registration that waits; the one that this network made."""
+    """Return the password hash of the newest registration of this network, else of all."""
     waiting = _waiting(session, email, hold=False)
     waiting.sort(key=lambda pending: (pending.network == network, pending.created_at))
     return waiting[-1].password_hash if waiting else None
 
 
 def refuse_weak(password: str, *known: str) -> None:
-    """Refuse what may not be a password, with every reason at once.
+    """Refuse a password that is too short or easily guessed, with every reason.
 
     Args:
-        password: as it was given.
-        known: what anybody knows of the account.
+        password: the password.
+        known: facts about the account that an attacker knows.
 
     Raises:
-        ApiError: 400.
+        ApiError: 400 `invalid_body` if it is too short, else 400 `weak_password`.
     """
     found = passwords.faults(password, *known)
     if found:
@@ -234,14 +234,14 @@ def refuse_weak(password: str, *known: str) -> None:
         raise ApiError(400, code, " ".join(["Choose another password.", *found]), faults=found)
 
 
-def _account_of(session: Session, proved: PendingProof) -> Account | None:
-    """None, when somebody else proved the address meanwhile."""
+def _create_account(session: Session, proved: PendingProof) -> Account | None:
+    """Return the new account; None if another registration proved the address in the meantime."""
     values = {
         "company_name": proved.company_name,
         "password_hash": proved.password_hash,
         "email_verified_at": database_time(session),
     }
-    # An account that was never proved is one that the version before made.
+    # An earlier version made accounts before their address was proved.
     made = insert(Account).values(id=proved.id, email=proved.email, **values)
     return session.scalar(
         made.on_conflict_do_update(
@@ -253,17 +253,17 @@ def _account_of(session: Session, proved: PendingProof) -> Account | None:
 
 
 def hold(session: Session, email: str) -> None:
-    """Wait until no other transaction is at this address."""
+    """Lock an email address until the transaction ends."""
     session.execute(select(func.pg_advisory_xact_lock(func.hashtextextended(email, 0))))
 
 
 def account_of(session: Session, email: str, *, hold: bool = False) -> Account | None:
-    """The account whose proved address this is; the caller holds the address.
+    """Return the account of a proved address; the caller has locked the address.
 
     Args:
         session: the transaction.
-        email: in small letters.
-        hold: whether to keep others from changing the account until the transaction ends.
+        email: the address, in lower case.
+        hold: whether to lock the account's row.
     """
     found = by_address(email)
     if hold:
@@ -272,10 +272,10 @@ def account_of(session: Session, email: str, *, hold: bool = False) -> Account |
 
 
 def by_address(email: str) -> Select[Account]:
-    """The query for the account of a proved address; a closed one has none, whatever it is called.
+    """Return the query for the open account of a proved address.
 
     Args:
-        email: in small letters.
+        email: the address, in lower case.
     """
     return select(Account).where(
         Account.email == email,
@@ -285,17 +285,17 @@ def by_address(email: str) -> Select[Account]:
 
 
 def _waiting(
-    session: Session, email: str, *, hold: bool = True, with_nobodys: bool = False
+    session: Session, email: str, *, hold: bool = True, with_placeholders: bool = False
 ) -> list[PendingProof]:
     found = (
         select(PendingProof)
         .where(PendingProof.email == email, PendingProof.purpose == "registration")
         .order_by(PendingProof.created_at)
     )
-    if not with_nobodys:
+    if not with_placeholders:
         found = found.where(PendingProof.password_hash.is_not(None))
     if days := settings().retention_unproved_days:
-        # As the retention ends it (shared/db/retention.py), so also when that does not run.
+        # The same rule as the retention job's, which may not have run (shared/db/retention.py).
         is_kept = PendingProof.created_at >= retention.before(session, days)
         found = found.where(is_kept | (PendingProof.code_expires_at >= func.now()))
     return list(session.scalars(found.with_for_update() if hold else found))

@@ -1,4 +1,4 @@
-"""The HTTP side of sessions: a business sees where it is signed in, and ends what is not its."""
+"""HTTP API: list and end the sessions of an account."""
 
 from datetime import datetime
 from uuid import UUID
@@ -13,7 +13,7 @@ from shared.http.route import Answer, Call, Route
 
 
 class SessionView(msgspec.Struct, kw_only=True):
-    """One session: where it began, and by what; `is_this` is that of the request."""
+    """A session, and the network and client that began it; `is_this` marks that of the request."""
 
     id: UUID
     network: str
@@ -25,9 +25,9 @@ class SessionView(msgspec.Struct, kw_only=True):
 
 
 class SessionList(msgspec.Struct, kw_only=True):
-    """The sessions that have not ended, the one renewed last first.
+    """The live sessions, the last renewed first.
 
-    `more`: whether there are others, which are not among these; `DELETE` ends them too.
+    `more`: whether there are further ones; `DELETE` ends these too.
     """
 
     sessions: list[SessionView]
@@ -35,7 +35,7 @@ class SessionList(msgspec.Struct, kw_only=True):
 
 
 def show(session: Session, call: Call[None, None]) -> Answer:
-    """Where you are signed in."""
+    """List your sessions."""
     live = sessions.live(session, call.caller)
     found = [
         SessionView(
@@ -53,13 +53,13 @@ def show(session: Session, call: Call[None, None]) -> Answer:
 
 
 def end_all(session: Session, call: Call[None, None]) -> Answer:
-    """End every session of yours, this one too."""
+    """End all your sessions, including this one."""
     sessions.end(session, call.caller)
     return Answer(204)
 
 
 def end_one(session: Session, call: Call[None, None]) -> Answer:
-    """End one session; its tokens work no more."""
+    """End one session and its tokens."""
     try:
         ended = sessions.end(session, call.caller, UUID(call.path["session_id"]))
     except ValueError:

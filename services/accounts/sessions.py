@@ -1,23 +1,22 @@
-"""Sessions: a sign-in, the refresh tokens that renew it one after the other, and its end.
+"""Sessions: begun by a sign-in, renewed by refresh tokens, and ended.
 
-A refresh token works once. One that comes a second time was stolen, or its successor was: nobody
-can tell which of the two callers is the thief, so the session ends for both (RFC 9700, 4.14.2).
+A refresh token works once. A second use means that it or its successor was stolen; which of the two
+callers is the thief is unknown, so the session ends for both (RFC 9700, 4.14.2).
 
-An answer may be lost. So a caller may name its attempt by an id that nobody else knows, and make
-the same one again: it is given the same successor, as often as it asks and as long as that was not
-used. The successor's id is derived of the token's that it succeeds, so no attempt brings back an
-earlier one.
+An answer may be lost. So a caller may name its attempt by a secret id and repeat it: it gets the
+same successor until that one is used. The successor's id is derived from the id of the token that
+it replaces, so that a repeated attempt never brings back an earlier token.
 """
 
 from collections.abc import Sequence
 from datetime import datetime, timedelta
-from typing import NamedTuple
+from typing import Any, NamedTuple, cast
 from uuid import UUID
 
 import structlog
-from sqlalchemy import func, select, update
+from sqlalchemy import CursorResult, delete, func, select, update
 from sqlalchemy.orm import Session
-from sqlalchemy.sql.dml import ReturningUpdate
+from sqlalchemy.sql.dml import Update
 
 from services.accounts import SOURCE
 from shared.bus import outbox
@@ -29,6 +28,12 @@ from shared.http.errors import ApiError, account_blocked
 from shared.http.standing import is_blocked
 from shared.ids import derived_id, new_id
 from shared.security import tokens
+
+MAX_LIVE = 500
+"""Sessions of one account. Ending them all is one statement, which must stay within the time that a
+request has: otherwise a thief could prevent it by signing in often enough."""
+MAX_DELETED = 1_000
+"""Sessions beyond `MAX_LIVE` that one sign-in deletes."""
 
 log = structlog.get_logger()
 
@@ -42,14 +47,15 @@ class Pair(NamedTuple):
 
 
 def begin(session: Session, account: Account, network: str, client: str) -> Pair:
-    """A new session of an account.
+    """Begin a session; the least recently renewed ones beyond `MAX_LIVE` are deleted.
 
     Args:
         session: the transaction.
-        account: whose.
-        network: from where.
-        client: what the caller calls itself.
+        account: the account.
+        network: the client's network.
+        client: the `User-Agent` header.
     """
+    _delete_surplus(session, account.id)
     now = database_time(session)
     begun = AccountSession(
         id=new_id(),
@@ -67,16 +73,16 @@ def begin(session: Session, account: Account, network: str, client: str) -> Pair
 def renew(
     session: Session, refresh: str, network: str, attempt_id: UUID | None = None
 ) -> Pair | ApiError:
-    """The next tokens of a session, for its refresh token; an earlier one ends the session.
+    """Return the next tokens of a session; a refresh token used before ends the session.
 
     Args:
         session: the transaction.
         refresh: the refresh token.
-        network: from where.
-        attempt_id: the caller's own id of this attempt; it may be made again.
+        network: the client's network.
+        attempt_id: the caller's id of this attempt, with which it may be repeated.
 
     Returns:
-        401 as an error, so that the end is committed.
+        The tokens, or 401 as an error: returned, not raised, so that the end is committed.
     """
     invalid, now = ApiError(401, *USED[1:]), database_time(session)
     token = _good(refresh, now)
@@ -115,33 +121,29 @@ def end_by(session: Session, refresh: str) -> ApiError | None:
 
 
 def end(session: Session, account_id: UUID, session_id: UUID | None = None) -> int:
-    """End an account's sessions: all, or the one named.
-
-    Returns:
-        How many ended.
-    """
+    """End an account's sessions: all, or the named one. Returns how many ended."""
     ending = _ending(account_id)
     if session_id is not None:
         ending = ending.where(AccountSession.id == session_id)
-    return len(session.scalars(ending).all())
+    return _ended(session, ending)
 
 
 def end_others(session: Session, account_id: UUID, session_id: UUID | None) -> int:
-    """End an account's sessions but for the one named; returns how many ended.
+    """End an account's sessions except the named one. Returns how many ended.
 
-    A token of the version before has no session, and so keeps none.
+    A token of an earlier version has no session: then all end.
     """
     ending = _ending(account_id)
     if session_id is not None:
         ending = ending.where(AccountSession.id != session_id)
-    return len(session.scalars(ending).all())
+    return _ended(session, ending)
 
 
 MOST_LISTED = 100
 
 
 def live(session: Session, account_id: UUID) -> Sequence[AccountSession]:
-    """An account's sessions, the one used last first: one more than `MOST_LISTED` at most."""
+    """Return an account's sessions, the last renewed first: up to `MOST_LISTED` + 1."""
     return session.scalars(
         select(AccountSession)
         .where(AccountSession.account_id == account_id, AccountSession.ended_at.is_(None))
@@ -151,13 +153,33 @@ def live(session: Session, account_id: UUID) -> Sequence[AccountSession]:
     ).all()
 
 
-def _ending(account_id: UUID) -> ReturningUpdate[tuple[UUID]]:
+def _delete_surplus(session: Session, account_id: UUID) -> None:
+    surplus = (
+        select(AccountSession.id)
+        .where(AccountSession.account_id == account_id, AccountSession.ended_at.is_(None))
+        .order_by(AccountSession.renewed_at.desc())
+        .offset(MAX_LIVE - 1)
+        .limit(MAX_DELETED)
+    )
+    # Locked rows are skipped: two sign-ins must not wait for each other, nor for a renewal.
+    free = select(AccountSession.id).where(AccountSession.id.in_(surplus))
+    free = free.with_for_update(skip_locked=True)
+    session.execute(
+        delete(AccountSession).where(AccountSession.id.in_(free)),
+        execution_options={"synchronize_session": False},
+    )
+
+
+def _ending(account_id: UUID) -> Update:
     return (
         update(AccountSession)
         .where(AccountSession.account_id == account_id, AccountSession.ended_at.is_(None))
         .values(ended_at=func.clock_timestamp())
-        .returning(AccountSession.id)
     )
+
+
+def _ended(session: Session, ending: Update) -> int:
+    return cast("CursorResult[Any]", session.execute(ending)).rowcount
 
 
 def _good(refresh: str, now: datetime) -> tokens.Token | None:
@@ -165,7 +187,7 @@ def _good(refresh: str, now: datetime) -> tokens.Token | None:
         token = tokens.check(refresh, "refresh")
     except tokens.InvalidTokenError:
         return None
-    # One without a session, as 0009 made them, would end with no password and no account.
+    # A token of before 0009 has no session: no password change and no closing would end it.
     return token if token.expires_at > now and token.session_id else None
 
 

@@ -1,4 +1,4 @@
-"""A password that is shown: whether it is the account's, and still is when that takes effect."""
+"""Check of an account's password that still holds when the caller acts on it."""
 
 from sqlalchemy.orm import Session
 
@@ -7,16 +7,16 @@ from shared.security import passwords
 
 
 def is_right(session: Session, account: Account, password: str) -> bool:
-    """Whether a password is an account's; then nobody changes or closes the account meanwhile.
+    """Return whether a password is an account's; if so, the account is locked.
 
-    It is compared without a lock, since that takes long and a flood of guesses must hold up nobody.
-    Whoever sets another password in that time ends all sessions, and this one would not be among
-    them: so what was compared is looked at once more, under the lock.
+    The slow comparison runs without a lock, so that guesses do not block the owner. Another request
+    may set a new password meanwhile, which ends all sessions but would miss the one that begins
+    now: so the hash is read again under the lock.
 
     Args:
         session: the transaction.
-        account: with its password's hash.
-        password: as it was given.
+        account: the account, with its password hash loaded.
+        password: the password.
     """
     compared = account.password_hash
     if not passwords.matches(password, compared):
@@ -28,6 +28,6 @@ def is_right(session: Session, account: Account, password: str) -> bool:
 
 
 def hold(session: Session, account: Account) -> None:
-    """Read an account anew, and keep others from changing it until the transaction ends."""
+    """Reload an account and lock it until the transaction ends."""
     columns = ("email", "password_hash", "closed_at")
     session.refresh(account, columns, with_for_update={"key_share": True})

@@ -1,6 +1,4 @@
-"""Signing in, and what comes of it."""
-
-from datetime import UTC, datetime
+"""Sign-in with an email address and a password."""
 
 from sqlalchemy.orm import Session, undefer
 
@@ -10,7 +8,6 @@ from shared.bus.contract.events import AccountSignedIn, AccountSignInFailed, of_
 from shared.db.models import Account
 from shared.http.errors import ApiError, account_blocked, too_many_requests
 from shared.http.standing import is_blocked
-from shared.ids import derived_id
 from shared.security import passwords
 from shared.security.networks import network_of
 
@@ -18,18 +15,19 @@ from shared.security.networks import network_of
 def sign_in(
     session: Session, email: str, password: str, address: str, device_token: str = ""
 ) -> Account | ApiError:
-    """The account behind an email address and its password; told to the audit log either way.
+    """Return the account of an email address and a password; record the attempt for the audit log.
 
     Args:
         session: the transaction.
-        email: as it was given.
-        password: as it was given.
-        address: the client's.
-        device_token: of an earlier sign-in; empty where there was none.
+        email: the email address, in any case.
+        password: the password.
+        address: the client's IP address.
+        device_token: from an earlier sign-in; empty if there was none.
 
     Returns:
-        An error, so that what is told is committed: 401 when they do not match, 403 when the email
-        address is not proved yet or the account blocked, 429 when it was guessed at too often.
+        The account, or an error: returned, not raised, so that the record is committed. 401 if they
+        do not match; 403 if the email address is not proved or the account is blocked; 429 after
+        too many attempts.
     """
     network = network_of(address)
     is_known = guesses.is_known(session, email, device_token)
@@ -42,11 +40,11 @@ def sign_in(
         is_right = shown.is_right(session, account, password)
     else:
         is_right = passwords.matches(password, None)
-    # Looked at whether there is an account or not: who registers at another's address and signs in
-    # is answered as at one that is free, after the same work.
+    # Compared whether or not there is an account: an attacker who registers another's address and
+    # signs in gets the same answer as at a free one, after the same work.
     is_waiting = not is_right and passwords.matches(password, stored)
     if not is_right and not is_waiting:
-        _tell_failure(session, account, address)
+        _record_failure(session, account, address)
         return ApiError(401, "invalid_credentials", "The email address or the password is wrong.")
     guesses.attempts.give_back(*guess)
     if account is None or is_waiting:
@@ -60,30 +58,28 @@ def sign_in(
     if is_blocked(session, account.id):
         return account_blocked()
     is_new_place = guesses.remember(session, account, network)
-    fact = AccountSignedIn(**of_account(account), address=address, is_new_place=is_new_place)
-    outbox.tell(session, fact, account.id, source=SOURCE)
+    if guesses.is_sign_in_recorded(session, account.id, is_new_place=is_new_place):
+        fact = AccountSignedIn(**of_account(account), address=address, is_new_place=is_new_place)
+        outbox.tell(session, fact, account.id, source=SOURCE)
     return account
 
 
-def _tell_failure(session: Session, account: Account | None, address: str) -> None:
-    # Whether there is such an account or not: else the time that it takes would tell.
+def _record_failure(session: Session, account: Account | None, address: str) -> None:
+    account_id = account.id if account else None
+    if not guesses.is_failure_recorded(session, account_id, network_of(address)):
+        return
     fact = AccountSignInFailed(
-        email=account.email if account else "",
-        account_id=account.id if account else None,
-        address=address,
+        email=account.email if account else "", account_id=account_id, address=address
     )
-    minute = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M")
-    fact_id = derived_id(fact.TYPE, account.id if account else address, minute)
-    about = account.id if account else address
-    outbox.tell(session, fact, about, source=SOURCE, message_id=fact_id)
+    outbox.tell(session, fact, account.id if account else address, source=SOURCE)
 
 
 def find(session: Session, email: str) -> Account | None:
-    """The account of a proved address, in whatever case it is written.
+    """Return the account of a proved email address, with its password hash; None if there is none.
 
     Args:
         session: the transaction.
-        email: the address.
+        email: the email address, in any case.
     """
     wanted = registration.by_address(email.lower())
     return session.scalar(wanted.options(undefer(Account.password_hash)))

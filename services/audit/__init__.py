@@ -1,3 +1,3 @@
-"""The audit log: what people and services did, in a chain of hashes."""
+"""The audit log: actions of people and services, in a hash chain."""
 
 SOURCE = "services.audit"

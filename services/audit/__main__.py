@@ -12,7 +12,7 @@ from shared.service import Wiring, run
 
 
 def wire(_: Settings) -> Wiring:
-    """What this process does."""
+    """Return the subscriptions of this process."""
     facts = Subscription(
         queue=topology.AUDIT,
         consumer="services.audit",

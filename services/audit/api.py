@@ -1,4 +1,4 @@
-"""The HTTP side: what happened to an account, as the audit log has it; and a file announced."""
+"""HTTP API: the activity of an account from the audit log, and the announcement of a file."""
 
 import json
 from collections.abc import Mapping
@@ -24,7 +24,7 @@ Sha256 = Annotated[
     str, msgspec.Meta(pattern=r"^[0-9a-f]{64}(?![\s\S])", description="64 hexadecimal digits")
 ]
 By = Literal["you", "somebody", "order_fellow", "schedule", "unknown"]
-TOLD: Mapping[type[Event], tuple[str, ...]] = {
+FIELDS: Mapping[type[Event], tuple[str, ...]] = {
     events.AccountVerified: (),
     events.AccountSignedIn: ("is_new_place",),
     events.AccountSignInFailed: (),
@@ -44,30 +44,30 @@ TOLD: Mapping[type[Event], tuple[str, ...]] = {
     events.WebhookAllowlistChanged: ("allowed_networks",),
     WebhookFileSent: ("orders", "updates"),
 }
-"""What a business is shown of its account, and of each what: no operator's name is among it."""
-SHOWN = {event.TYPE: members for event, members in TOLD.items()}
+"""Events that a business sees, each with the fields that it sees; never an operator's name."""
+SHOWN = {event.TYPE: members for event, members in FIELDS.items()}
 _OURS = {
     "kyc.approved",
     "kyc.rejected",
     "kyc.information_requested",
     "kyc.revoked",
 }
-_UNSAID = {"secret.issued", "secret.revoked"}
-"""Of an approval or an operator, or of whoever is signed in: the fact does not say."""
+_AMBIGUOUS = {"secret.issued", "secret.revoked"}
+"""Events that do not show whether we or the business caused them."""
 
 
 class Filter(msgspec.Struct, kw_only=True):
-    """Where the page begins."""
+    """The position and the size of a page."""
 
     cursor: Annotated[str, msgspec.Meta(max_length=20)] | None = None
     limit: Limit = 50
 
 
 class Happened(msgspec.Struct, kw_only=True):
-    """One thing that happened: `address` is from where, where that is known.
+    """An event of the account; `address` is the client's IP address, if known.
 
-    `by` is `you` for whoever is signed in as you, `somebody` for who tried to be, and `unknown`
-    where it may be you or us.
+    `by`: `you` for a signed-in session of yours, `somebody` for a failed sign-in, `unknown` if it
+    may be you or us.
     """
 
     at: datetime
@@ -78,14 +78,14 @@ class Happened(msgspec.Struct, kw_only=True):
 
 
 class Activity(msgspec.Struct, kw_only=True):
-    """What happened, newest first; `next` is the cursor of the next page, null on the last."""
+    """Events, newest first; `next` is the cursor of the next page, null on the last."""
 
     results: list[Happened]
     next: str | None
 
 
 class OrdersFile(msgspec.Struct, kw_only=True):
-    """A file of orders that you are about to send: its SHA-256, and what is in it."""
+    """A file of orders that you are about to send: its SHA-256 and its number of rows."""
 
     sha256: Sha256
     orders: Annotated[int, msgspec.Meta(ge=0)]
@@ -93,13 +93,13 @@ class OrdersFile(msgspec.Struct, kw_only=True):
 
 
 def index(session: Session, call: Call[None, Filter]) -> Answer:
-    """What happened to your account."""
+    """List the activity of your account."""
     wanted = call.query
     query = select(AuditEntry.sequence, AuditEntry.happened_at, AuditEntry.type, AuditEntry.data)
     query = query.where(AuditEntry.correlation_id == str(call.caller), AuditEntry.type.in_(SHOWN))
     if wanted.cursor is not None:
         query = query.where(AuditEntry.sequence < _from_cursor(wanted.cursor))
-    # In the order in which it was written down, which has no ties.
+    # By the sequence of the log, which has no ties.
     rows = session.execute(query.order_by(AuditEntry.sequence.desc()).limit(wanted.limit + 1)).all()
     page = rows[: wanted.limit]
     more = len(rows) > wanted.limit
@@ -113,7 +113,7 @@ def index(session: Session, call: Call[None, Filter]) -> Answer:
 
 
 def announce(session: Session, call: Call[OrdersFile, None]) -> Answer:
-    """Have it written down that a file of orders is sent; its orders go as all others do."""
+    """Record that a file of orders is sent; its orders are sent like any other."""
     if not is_approved(session, call.caller):
         raise not_approved()
     account = session.get_one(Account, call.caller)
@@ -124,31 +124,31 @@ def announce(session: Session, call: Call[OrdersFile, None]) -> Answer:
         orders=call.body.orders,
         updates=call.body.updates,
     )
-    # The same file counts once, and so it is told once.
+    # The id is the file's, so that a repeated announcement is recorded once.
     fact_id = derived_id(fact.TYPE, account.id, call.body.sha256)
     outbox.tell(session, fact, account.id, source=SOURCE, message_id=fact_id, once=True)
     return Answer(204)
 
 
 def _happened(at: datetime, type_: str, data: str) -> Happened:
-    told = json.loads(data)
-    address = told.get("address")
+    fact = json.loads(data)
+    address = fact.get("address")
     return Happened(
         at=at,
         type=type_,
-        by=_by(type_, told),
+        by=_by(type_, fact),
         address=address if isinstance(address, str) and address else None,
-        details={name: told[name] for name in SHOWN[type_] if told.get(name)},
+        details={name: fact[name] for name in SHOWN[type_] if fact.get(name)},
     )
 
 
-def _by(type_: str, told: Mapping[str, Any]) -> By:
-    cause = told.get("cause")
+def _by(type_: str, fact: Mapping[str, Any]) -> By:
+    cause = fact.get("cause")
     if cause in ("scheduled", "expired_use"):
         return "schedule"
-    if type_ in _UNSAID:
+    if type_ in _AMBIGUOUS:
         return "unknown"
-    if type_ in _OURS or told.get("by") or cause == "operator":
+    if type_ in _OURS or fact.get("by") or cause == "operator":
         return "order_fellow"
     return "somebody" if type_ == events.AccountSignInFailed.TYPE else "you"
 
@@ -164,7 +164,7 @@ ROUTES = (
         method="GET",
         path="/activity/",
         handler=index,
-        summary="What happened to your account: sign-ins, KYC, secrets, addresses, files",
+        summary="List the activity of your account: sign-ins, KYC, secrets, addresses, files",
         query=Filter,
         answers={200: Activity},
         bearer=True,
@@ -174,7 +174,7 @@ ROUTES = (
         method="POST",
         path="/webhooks/files/",
         handler=announce,
-        summary="Say that you send a file of orders, so that it stands in your activity",
+        summary="Announce a file of orders, so that your activity lists it",
         body=OrdersFile,
         answers={204: None},
         errors=(KYC_REQUIRED,),

@@ -1,4 +1,4 @@
-"""Adding rows to the audit log, one after the other whoever adds them."""
+"""Appends rows to the audit log, serialised by an advisory lock."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -17,15 +17,15 @@ from shared.security.audit_chain import GENESIS, Content, link
 
 
 def write(session: Session, messages: Sequence[Received[Any]]) -> None:
-    """Add a row for each fact that has none yet.
+    """Append a row for each fact that the log does not have yet.
 
-    The inbox forgets after a month, and a replay of the journal passes it by; a row stays known.
-    Another fact under a known id is none that is known: it gets an id derived from what it says.
+    The inbox cannot tell: it forgets after a month, and a replay of the journal bypasses it. A
+    different fact under a known id is appended too, under an id derived from its content.
     """
-    # Kept until the commit: who comes next must see these rows to continue them.
+    # Held until the commit: the next transaction must see these rows to continue the chain.
     session.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": AUDIT_CHAIN})
-    anew = {id(message): _id_of_its_own(message) for message in messages}
-    ids = [*(message.id for message in messages), *anew.values()]
+    content_ids = {id(message): _content_id(message) for message in messages}
+    ids = [*(message.id for message in messages), *content_ids.values()]
     query = select(AuditEntry.event_id, AuditEntry.type, AuditEntry.data)
     known = {
         row.event_id: _about(row.type, row.data)
@@ -37,12 +37,12 @@ def write(session: Session, messages: Sequence[Received[Any]]) -> None:
     sequence, previous = (last.sequence, last.hash) if last else (0, GENESIS)
     rows = []
     for message in messages:
-        told, event_id = _about(message.type, message.data.data), message.id
-        if known.get(event_id, told) != told:
-            event_id = anew[id(message)]
+        subject, event_id = _about(message.type, message.data.data), message.id
+        if known.get(event_id, subject) != subject:
+            event_id = content_ids[id(message)]
         if event_id in known:
             continue
-        known[event_id] = told
+        known[event_id] = subject
         sequence += 1
         content = _content(sequence, event_id, message)
         hashed = link(previous, content)
@@ -53,14 +53,14 @@ def write(session: Session, messages: Sequence[Received[Any]]) -> None:
 
 
 def _about(type_: str, data: str) -> tuple[str, object]:
-    """What a fact is about: told again after a recovery it may say a little less of it, or more."""
-    said = msgspec.json.decode(data)
-    if isinstance(said, dict):
-        said = {name: value for name, value in said.items() if name.endswith("_id")}
-    return type_, said
+    """Return the type and the ids of a fact: other fields may differ if it is published again."""
+    content = msgspec.json.decode(data)
+    if isinstance(content, dict):
+        content = {name: value for name, value in content.items() if name.endswith("_id")}
+    return type_, content
 
 
-def _id_of_its_own(message: Received[Any]) -> UUID:
+def _content_id(message: Received[Any]) -> UUID:
     return derived_id("fact", message.id, message.type, message.data.data)
 
 

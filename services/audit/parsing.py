@@ -1,7 +1,7 @@
-"""Reading any fact, known here or not: who did it, and from where.
+"""Decodes any event, of a known type or not, with its actor and address.
 
-A fact is kept as it came. So one that a newer service tells is kept too, and nothing is lost to a
-Struct that has changed since.
+The body is stored verbatim: so events of a newer service are kept, and no field is lost to a
+changed Struct.
 """
 
 from dataclasses import dataclass
@@ -9,12 +9,12 @@ from typing import Any
 
 import msgspec
 
-from shared.bus.contract.delivery import Incoming
+from shared.bus.contract.delivery import RawDelivery
 from shared.bus.contract.errors import Malformed
 from shared.bus.contract.message import MENDED_BY, Received
 
-NOBODY = "the system"
-SOMEBODY = "somebody unknown"
+SYSTEM = "the system"
+UNKNOWN = "somebody unknown"
 _BY_THE_BUSINESS = (
     "account.",
     "kyc.submitted",
@@ -29,13 +29,13 @@ _BY_THE_BUSINESS = (
 
 @dataclass(frozen=True, slots=True)
 class Fact:
-    """One fact, as the audit log keeps it.
+    """An event in the form of the audit log.
 
     Attributes:
         actor: who did it.
-        address: from where; the service that told it, where it says no more; and who has changed
-            what it says since.
-        data: its JSON, as it came.
+        address: the client's IP address, else the publishing service; followed by the operator who
+            has edited the message, if any.
+        data: the JSON body, verbatim.
     """
 
     actor: str
@@ -43,11 +43,11 @@ class Fact:
     data: str
 
 
-def decode_fact(incoming: Incoming) -> Received[Any]:
-    """What a message tells.
+def decode_fact(incoming: RawDelivery) -> Received[Any]:
+    """Decode an event.
 
     Raises:
-        Malformed: it has no type, or its body is no JSON object that PostgreSQL can keep.
+        Malformed: it has no type, or its body is not a JSON object in UTF-8.
     """
     type_ = incoming.properties.get("type")
     if not type_:
@@ -64,23 +64,23 @@ def decode_fact(incoming: Incoming) -> Received[Any]:
     address = address if isinstance(address, str) and address else source
     if source.startswith(MENDED_BY) and address != source:
         address = f"{address}, {source}"
-    # PostgreSQL's text holds no NUL. In the JSON itself it can only stand escaped.
+    # PostgreSQL's text type holds no NUL. In the JSON it is always escaped.
     actor, address = (_actor(str(type_), given).replace("\0", "?"), address.replace("\0", "?"))
     fact = Fact(actor, address, data)
     return incoming.received(str(type_), fact)
 
 
 def _actor(type_: str, given: dict[str, Any]) -> str:
-    """Who did it: the one that the fact names, or whom it is about, or the one it was caused by."""
+    """Return who did it: the named actor, or the one that the event's cause or type implies."""
     for name in ("by", "decided_by"):
         if isinstance(given.get(name), str) and given[name]:
             return str(given[name])
     cause = given.get("cause")
     if cause in ("scheduled", "expired_use"):
-        return NOBODY
+        return SYSTEM
     if cause == "operator":
         return "an operator"
-    # What a business does at the API: registering, signing in, submitting, asking for a new secret.
+    # Actions of a business at the API, such as registration or a new secret.
     if cause == "business" or type_.startswith(_BY_THE_BUSINESS):
-        return str(given.get("email") or SOMEBODY)
-    return NOBODY
+        return str(given.get("email") or UNKNOWN)
+    return SYSTEM

@@ -12,9 +12,9 @@ METRICS = "order-fellow-metrics-"
 
 
 def make_room_for_metrics() -> None:
-    """Before prometheus_client is imported anywhere; a fresh folder, so that old numbers are gone.
+    """Make an empty folder for the metrics of all workers, before prometheus_client is imported.
 
-    It is held until the last worker has ended; those of ingresses that were killed go now.
+    It is locked until the last worker has ended; the folders of killed ingresses are removed.
     """
     base = Path(tempfile.gettempdir())
     lease.remove_abandoned(base, METRICS)

@@ -1,4 +1,4 @@
-"""The composition root: every part of the public HTTP app is made and joined here.
+"""The composition root of the public HTTP app.
 
 The only module that may import other services, and of those only their `api`.
 """
@@ -31,7 +31,7 @@ from services.ingress.webhook import limits_api
 from services.ingress.webhook.acceptor import Acceptor
 from services.ingress.webhook.admission import Admission
 from services.ingress.webhook.authentication import ApiKeyScheme, StandardScheme
-from services.ingress.webhook.endpoint import OrderWebhook
+from services.ingress.webhook.endpoint import OrderWebhook, Parts
 from services.ingress.webhook.known_keys import KnownKeys
 from services.ingress.webhook.refusals import Refusals
 from services.kyc import api as kyc_api
@@ -54,14 +54,14 @@ from shared.telemetry.logs import configure
 from shared.token_buckets import TokenBuckets
 
 PREFIX = "/api/v1"
-# Behind the routes that people use; a query for an unknown key never waits behind those, and what
-# makes orders safe and secrets true never behind that.
+# Separate pools: a look-up of an unknown key must not wait for the routes that people use, and
+# neither may the outbox and the secret cache's polls wait for look-ups.
 API_THREADS = 8
 API_WAITING = 128
 INGRESS_THREADS = 4
 LOOKUP_THREADS = 2
 
-ROUTES: tuple[Route, ...] = (
+_ROUTES: tuple[Route, ...] = (
     *diagnosis_api.ROUTES,
     *limits_api.ROUTES,
     *accounts_api.ROUTES,
@@ -73,18 +73,18 @@ ROUTES: tuple[Route, ...] = (
     *request_log_api.ROUTES,
     *receipts.ROUTES,
     *health_api.ROUTES,
-    *codes_api.ROUTES,
 )
+ROUTES = (*_ROUTES, *codes_api.routes((*operations.OPERATIONS, *_ROUTES)))
 OPERATIONS: tuple[Operation, ...] = (*operations.OPERATIONS, *ROUTES)
 
 log = structlog.get_logger()
 
 
 class Ingress:
-    """The parts that live as long as a worker, and when they start and stop.
+    """The parts of a worker, started and stopped with it.
 
     Falcon calls `process_startup` and `process_shutdown` by the ASGI lifespan protocol, in the
-    worker's own process and loop: a pika connection must not be older than the fork.
+    worker's process and loop: a pika connection must be opened after the fork.
     """
 
     def __init__(self, config: Settings) -> None:
@@ -97,6 +97,7 @@ class Ingress:
             max_outstanding=config.max_outstanding_confirms,
             confirm_timeout=config.confirm_timeout,
             heartbeat=config.amqp_heartbeat,
+            shards=config.intake_shards,
         )
         self.policies = Policies()
         self.cache = SecretCache(self.threads, self.lookups, self.policies)
@@ -114,7 +115,7 @@ class Ingress:
         self._beside: list[asyncio.Task[None]] = []
 
     async def process_startup(self, _: Mapping[str, Any], __: Mapping[str, Any]) -> None:
-        """Start connecting and loading; requests may come at once."""
+        """Start connecting and loading, in the background; requests may arrive meanwhile."""
         await self.publisher.start()
         await self.feed.start()
         self.request_log.start()
@@ -124,15 +125,17 @@ class Ingress:
                 health.report(self.publisher, self.cache, self.acceptor, self.metrics)
             ),
             asyncio.create_task(
-                heartbeat.keep_beating(
-                    "services.ingress", lambda: [self.publisher.standing, self.feed.standing]
+                heartbeat.run_heartbeat(
+                    "services.ingress",
+                    lambda: [self.publisher.standing, self.feed.standing],
+                    problems=self.metrics.unwell,
                 )
             ),
-            asyncio.create_task(retention.keep_ending("ingress", self.config)),
+            asyncio.create_task(retention.run_retention("ingress", self.config)),
         ]
 
     async def process_shutdown(self, _: Mapping[str, Any], __: Mapping[str, Any]) -> None:
-        """Let go, after the last request has its answer."""
+        """Stop all parts, after the last request was answered."""
         for task in self._beside:
             task.cancel()
         await self.request_log.stop()
@@ -145,10 +148,10 @@ class Ingress:
 
 
 def create_app(config: Settings | None = None) -> App:
-    """The ASGI app of one worker.
+    """Return the ASGI app of one worker.
 
     Args:
-        config: the settings; those of the environment when not given.
+        config: the settings; by default those of the environment.
     """
     config = config or settings()
     configure(config, "services.ingress")
@@ -196,35 +199,25 @@ def _add_webhooks(app: falcon.asgi.App[Any, Any], ingress: Ingress) -> None:
         f"{config.public_url.rstrip('/')}{PREFIX}/docs/",
         ingress.cache.clock,
     )
+    parts = Parts(
+        admission=admission,
+        acceptor=ingress.acceptor,
+        metrics=ingress.metrics,
+        request_log=ingress.request_log,
+        clock=ingress.cache.clock,
+    )
     for platform in PLATFORMS:
+        of_platform = PlatformScheme(platform, ingress.cache, refusals, config.max_body_bytes)
         app.add_route(
-            PREFIX + platform.path.rstrip("/"),
-            PlatformWebhook(
-                platform,
-                PlatformScheme(platform, ingress.cache, refusals, config.max_body_bytes),
-                admission,
-                ingress.acceptor,
-                ingress.metrics,
-                ingress.request_log,
-                ingress.cache.clock,
-            ),
+            PREFIX + platform.path.rstrip("/"), PlatformWebhook(platform, of_platform, parts)
         )
-    known_keys = KnownKeys()  # of both, since the order's id is the same
+    known_keys = KnownKeys()  # shared by both schemes, which derive the same order id from a key
     for path, scheme in (
         ("/webhooks/orders", ApiKeyScheme),
         ("/webhooks/{account_id}/orders", StandardScheme),
     ):
         authentication = scheme(ingress.cache, refusals, config.max_body_bytes)
-        webhook = OrderWebhook(
-            authentication,
-            admission,
-            ingress.acceptor,
-            ingress.metrics,
-            ingress.request_log,
-            ingress.cache.clock,
-            known_keys,
-        )
-        app.add_route(PREFIX + path, webhook)
+        app.add_route(PREFIX + path, OrderWebhook(authentication, parts, known_keys))
 
 
 def _add_documentation(

@@ -20,13 +20,22 @@ from prometheus_client import (
 )
 
 if "PROMETHEUS_MULTIPROC_DIR" in os.environ:
-    # The app is loaded in the worker, after the fork, so that its process id stays what it is.
-    # Asking the kernel for it at each number, as is the default, was a tenth of the hot path.
+    # The app is loaded in the worker, after the fork, so the process id is constant. The default
+    # asks the kernel for it at each number, which took a tenth of the hot path.
     _pid = os.getpid()
     values.ValueClass = values.MultiProcessValue(process_identifier=lambda: _pid)
 
+# Imported after it, since they define metrics.
+from shared.http import metrics as http
+from shared.telemetry.heartbeat import API, WEBHOOKS
+from shared.telemetry.metrics import Failures
+
 BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5)
-"""Of the time to an answer, in seconds; one more is without a bound."""
+"""Upper bounds of the time to an answer, in seconds; one more bucket has none."""
+OURS = ("overloaded", "internal_error")
+"""Error codes of webhooks that failed by a fault of this service."""
+MOST_FAILED = 0.01
+"""The share of failed webhooks from which a worker reports itself unwell."""
 
 _requests = Counter("fellow_webhook_requests", "Webhook requests by outcome.", ["code"])
 _latency = Histogram(
@@ -63,10 +72,10 @@ log_waiting = Gauge(
 
 
 class Metrics:
-    """What the rest of the ingress reports to.
+    """Collects the metrics of one worker.
 
-    Webhooks are counted in plain numbers and added to Prometheus' once a second: there each is a
-    lock and two writes into a file.
+    Webhooks are counted in plain numbers and added to Prometheus' once a second, since each of its
+    updates takes a lock and two writes to a file.
     """
 
     def __init__(self) -> None:
@@ -74,20 +83,24 @@ class Metrics:
         self._by_time = [0] * (len(BUCKETS) + 1)
         self._seconds = 0.0
         self._fallbacks = self._misses = 0
+        self._failures = Failures(MOST_FAILED)
 
     def webhook(self, code: str, seconds: float) -> None:
         """Count one webhook request, for the next `flush`.
 
         Args:
-            code: `accepted`, or the code of its error.
-            seconds: from its start to its answer.
+            code: `accepted`, or the error code.
+            seconds: from its arrival to its answer.
         """
         self._by_code[code] = self._by_code.get(code, 0) + 1
         self._by_time[bisect_left(BUCKETS, seconds)] += 1
         self._seconds += seconds
 
     def flush(self) -> None:
-        """Let what was counted be seen."""
+        """Add the counts to Prometheus' metrics."""
+        if self._by_code:
+            ours = sum(self._by_code.get(code, 0) for code in OURS)
+            self._failures.add(sum(self._by_code.values()), ours)
         for code, count in self._by_code.items():
             _requests.labels(code).inc(count)
         for bucket, count in zip(_latency._buckets, self._by_time, strict=True):
@@ -96,6 +109,17 @@ class Metrics:
         self._by_code = {}
         self._by_time = [0] * (len(BUCKETS) + 1)
         self._seconds = 0.0
+
+    def unwell(self) -> dict[str, str]:
+        """Return a sentence for each part that fails while broker and database are reachable."""
+        found = {API: http.failing()}
+        if failures := self._failures.excess():
+            failed, count = failures
+            found[WEBHOOKS] = (
+                f"{failed:,} of {count:,} webhooks of the last five minutes were answered with "
+                "5xx, and not since the broker or the database is away"
+            )
+        return {part: why for part, why in found.items() if why}
 
     def state(
         self,
@@ -107,7 +131,7 @@ class Metrics:
         connected: bool,
         outstanding: int,
     ) -> None:
-        """Set the gauges of this worker, and add to its counters what came since the last time."""
+        """Set the gauges of this worker, and add the increase of its totals to the counters."""
         self.flush()
         _fallbacks.inc(fallbacks - self._fallbacks)
         _misses.inc(misses - self._misses)
@@ -119,7 +143,7 @@ class Metrics:
 
 
 def page() -> tuple[str, bytes]:
-    """The content type and the text of the metrics page."""
+    """Return the content type and the body of the metrics page."""
     if "PROMETHEUS_MULTIPROC_DIR" in os.environ:
         registry = CollectorRegistry()
         multiprocess.MultiProcessCollector(registry)

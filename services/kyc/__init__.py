@@ -1,3 +1,3 @@
-"""KYC: businesses submit, operators decide over the bus."""
+"""KYC: businesses submit applications, operators decide on them over the bus."""
 
 SOURCE = "services.kyc"

@@ -1,4 +1,4 @@
-"""`python -m services.kyc`: carries out operators' decisions."""
+"""`python -m services.kyc`: applies the decisions of operators."""
 
 import sys
 
@@ -14,7 +14,7 @@ from shared.service import Wiring, run
 
 
 def wire(_: Settings) -> Wiring:
-    """What this process does."""
+    """Return the subscriptions of this process."""
     handle = each({KycDecide: decide})
     decisions = Subscription(
         queue=topology.KYC_DECISIONS,

@@ -1,4 +1,4 @@
-"""The HTTP side: a business submits its application and sees what became of it."""
+"""HTTP API: submit a KYC application and see its state."""
 
 from datetime import datetime, timedelta
 from typing import Annotated, Any
@@ -12,16 +12,17 @@ from sqlalchemy.orm import Session
 from services.kyc import SOURCE
 from shared.bus import outbox
 from shared.bus.contract.events import KycSubmitted, Line, Text, of_account
-from shared.db.models import Account, KycApplication
+from shared.db.models import KycApplication
 from shared.http.errors import ApiError
 from shared.http.route import Answer, Call, Route
+from shared.http.standing import held
 
-# A sentence, or whatever structure the business keeps its contacts in.
+# A text, or an object in the business's own structure.
 Contact = Text | Annotated[dict[str, Any], msgspec.Meta(min_length=1, max_length=50)]
 
 
 class Submission(msgspec.Struct, kw_only=True):
-    """What a business says of itself."""
+    """A KYC application."""
 
     business_registration_number: Line
     business_address: Text
@@ -29,9 +30,9 @@ class Submission(msgspec.Struct, kw_only=True):
 
 
 class Application(msgspec.Struct, kw_only=True):
-    """An application and what became of it.
+    """An application and its state.
 
-    `incomplete`: we need to know more before we can decide, and `reason` says what; send it again.
+    `incomplete`: more information is needed, which `reason` describes; submit it again.
     """
 
     id: UUID
@@ -52,11 +53,8 @@ _NONE = ("kyc_not_found", "You have not submitted KYC yet: POST it to this addre
 
 
 def submit(session: Session, call: Call[Submission, None]) -> Answer:
-    """Submit KYC. A business that was asked for more, rejected or revoked may submit again."""
-    # Held, so that it is not closed meanwhile.
-    account = session.get(Account, call.caller, with_for_update={"read": True})
-    if account is None or account.closed_at is not None:
-        raise ApiError(401, "not_signed_in", "This account no longer exists.")
+    """Submit KYC; again after a question, a rejection or a revocation."""
+    account = held(session, call.caller)
     _refuse_another(session, account.id)
     body = call.body
     number = body.business_registration_number.strip()
@@ -71,12 +69,12 @@ def submit(session: Session, call: Call[Submission, None]) -> Answer:
         business_address=body.business_address,
         contact_person_details=msgspec.json.encode(contact).decode(),
         status="pending",
-        submitted_at=_after_the_others(account.id),
+        submitted_at=_next_time(account.id),
     )
     try:
         with session.begin_nested():
             session.add(application)
-    except IntegrityError:  # another request of the same business was faster
+    except IntegrityError:  # a concurrent request of the same business
         _refuse_another(session, account.id)
         raise ApiError(400, *_ALREADY["pending"]) from None
     fact = KycSubmitted(
@@ -89,7 +87,7 @@ def submit(session: Session, call: Call[Submission, None]) -> Answer:
 
 
 def show(session: Session, call: Call[None, None]) -> Answer:
-    """The newest application of the signed-in business."""
+    """Return the newest application of the signed-in business."""
     application = _newest(session, call.caller)
     if application is None:
         raise ApiError(404, *_NONE)
@@ -102,10 +100,10 @@ def _refuse_another(session: Session, account_id: UUID) -> None:
         raise ApiError(400, *_ALREADY[newest.status])
 
 
-def _after_the_others(account_id: UUID) -> ScalarSelect[datetime]:
-    """When an application is submitted: later than all others of its account.
+def _next_time(account_id: UUID) -> ScalarSelect[datetime]:
+    """Return a submission time after all earlier ones of the account.
 
-    The newest is the one that counts, and a clock may have gone back.
+    The newest application counts, and the clock may have been set back.
     """
     last = func.max(KycApplication.submitted_at)
     return (

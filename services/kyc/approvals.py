@@ -1,8 +1,8 @@
-"""Several persons for one decision: who has decided, and how many count.
+"""Decisions that several operators must make (`KYC_APPROVALS_REQUIRED`).
 
-A row a person, whatever name and case they are written in and by whichever way they came in. It
-counts until it ends (`KYC_APPROVAL_DAYS`), until its person takes it back or is no user of the
-console any more on which it was decided, and for the application that it is about alone.
+One row for each operator and decision, by a normalised name. It counts for its application until
+it expires (`KYC_APPROVAL_DAYS`), the operator withdraws it, or the operator's console user is
+removed.
 """
 
 from collections.abc import Sequence
@@ -21,49 +21,49 @@ from shared.config.loading import settings
 from shared.db.models import KycApplication, KycDecision
 from shared.db.session import database_time
 from shared.ids import follow_up_id
-from shared.security.service_accounts import OPERATOR, login
 
 CONTRARY = {"approve": "revoke", "revoke": "approve"}
 
 
 def needed(decision: KycDecide) -> int:
-    """How many persons a decision takes; a rejection, which gives nobody anything, takes one."""
+    """Return how many operators must agree; one where the decision grants nothing."""
     return settings().kyc_approvals_required if decision.decision in CONTRARY else 1
 
 
 def refuse_unnamed(received: Received[KycDecide]) -> None:
-    """What nobody has put a name to is not carried out, in production unless it is set so.
+    """Refuse a decision without an authenticated operator, by `KYC_UNNAMED_DECISIONS`.
 
     Raises:
-        Permanent: the broker vouches for no name, or for one that is a service's.
+        Permanent: the message has no `user_id`, or it is not a person's broker user.
     """
-    if received.person is not None or received.user_id == login(OPERATOR):
+    if received.person is not None:
         return
     config = settings()
     if config.kyc_unnamed_decisions == "refuse" or (
         config.environment == "production" and config.kyc_unnamed_decisions != "take"
     ):
         raise Permanent(
-            f"nobody has put their name to it ({received.user_id or 'no user_id'}): sign in to the "
-            "broker as a user of your own and set user_id to it, or decide on the ops console"
+            f"it has no operator's name ({received.user_id or 'no user_id'}): sign in to the "
+            "broker as a user of your own (OPERATOR_PASSWORDS) and set the property user_id to its "
+            "name, or decide on the ops console"
         )
 
 
 def record(
     session: Session, application: KycApplication, received: Received[KycDecide]
 ) -> Sequence[KycDecision]:
-    """Write down what a person has decided; the same again changes nothing.
+    """Store an operator's decision; a repeated one changes nothing.
 
     Args:
-        session: the transaction, which holds the application.
-        application: what it is about.
+        session: the transaction, which has locked the application.
+        application: the application.
         received: the decision.
 
     Returns:
-        The decisions that count, the oldest first; this one is among them.
+        The decisions that count, oldest first, including this one.
 
     Raises:
-        Permanent: the broker does not say which person it is, or see `take_effect_once`.
+        Permanent: the message has no operator's name, or it has taken effect before.
     """
     decision, person = received.data.decision, received.person
     if person is None:
@@ -73,7 +73,7 @@ def record(
         )
     now = database_time(session)
     counted = _counted(session, application, decision, now)
-    if person in {one.person for one in counted}:
+    if person in {each.person for each in counted}:
         return counted
     received.take_effect_once()
     values = {
@@ -88,32 +88,32 @@ def record(
     keys = {"application_id": application.id, "decision": decision, "person": person}
     before = session.get(KycDecision, tuple(keys.values()))
     if before is not None and before.message_id == received.id:
-        return counted  # a replay of the journal: what has ended does not begin anew
+        return counted  # a replay of the journal: an expired decision does not count again
     session.execute(
         insert(KycDecision)
         .values(**keys, **values)
         .on_conflict_do_update(index_elements=list(keys), set_=values)
     )
     counted = _counted(session, application, decision, now)
-    _tell(session, application, received, [one.decided_by for one in counted])
+    _publish(session, application, received, counted)
     return counted
 
 
 def take_back(session: Session, application: KycApplication, received: Received[KycDecide]) -> None:
-    """End what the same person has decided to the contrary, which has not taken effect.
+    """Withdraw the operator's own contrary decision, if it has not taken effect.
 
-    What others have decided stays: nobody can stop a revocation alone.
+    Decisions of other operators stay: one operator cannot stop a revocation.
     """
     contrary = CONTRARY.get(received.data.decision)
     if contrary is None or received.person is None:
         return
     now = database_time(session)
-    for one in _counted(session, application, contrary, now):
-        if one.person == received.person:
+    for stored in _counted(session, application, contrary, now):
+        if stored.person == received.person:
             received.take_effect_once()
-            one.withdrawn_at = now
+            stored.withdrawn_at = now
             left = _counted(session, application, contrary, now)
-            _tell(session, application, received, [other.decided_by for other in left])
+            _publish(session, application, received, left)
 
 
 def _counted(
@@ -124,19 +124,19 @@ def _counted(
         select(KycDecision)
         .where(KycDecision.application_id == application.id, KycDecision.decision == decision)
         .where(KycDecision.withdrawn_at.is_(None), KycDecision.expires_at > now)
-        .where(~KycDecision.is_of_nobody())
+        .where(~KycDecision.is_of_removed_user())
         .order_by(KycDecision.decided_at, KycDecision.person)
         .execution_options(populate_existing=True)
     ).all()
 
 
-def _tell(
+def _publish(
     session: Session,
     application: KycApplication,
     received: Received[KycDecide],
-    counted: list[str],
+    counted: Sequence[KycDecision],
 ) -> None:
-    """For the audit log alone: the business hears of what takes effect."""
+    """Publish for the audit log; the business is notified only when a decision takes effect."""
     fact = OpsKycDecisionRecorded(
         by=received.user_id or "",
         address="",
@@ -144,7 +144,7 @@ def _tell(
         application_id=application.id,
         decision=received.data.decision,  # type: ignore[arg-type] # a rejection takes one
         reason=received.data.reason,
-        counted=tuple(counted),
+        counted=tuple(each.decided_by for each in counted),
         needed=needed(received.data),
     )
     outbox.tell(

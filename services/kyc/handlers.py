@@ -1,4 +1,4 @@
-"""Carrying out an operator's decision."""
+"""Applies an operator's decision on an application."""
 
 from sqlalchemy import func, select
 from sqlalchemy.exc import IntegrityError
@@ -27,18 +27,18 @@ _ANOTHER = "the business has sent another application since: look at that one"
 
 
 def decide(session: Session, received: Received[KycDecide]) -> None:
-    """Decide on the newest application of the business that the decision names.
+    """Apply a decision to the newest application of a business.
 
-    The same decision twice changes nothing and tells nobody twice. Where it takes several persons
-    (`KYC_APPROVALS_REQUIRED`) it is written down until enough have decided the same.
+    A repeated decision changes nothing and publishes nothing. If several operators must agree
+    (`KYC_APPROVALS_REQUIRED`), the decision is stored until enough have made the same one.
 
     Raises:
-        Permanent: no such business, no application, or a decision that does not fit its state.
+        Permanent: no such business or application, or the decision does not fit its state.
     """
     decision = received.data
     approvals.refuse_unnamed(received)
     account = _account(session, decision)
-    # The account first, as its closing does, which then comes before this or after it.
+    # Lock the account first, as closing it does.
     is_open = session.scalar(select(func.hold_open_account(account.id)))
     application = session.scalar(
         select(KycApplication)
@@ -70,8 +70,8 @@ def decide(session: Session, received: Received[KycDecide]) -> None:
     if not received.replay:
         _refuse_unseen(decision, application)
     if received.replay and decision.decision == "approve" and decision.application_id is None:
-        # Out of the journal into a database of before: what it was about may not be there, and
-        # the newest application is one that it was not about.
+        # Replayed into a restored database: the application that it meant may be missing, and the
+        # newest one may be a different one.
         raise Permanent(
             "a copy from the journal that does not say which application it approves: look at the "
             "one that is there, and approve that"
@@ -81,17 +81,17 @@ def decide(session: Session, received: Received[KycDecide]) -> None:
         counted = approvals.record(session, application, received)
         if len(counted) < approvals.needed(decision):
             return
-        decided_by = ", ".join(one.decided_by for one in counted)
-        reason = reason or next((one.reason for one in counted if one.reason), "")
+        decided_by = ", ".join(each.decided_by for each in counted)
+        reason = reason or next((each.reason for each in counted if each.reason), "")
     received.take_effect_once()
-    now = database_time(session)  # before anything is changed, which it would flush
+    now = database_time(session)  # before any change, which this query would flush
     try:
         with session.begin_nested():
             application.status = new
             application.reason = reason
             application.decided_at = now
             application.decided_by = decided_by
-    except IntegrityError:  # what waited for an answer has one by now, which nobody has looked at
+    except IntegrityError:  # a newer application has been submitted, which was not inspected
         raise Permanent(_ANOTHER) from None
     fact = _fact(session, account, application)
     outbox.tell(
@@ -99,14 +99,14 @@ def decide(session: Session, received: Received[KycDecide]) -> None:
         fact,
         account.id,
         source=SOURCE,
-        # The same when the journal is replayed: the business is not told twice.
+        # A stable id, so that a replay of the journal does not notify the business again.
         message_id=follow_up_id(received.id, fact.TYPE, application.id),
         traceparent=received.traceparent,
     )
 
 
 def _refuse_unseen(decision: KycDecide, application: KycApplication) -> None:
-    """Two who look at one application: the second has not seen what the first has decided."""
+    """Refuse a decision made on an outdated view: another operator has decided in the meantime."""
     now = kyc_state(application.status, application.decided_at)
     if decision.looked_at in (None, now):
         return
@@ -118,7 +118,7 @@ def _refuse_unseen(decision: KycDecide, application: KycApplication) -> None:
 
 
 def _account(session: Session, decision: KycDecide) -> Account:
-    """The one business that everything given points to."""
+    """Return the business that matches every given identifier."""
     query = select(Account)
     if decision.account_id is not None:
         query = query.where(Account.id == decision.account_id)
@@ -127,7 +127,7 @@ def _account(session: Session, decision: KycDecide) -> Account:
     if decision.account_id is None and decision.email is None:
         number = decision.business_registration_number
         other = aliased(KycApplication)
-        # A number that a business has corrected since is not its number.
+        # Only the newest application counts: the number may have been corrected.
         later = select(other.id).where(
             other.account_id == KycApplication.account_id,
             other.submitted_at > KycApplication.submitted_at,
@@ -158,6 +158,6 @@ def _fact(session: Session, account: Account, application: KycApplication) -> Ev
         return KycRejected(**common, reason=application.reason)
     if application.status == "incomplete":
         return KycInformationRequested(**common, reason=application.reason)
-    # The database has just revoked them; whoever hears of it first need not ask.
+    # The database has just revoked these; consumers need not query them.
     ended = revoked.with_approval(session, application.id)
     return KycRevoked(**common, reason=application.reason, secret_ids=ended)

@@ -1,12 +1,12 @@
-"""Reading an operator's decision, also one typed by hand into any AMQP tool.
+"""Parses an operator's decision, which may be typed by hand into any AMQP tool.
 
-Bare JSON, `{type, data}` or a CloudEvent in structured mode; a few words for the same thing. It is
-lenient in form and strict in meaning: two words that contradict each other decide nothing.
+The body is bare JSON, `{type, data}` or a structured CloudEvent, and fields have several accepted
+names. The form is lenient, the meaning strict: contradictory values are refused.
 """
 
 from typing import Any
 
-from shared.bus.contract.delivery import Incoming
+from shared.bus.contract.delivery import RawDelivery
 from shared.bus.contract.errors import Malformed
 from shared.bus.contract.events import KycDecide
 from shared.bus.contract.message import Received
@@ -25,7 +25,7 @@ _DECISIONS = {
     "more information needed": "ask",
 }
 REASONED = {"reject": "a rejection", "ask": "a question"}
-"""Decisions that tell nothing without a reason."""
+"""Decisions that need a reason, with their names in error messages."""
 _NAMES = {
     "decision": ("decision", "action", "status"),
     "account_id": ("account_id", "user_id"),
@@ -38,11 +38,11 @@ _NAMES = {
 _IDENTIFIERS = frozenset({"account_id", "email", "business_registration_number"})
 
 
-def decode_decision(incoming: Incoming) -> Received[KycDecide]:
-    """What the operator means.
+def decode_decision(incoming: RawDelivery) -> Received[KycDecide]:
+    """Decode a delivery.
 
     Raises:
-        Malformed: it is not clear; the sentence says what is missing.
+        Malformed: the decision is ambiguous or incomplete; the message says what is missing.
     """
     type_ = incoming.properties.get("type")
     if type_ and type_ != KycDecide.TYPE:
@@ -51,10 +51,10 @@ def decode_decision(incoming: Incoming) -> Received[KycDecide]:
 
 
 def read(body: bytes) -> KycDecide:
-    """The decision in a body.
+    """Parse a decision.
 
     Raises:
-        Malformed: see `decode_decision`.
+        Malformed: as `decode_decision`.
     """
     try:
         given = json_text.parse(body)
@@ -70,7 +70,7 @@ def read(body: bytes) -> KycDecide:
     if not words or None in words:
         raise Malformed("'decision' must be approve, reject, revoke or ask")
     found = {name: _agreed(given, name) for name in _NAMES if _given(given, name)}
-    # An `id` beside a better name is the operator's own number for the decision.
+    # Beside another identifier, `id` is the operator's own number of the decision.
     if not found.keys() & _IDENTIFIERS and given.get("id"):
         found["account_id"] = given["id"]
     if len(set(words)) > 1:
@@ -79,23 +79,23 @@ def read(body: bytes) -> KycDecide:
     if not found.keys() & _IDENTIFIERS:
         raise Malformed("name the business: account_id, email or business_registration_number")
     try:
-        decided = reading.read(found | {"decision": decision}, KycDecide, shows=False)
+        decided = reading.read(found | {"decision": decision}, KycDecide, quotes=False)
     except reading.InvalidValueError as error:
         raise Malformed(str(error)) from None
     if decision in REASONED and not decided.reason.strip():
-        raise Malformed(f"{REASONED[decision]} needs a 'reason': the business is told it")
+        raise Malformed(f"{REASONED[decision]} needs a 'reason', which the business is sent")
     return decided
 
 
 def _given(given: dict[str, Any], name: str) -> list[Any]:
-    """What is given under any of the words for `name`."""
+    """Return the values given under any of the accepted names of a field."""
     values = [given.get(alias) for alias in _NAMES[name]]
     stripped = [value.strip() if isinstance(value, str) else value for value in values]
     return [value for value in stripped if value not in (None, "")]
 
 
 def _agreed(given: dict[str, Any], name: str) -> Any:
-    first, *others = _given(given, name)
-    if name in _IDENTIFIERS and any(str(other).lower() != str(first).lower() for other in others):
+    first, *rest = _given(given, name)
+    if name in _IDENTIFIERS and any(str(value).lower() != str(first).lower() for value in rest):
         raise Malformed(f"it names two different businesses, by {' and '.join(_NAMES[name])}")
     return first

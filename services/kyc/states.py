@@ -1,4 +1,4 @@
-"""What a decision does to an application: the whole table."""
+"""State table of applications: the effect of each decision."""
 
 from typing import Literal
 
@@ -6,15 +6,15 @@ Status = Literal["pending", "approved", "rejected", "revoked", "incomplete"]
 Decision = Literal["approve", "reject", "revoke", "ask"]
 
 OPEN: tuple[Status, ...] = ("pending", "approved", "incomplete")
-"""Those that something may come of; the database lets a closed account have none."""
+"""States that may still change or take effect; the database forbids them for a closed account."""
 
 
 class NotPossible(Exception):  # noqa: N818
-    """The decision does not fit the application's state; the sentence says what to do."""
+    """The decision does not fit the application's state; the message says what to do instead."""
 
 
 _TABLE: dict[Decision, dict[Status, Status]] = {
-    # What was asked may have come by another way: it is decided on as it stands.
+    # The requested information may have arrived by another way, so `incomplete` can be approved.
     "approve": {"pending": "approved", "incomplete": "approved", "approved": "approved"},
     "reject": {"pending": "rejected", "incomplete": "rejected", "rejected": "rejected"},
     "revoke": {"approved": "revoked", "revoked": "revoked"},
@@ -35,10 +35,10 @@ _ADVICE: dict[tuple[Decision, Status], str] = {
 
 
 def after(decision: Decision, status: Status) -> Status:
-    """The state after a decision; the same state when it was decided so before.
+    """Return the state after a decision, which may be the same state.
 
     Raises:
-        NotPossible: see there.
+        NotPossible: the decision is not possible in this state.
     """
     new = _TABLE[decision].get(status)
     if new is None:

@@ -6,7 +6,7 @@ from email.utils import parseaddr
 from services.notifier import leases
 from services.notifier.bounds import Bounds
 from services.notifier.handlers import Notifier
-from services.notifier.mailer import Mailer
+from services.notifier.mail.mailer import Mailer
 from services.notifier.rehearsal import RehearsedNotifier
 from services.notifier.suppression.upkeep import keep, tell_refused
 from shared.bus.consume.subscription import Subscription
@@ -18,11 +18,11 @@ from shared.service import Wiring, run
 
 TELL_SECONDS = 60.0
 KEEP_SECONDS = 3_600.0
-"""Keys rotate by a restart, which runs the job at once."""
+"""Keys are rotated by a restart, which runs the job immediately."""
 
 
 def wire(config: Settings) -> Wiring:
-    """What this process does. Each queue has mail connections of its own: codes never wait."""
+    """Return what this process runs; each queue has its own connections to the mail server."""
     subscriptions = [
         _subscription(config, topology.NOTIFIER_URGENT, connections=1, batch_size=8, patience=0.02),
         _subscription(
@@ -76,10 +76,11 @@ def _subscription(
         handle=Notifier(mailer, config.email_from, bounds),
         rehearsed=lambda emails: RehearsedNotifier(emails, config.email_from, bounds),
         batch_size=batch_size,
-        # A transaction costs nearly the same for ten emails as for fifty.
+        most_under_way=mailer.most_under_way,
+        # A transaction of ten emails costs nearly as much as one of fifty.
         batch_seconds=patience,
-        needs=mailer.look,
-        keyed=True,  # a delivery has its fact's id
+        needs=mailer.check,
+        keyed=True,  # an email's row has its fact's id
     )
 
 

@@ -1,7 +1,7 @@
-"""The HTTP side: whom a business's emails do not go to, how they look, and the page to leave by."""
+"""The HTTP API of suppressions and email previews; exports the unsubscribe page."""
 
 from datetime import datetime
-from typing import Literal
+from typing import Literal, cast
 from uuid import UUID
 
 import msgspec
@@ -13,7 +13,7 @@ from services.notifier.previews import api as preview_api
 from services.notifier.suppression.page import UnsubscribePage
 from shared.bus import outbox
 from shared.bus.contract.events import EmailSuppressionLifted, of_account
-from shared.db.models import Account, Suppression
+from shared.db.models import Account, Order, Suppression
 from shared.http.errors import ApiError
 from shared.http.listing import Limit
 from shared.http.route import Answer, Call, Route
@@ -25,7 +25,7 @@ Cause = Literal["unsubscribed", "refused"]
 
 
 class SuppressionFilter(msgspec.Struct, kw_only=True):
-    """Which of them, and where the page begins."""
+    """Which suppressions, and where the page begins."""
 
     cause: Cause | None = None
     cursor: UUID | None = None
@@ -33,18 +33,20 @@ class SuppressionFilter(msgspec.Struct, kw_only=True):
 
 
 class SuppressionView(msgspec.Struct, kw_only=True):
-    """A customer whom no more emails go to.
+    """A customer who gets no more emails.
 
-    `unsubscribed`: they have left, all your orders or the one that `order_id` names; each new order
-    is still confirmed to them. `refused`: the mail server refused the address for good, with
-    `smtp_code` and the words of `response`, and nothing goes there. `address` is null once the
-    customer was erased.
+    `unsubscribed`: the customer has unsubscribed, from all your orders or from `order_id`; each new
+    order is still confirmed. `refused`: the mail server refused the address permanently, with
+    `smtp_code` and `response`, and nothing is sent there. `by_order_id` is the order of that email,
+    `order_number` your number for it, if any. `address` is null once the customer was erased.
     """
 
     id: UUID
     cause: Cause
     address: str | None
     order_id: UUID | None
+    by_order_id: UUID
+    order_number: str | None
     since: datetime
     smtp_code: int | None
     response: str
@@ -58,27 +60,45 @@ class SuppressionPage(msgspec.Struct, kw_only=True):
 
 
 def index(session: Session, call: Call[None, SuppressionFilter]) -> Answer:
-    """Whom your emails do not go to."""
+    """Return a page of the account's suppressions."""
     wanted = call.query
-    query = select(Suppression).where(Suppression.account_id == call.caller)
+    query = (
+        select(Suppression, Order.order_number)
+        .outerjoin(Order, Order.id == Suppression.by_order_id)
+        .where(Suppression.account_id == call.caller)
+    )
     if wanted.cause is not None:
         query = query.where(Suppression.cause == wanted.cause)
     if wanted.cursor is not None:
         query = query.where(Suppression.id < wanted.cursor)
-    # The ids are UUIDv7: in the order of time.
-    found = session.scalars(query.order_by(Suppression.id.desc()).limit(wanted.limit + 1)).all()
+    # The ids are UUIDv7, which sort by time.
+    found = session.execute(query.order_by(Suppression.id.desc()).limit(wanted.limit + 1)).all()
     page = found[: wanted.limit]
     return Answer(
         200,
         SuppressionPage(
-            results=[msgspec.convert(one, SuppressionView, from_attributes=True) for one in page],
-            next=page[-1].id if len(found) > wanted.limit else None,
+            results=[_view(one, number) for one, number in page],
+            next=page[-1].Suppression.id if len(found) > wanted.limit else None,
         ),
     )
 
 
+def _view(one: Suppression, order_number: str | None) -> SuppressionView:
+    return SuppressionView(
+        id=one.id,
+        cause=cast("Cause", one.cause),
+        address=one.address,
+        order_id=one.order_id,
+        by_order_id=one.by_order_id,
+        order_number=order_number,
+        since=one.since,
+        smtp_code=one.smtp_code,
+        response=one.response,
+    )
+
+
 def lift(session: Session, call: Call[None, None]) -> Answer:
-    """Mail an address again that was refused."""
+    """Delete the suppression of a refused address."""
     try:
         found = session.get(Suppression, UUID(call.path["suppression_id"]))
     except ValueError:

@@ -1,36 +1,36 @@
-"""How many emails an account may have sent in a day.
+"""Limits on an account's emails in a day.
 
-Its orders, to one person: whoever may send orders names the recipient, and could fill anybody's
-mailbox. And of what happens to the account itself, to its business, of each kind: whoever is signed
-in can change a setting as often as they like, and codes for others wait in the same queue. Of each
-kind apart, so that nobody hides a new password behind many new names.
+Emails about its orders are limited by mailbox (ignoring a `+` suffix), since a sender chooses the
+recipients and could flood any. Emails about the account itself are limited by kind, since a
+signed-in user can change a setting any number of times and others' codes wait in the same queue;
+by kind, so that many changed names do not suppress the email about a new password.
 """
 
 from collections.abc import Hashable
 
 from services.notifier.composing import Email
-from services.notifier.outgoing import NotSentError
+from services.notifier.mail.outgoing import NotSentError
 from shared.synthetic import is_synthetic
 from shared.token_buckets import TokenBuckets
-from shared.validation.email_addresses import compared
+from shared.validation.email_addresses import mailbox
 
 DAY_SECONDS = 86_400.0
 OF_A_KIND = 20
-"""Emails of a kind that a business gets in a day; nobody works through more."""
+"""Emails of a kind that a business gets in a day."""
 
 
 class TooManyError(NotSentError):
-    """The recipient has had all of a day."""
+    """The recipient has reached the limit of a day."""
 
     def __init__(self, reason: str) -> None:
         super().__init__(550, f"not sent: {reason}")
 
 
 class Bounds:
-    """Counts what was sent, for one queue of one process.
+    """Counts sent emails, for one queue of one process.
 
     Args:
-        most: emails of one account's orders to one address in a day.
+        most: emails about one account's orders to one mailbox in a day.
     """
 
     def __init__(self, most: int) -> None:
@@ -39,7 +39,7 @@ class Bounds:
         self._of_kinds = TokenBuckets(OF_A_KIND / DAY_SECONDS, OF_A_KIND)
 
     def refusal(self, email: Email) -> TooManyError | None:
-        """Why an email is not to be sent; None when it may be."""
+        """Return the error for an email beyond its limit; None if it may be sent."""
         key, kind = _key(email), _kind(email)
         if key is not None and self._of_orders.is_empty(key):
             return TooManyError(f"{self._most} emails a day are what one address gets of you")
@@ -48,7 +48,7 @@ class Bounds:
         return None
 
     def sent(self, email: Email) -> None:
-        """Count one that the mail server has taken: what it postpones is tried again and again."""
+        """Count an email that the mail server accepted; postponed ones are retried."""
         key, kind = _key(email), _kind(email)
         if key is not None:
             self._of_orders.take(key)
@@ -57,27 +57,27 @@ class Bounds:
 
 
 class UncountedBounds(Bounds):
-    """What others count, and what is sent here does not change.
+    """Applies the limits of other bounds without counting.
 
     Args:
-        counted: the others'.
+        counted: the bounds that count.
     """
 
     def __init__(self, counted: Bounds) -> None:
         self._counted = counted
 
     def refusal(self, email: Email) -> TooManyError | None:
-        """As there."""
+        """Return the error by the other bounds."""
         return self._counted.refusal(email)
 
     def sent(self, email: Email) -> None:
-        """Nothing."""
+        """Count nothing."""
 
 
 def _key(email: Email) -> Hashable | None:
     if email.account_id is None or is_synthetic(email.recipient):
         return None
-    return email.account_id, compared(email.recipient), email.is_test
+    return email.account_id, mailbox(email.recipient), email.is_test
 
 
 def _kind(email: Email) -> Hashable | None:

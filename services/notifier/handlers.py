@@ -1,61 +1,56 @@
-"""The batch handler: facts in, emails out, each fact told to each recipient once.
+"""The batch handler: facts in, emails out, each fact mailed to each recipient once.
 
-An email is out of the database's reach, so three things stand against a second one: the inbox, the
-unique delivery row, and this process's memory of what it sent in a transaction that did not commit.
-What the mail server took is written down even while the rest is held; and when the process has to
-stop before the database is back, the facts go back with a note of it. What it thinks about is held
-by a lease, which other notifiers see. So only a crash between the mail server's 250 and the commit
-can double one, under the same Message-ID.
+Sending an email is in no transaction, so three things prevent a second one: the inbox, the unique
+delivery row, and this process's memory of what it sent in a transaction that did not commit.
+Outcomes are recorded even while the rest of a batch is held; when the process stops before the
+database is back, the facts return to the queue with a header that says so. An email whose reply is
+pending has a lease, which other notifiers see. So only a crash between the mail server's 250 and
+the commit can send one twice, under the same Message-ID.
 """
 
 import time
 from collections import OrderedDict
 from collections.abc import Collection, Sequence
 from datetime import UTC, datetime
-from typing import Any, NamedTuple
+from typing import Any
 from uuid import UUID
 
-from sqlalchemy import event, text
+from sqlalchemy import event
 from sqlalchemy.orm import Session
 
-from services.notifier import SOURCE, leases, metrics, mime, senders
+from services.notifier import deliveries, leases, metrics, senders
 from services.notifier.bounds import Bounds
 from services.notifier.composing import Email, account_of, compose, overdue
-from services.notifier.outgoing import (
+from services.notifier.mail import mime
+from services.notifier.mail.outgoing import (
     NotBegunError,
     NotSentError,
     Outcome,
     Outgoing,
     Sending,
     Sends,
-    UndeliverableError,
 )
 from services.notifier.senders import OURS, Sender
 from services.notifier.suppression import records
-from services.notifier.suppression.records import Refused
-from shared import erased
-from shared.bus import outbox
 from shared.bus.consume.batch import Failures, process_stopping
 from shared.bus.contract.errors import Hold, Permanent, UnderWay
-from shared.bus.contract.events import EmailUndeliverable
-from shared.bus.contract.message import Received, message_for
-from shared.db import arrays
-from shared.db.session import IDLE_SECONDS, still_here
+from shared.bus.contract.message import Received
+from shared.db.session import IDLE_SECONDS, keep_transaction_alive
 
 MAX_REMEMBERED = 10_000
-WRITE_DOWN_SECONDS = 5.0
-"""After which what was taken is written down, whatever is not answered yet; also after a stop."""
+RECORD_SECONDS = 5.0
+"""After which known outcomes are recorded, whatever is still pending; also after a stop."""
 STOPS = Hold("the process stops")
-LOOK_SECONDS = 0.1  # how long a stop may go unnoticed
+POLL_SECONDS = 0.1  # how long a stop may go unnoticed
 
 
 class Notifier:
     """Handles the batches of one subscription.
 
     Args:
-        mailer: how emails leave.
+        mailer: sends the emails.
         sender: the From header.
-        bounds: what one person may get.
+        bounds: how many emails one person may get.
     """
 
     def __init__(self, mailer: Sends, sender: str, bounds: Bounds) -> None:
@@ -63,35 +58,38 @@ class Notifier:
         self._sender = sender
         self._bounds = bounds
         self._sent: OrderedDict[UUID, None] = OrderedDict()
-        # Some of it may end in the thread of `keep`: it is asked, or copied, and never walked.
+        # `keep` runs in another thread and may remove entries: look up or copy, never iterate.
         self._under_way: dict[UUID, tuple[Sending, int]] = {}
         self._leased: dict[UUID, Email] = {}
-        self._lost: set[UUID] = set()  # those under way that are in hand no more
-        self._last_look: float | None = None  # until when a stop waits, on the monotonic clock
+        self._lost: set[UUID] = set()  # facts under way whose delivery was lost with the broker
+        # Facts in the batch whose lease, another notifier's, has run out: since when we see that.
+        self._run_out: dict[UUID, float] = {}
+        self._wait_until: float | None = None  # the end of a stop's wait, on the monotonic clock
 
     def happened(self, ids: Collection[UUID]) -> Collection[UUID]:
-        """Those of these facts whose email the mail server has taken.
+        """Return the facts among `ids` whose email the mail server has accepted.
 
-        What it thinks about when the process has to stop is given its last seconds, once.
+        Called when the process stops: waits once, at most `RECORD_SECONDS`, for pending replies.
         """
         asked = set(ids)
         under_way = {id_: found for id_ in asked if (found := self._under_way.get(id_))}
-        if self._last_look is None:
-            self._last_look = time.monotonic() + WRITE_DOWN_SECONDS
+        if self._wait_until is None:
+            self._wait_until = time.monotonic() + RECORD_SECONDS
         sendings = {sending for sending, _ in under_way.values()}
         for sending in sendings:
             sending.cease(STOPS)
         for sending in sendings:
-            sending.wait(max(0.0, self._last_look - time.monotonic()))
-        taken = {id_ for id_, (sending, n) in under_way.items() if sending.outcome(n) is None}
-        return {id_ for id_ in asked if id_ in self._sent} | taken
+            sending.wait(max(0.0, self._wait_until - time.monotonic()))
+        accepted = {id_ for id_, (sending, n) in under_way.items() if sending.outcome(n) is None}
+        return {id_ for id_ in asked if id_ in self._sent} | accepted
 
     def lost(self) -> None:
-        """The facts under way are in hand no more; others may try them, once they are refused."""
+        """Mark the facts under way as lost: another notifier may send them if they are refused."""
         self._lost |= set(self._under_way)
+        self._run_out.clear()
 
     def _found_again(self, facts: Collection[UUID]) -> None:
-        """They are in hand again, and a refusal from before is none of this try's."""
+        """Unmark lost facts that were delivered again, and forget their earlier refusals."""
         for fact_id in self._lost & set(facts):
             self._lost.discard(fact_id)
             sending, number = self._under_way.get(fact_id, (None, 0))
@@ -99,10 +97,10 @@ class Notifier:
                 self._under_way.pop(fact_id)
 
     def keep(self, session: Session) -> None:
-        """Renew the leases of what the mail server thinks about, and write down what it has taken.
+        """Renew the leases of emails whose reply is pending, and record accepted ones.
 
-        Also of facts that are not in hand any more, since the broker was lost: they come to another
-        notifier, who asks for no more than that. Called now and then, from another thread.
+        Also of facts whose delivery was lost with the broker: they come to another notifier, which
+        only looks at leases and rows. Called periodically from another thread.
         """
         leased = dict(self._leased)
         outcomes = {}
@@ -110,21 +108,22 @@ class Notifier:
             sending, number = self._under_way.get(fact_id, (None, 0))
             if sending is not None:
                 outcomes[fact_id] = sending.outcome(number)
-        taken = [email for id_, email in leased.items() if outcomes.get(id_, _UNKNOWN) is None]
-        _, _, gone = _known(session, taken)
-        taken = [email for email in taken if email.order_id not in gone]
-        for email in taken:
+        accepted = [email for id_, email in leased.items() if outcomes.get(id_, _UNKNOWN) is None]
+        gone = deliveries.known(session, accepted).erased
+        accepted = [email for email in accepted if email.order_id not in gone]
+        for email in accepted:
             if email.fact_id not in self._sent:
-                # Told of here for the first time: the batch that began it is over.
+                # Counted here: the batch that began it is over.
                 self._tried(email, None)
                 self._bounds.sent(email)
             self._remember(email)
-        self._write_down(session, taken, outcomes)
-        thinking = [id_ for id_, found in outcomes.items() if isinstance(found, UnderWay)]
-        leases.take(session, thinking)
-        self._let_go(session, leased.keys() - set(thinking))
+        deliveries.record(session, accepted, outcomes, self._sender)
+        pending = [id_ for id_, found in outcomes.items() if isinstance(found, UnderWay)]
+        leases.take(session, pending)
+        self._release(session, leased.keys() - set(pending))
 
-    def _let_go(self, session: Session, facts: Collection[UUID]) -> None:
+    def _release(self, session: Session, facts: Collection[UUID]) -> None:
+        """End leases, and forget them once that is committed."""
         ended = [fact_id for fact_id in facts if fact_id in self._leased]
         if not ended:
             return
@@ -134,31 +133,31 @@ class Notifier:
             for fact_id in ended:
                 self._leased.pop(fact_id, None)
                 if fact_id in self._lost:
-                    # It is with another notifier, and may never come here again.
+                    # Another notifier has it, so it may never come here again.
                     self._lost.discard(fact_id)
                     self._under_way.pop(fact_id, None)
 
-        # Where it is not written down in the end, the next look must find it again.
+        # Without a commit, the next call must find them again.
         event.listen(session, "after_commit", forget, once=True)
 
     def __call__(self, session: Session, messages: Sequence[Received[Any]]) -> Failures:
-        """Send the email of each fact, and write down what became of it.
+        """Send the email of each fact, and record its outcome.
 
         Returns:
-            The facts whose email was refused, for now or for good, and those that are held: there
-            is no mail server to talk to, or it thinks about them.
+            By message id, the errors of emails that were refused, temporarily or permanently, and
+            of those that are held, since no mail server answers or the reply is pending.
         """
         failures: dict[UUID, Exception] = {}
         emails: list[Email] = []
         self._found_again([message.id for message in messages])
         over = overdue(session, messages)
-        of = {m.id: account for m in messages if (account := account_of(m)) and m.id not in over}
-        chosen = senders.chosen(session, of.values())
+        accounts = {m.id: id_ for m in messages if (id_ := account_of(m)) and m.id not in over}
+        chosen = senders.chosen(session, accounts.values())
         for message in messages:
-            if message.id not in of:
+            if message.id not in accounts:
                 continue
             try:
-                email = self._compose(message, chosen.get(of[message.id], OURS))
+                email = self._compose(message, chosen.get(accounts[message.id], OURS))
             except Permanent as error:
                 failures[message.id] = error
                 continue
@@ -167,11 +166,12 @@ class Notifier:
             emails.append(email)
             if message.happened:
                 self._remember(email)
-        delivered, leased, gone = _known(session, emails)
+        delivered, leased, gone, run_out = deliveries.known(session, emails)
         for email in emails:
             if email.order_id in gone or email.fact_id in delivered:
                 self._under_way.pop(email.fact_id, None)
         emails = [e for e in emails if e.fact_id not in delivered and e.order_id not in gone]
+        leased |= self._not_over(run_out)
         elsewhere = {x for x in leased if x not in self._under_way and x not in self._sent}
         emails = [e for e in emails if e.fact_id not in elsewhere]
         outcomes = self._send(session, emails)
@@ -181,12 +181,18 @@ class Notifier:
             for id_, error in outcomes.items()
             if error is not None and not isinstance(error, NotSentError)
         }
-        self._write_down(session, emails, outcomes)
-        thinking = [email for email in emails if email.fact_id in self._under_way]
-        leases.take(session, [email.fact_id for email in thinking])
-        self._let_go(session, {e.fact_id for e in emails} - {e.fact_id for e in thinking})
-        self._leased |= {email.fact_id: email for email in thinking}
+        deliveries.record(session, emails, outcomes, self._sender)
+        pending = [email for email in emails if email.fact_id in self._under_way]
+        leases.take(session, [email.fact_id for email in pending])
+        self._release(session, {e.fact_id for e in emails} - {e.fact_id for e in pending})
+        self._leased |= {email.fact_id: email for email in pending}
         return failures
+
+    def _not_over(self, run_out: Collection[UUID]) -> set[UUID]:
+        """Return the facts whose lease has run out so recently that its holder may yet renew it."""
+        now = time.monotonic()
+        self._run_out = {fact_id: self._run_out.get(fact_id, now) for fact_id in run_out}
+        return {x for x, since in self._run_out.items() if now - since < leases.SECONDS}
 
     def _send(self, session: Session, emails: Sequence[Email]) -> dict[UUID, Outcome]:
         outcomes: dict[UUID, Outcome] = {
@@ -195,7 +201,7 @@ class Notifier:
         for fact_id in outcomes:
             self._under_way.pop(fact_id, None)
         unsent = []
-        # What is out already, or on its way, nobody can take back.
+        # An email that was sent or begun cannot be refused any longer.
         begun = outcomes.keys() | set(self._under_way)
         refused = records.refusals(session, [e for e in emails if e.fact_id not in begun])
         for email in emails:
@@ -252,136 +258,31 @@ class Notifier:
         return sending
 
     def _await(self, session: Session, begun: Sending | None, before: Collection[Sending]) -> None:
-        """Wait until what was begun is known, or what is known of it should be written down.
+        """Wait until all outcomes of `begun` are known, or the known ones are due to be recorded.
 
-        For what was begun earlier nothing new waits, but at a stop.
+        Sendings from before delay nothing new, except at a stop.
         """
         stopping = process_stopping.get()
         awaited = {begun} if begun else set(before)
-        patience = WRITE_DOWN_SECONDS if begun else LOOK_SECONDS
+        timeout = RECORD_SECONDS if begun else POLL_SECONDS
         is_ceasing = False
-        started = looked = time.monotonic()
+        started = pinged = time.monotonic()
         while True:
             if stopping.is_set() and not is_ceasing:
-                is_ceasing, started, patience = True, time.monotonic(), WRITE_DOWN_SECONDS
+                is_ceasing, started, timeout = True, time.monotonic(), RECORD_SECONDS
                 awaited |= set(before)
                 for sending in awaited:
                     sending.cease(STOPS)
-            if all(sending.wait(LOOK_SECONDS) for sending in awaited):
+            if all(sending.wait(POLL_SECONDS) for sending in awaited):
                 return
-            if time.monotonic() - started >= patience:
-                # Whom it is for may leave or be erased before the next look at the books.
+            if time.monotonic() - started >= timeout:
+                # A recipient may unsubscribe or be erased before the next look at the database.
                 for sending in awaited:
                     sending.cease(NotBegunError())
                 return
-            if time.monotonic() - looked >= IDLE_SECONDS / 3:
-                looked = time.monotonic()
-                still_here(session)
-
-    def _write_down(
-        self,
-        session: Session,
-        emails: Sequence[Email],
-        outcomes: dict[UUID, Outcome],
-    ) -> None:
-        rows = []
-        facts = []
-        refused = []
-        for email in emails:
-            error = outcomes[email.fact_id]
-            if error is None:
-                rows.append((email, "sent", ""))
-            elif isinstance(error, UndeliverableError):
-                rows.append((email, error.state, str(error)))
-                if isinstance(error, NotSentError):
-                    continue
-                if error.is_of_address:
-                    refused.append(Refused(email, error))
-                fact = EmailUndeliverable(
-                    fact_id=email.fact_id,
-                    fact_type=email.fact_type,
-                    template=email.template,
-                    smtp_code=error.code,
-                    reason=str(error),
-                )
-                facts.append(
-                    message_for(
-                        fact,
-                        source=SOURCE,
-                        correlation_id=email.subject_id,
-                        traceparent=email.traceparent,
-                    )
-                )
-        if rows:
-            session.execute(
-                _WRITE_DOWN,
-                {
-                    "fact_id": arrays.uuids(email.fact_id for email, _, _ in rows),
-                    "subject_id": arrays.texts(email.subject_id for email, _, _ in rows),
-                    "recipient": arrays.texts(email.recipient for email, _, _ in rows),
-                    "template": arrays.texts(email.template for email, _, _ in rows),
-                    "message_id": arrays.texts(
-                        mime.message_id(email, self._sender) for email, _, _ in rows
-                    ),
-                    "state": arrays.texts(state for _, state, _ in rows),
-                    "response": arrays.texts(response for _, _, response in rows),
-                },
-            )
-        records.refuse(session, refused)
-        outbox.add(session, facts)
+            if time.monotonic() - pinged >= IDLE_SECONDS / 3:
+                pinged = time.monotonic()
+                keep_transaction_alive(session)
 
 
-class _Known(NamedTuple):
-    """What the books have of emails.
-
-    Attributes:
-        sent: the facts whose email was sent before.
-        leased: those with a lease.
-        erased: the orders whose customer's data was erased: whatever still tells of them waited.
-            A fact that did, or that the journal says again, has the address yet.
-    """
-
-    sent: set[UUID]
-    leased: set[UUID]
-    erased: set[UUID]
-
-
-def _known(session: Session, emails: Sequence[Email]) -> _Known:
-    found = _Known(set(), set(), set())
-    if emails:
-        values = {
-            "facts": arrays.uuids(email.fact_id for email in emails),
-            "orders": arrays.uuids({e.order_id for e in emails if e.order_id is not None}),
-            "erased": erased.ADDRESS,
-        }
-        for kind, id_ in session.execute(_KNOWN, values):
-            found[kind].add(id_)
-    return found
-
-
-_UNKNOWN = UnderWay("nobody knows")
-# By the place in `_Known`.
-_KNOWN = text("""
-    SELECT 0, fact_id FROM email_deliveries
-    WHERE fact_id = ANY(CAST(:facts AS uuid[])) AND state = 'sent'
-    UNION ALL
-    SELECT 1, fact_id FROM email_leases
-    WHERE fact_id = ANY(CAST(:facts AS uuid[])) AND good_until > clock_timestamp()
-    UNION ALL
-    SELECT 2, id FROM orders
-    WHERE id = ANY(CAST(:orders AS uuid[])) AND customer_email = :erased
-""")
-# The row's own id is that of the fact: a fact has one recipient at a time, which may be another one
-# once its dead letter was edited.
-_WRITE_DOWN = text("""
-    INSERT INTO email_deliveries
-        (id, fact_id, subject_id, recipient, template, message_id, state, response)
-    SELECT fact_id, fact_id, subject_id, recipient, template, message_id, state, response
-    FROM unnest(CAST(:fact_id AS uuid[]), CAST(:subject_id AS text[]), CAST(:recipient AS text[]),
-                CAST(:template AS text[]), CAST(:message_id AS text[]), CAST(:state AS text[]),
-                CAST(:response AS text[]))
-         AS given (fact_id, subject_id, recipient, template, message_id, state, response)
-    ON CONFLICT (id)
-        DO UPDATE SET recipient = excluded.recipient, message_id = excluded.message_id,
-            state = excluded.state, response = excluded.response, at = now()
-""")
+_UNKNOWN = UnderWay("the outcome is unknown")

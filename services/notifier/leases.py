@@ -1,10 +1,10 @@
-"""Emails that a mail server thinks about, as other notifiers see them.
+"""Leases of emails whose reply from the mail server is pending, for other notifiers to see.
 
-As long as a batch's transaction is open, another notifier that gets one of its facts waits at the
-inbox. What is not answered in time leaves that transaction while it is on its way; from then on a
-lease says so, in the same commit. Should the connection to the broker be lost, the fact comes to
-another notifier, which leaves it alone for as long as the first renews the lease: a crash alone
-lets it run out. No email costs a statement that is answered in time.
+While a batch's transaction is open, another notifier with one of its facts waits at the inbox. An
+email without a reply in time outlives that transaction; its lease begins in the same commit. If the
+connection to the broker is lost, the fact comes to another notifier, which leaves it alone while
+the first renews the lease. Nobody can renew while the database is away, so a lease that has run out
+ends only once it was seen so for `SECONDS`. An email with a reply in time costs no statement.
 """
 
 from collections.abc import Collection
@@ -16,20 +16,20 @@ from sqlalchemy.orm import Session
 from shared.db import arrays
 
 SECONDS = 20.0
-"""How long a lease is good for."""
+"""The validity of a lease."""
 RENEWED_EVERY = 5.0
 
 
 def take(session: Session, facts: Collection[UUID]) -> None:
-    """Hold facts, or go on holding them, for `SECONDS`."""
+    """Create or renew the leases of facts."""
     if facts:
-        # In one order, so that two who hold the same do not wait for each other.
+        # Sorted, so that two notifiers with the same facts do not deadlock.
         values = {"ids": arrays.uuids(sorted(facts)), "seconds": SECONDS}
         session.execute(_TAKE, values)
 
 
 def end(session: Session, facts: Collection[UUID]) -> None:
-    """Let facts go, and those that nobody has renewed for long."""
+    """End the leases of facts, and those that ran out more than a day ago."""
     if facts:
         session.execute(_END, {"ids": arrays.uuids(sorted(facts))})
 

@@ -1,10 +1,10 @@
-"""What is counted of emails."""
+"""Metrics of emails."""
 
 from functools import cache
 
 from prometheus_client import Counter, Histogram
 
-from services.notifier.outgoing import NotSentError
+from services.notifier.mail.outgoing import NotSentError
 from shared.bus.contract.errors import Hold, Permanent
 from shared.bus.metrics import SECONDS
 
@@ -15,16 +15,16 @@ smtp_seconds = Histogram(
 
 
 def tried(template: str, error: Exception | None) -> None:
-    """Count one attempt.
+    """Count an attempt.
 
     Args:
-        template: which words.
-        error: what stopped it; None when it was sent.
+        template: the email's template.
+        error: the outcome; None if it was sent.
     """
     if error is None:
         outcome = "sent"
     elif isinstance(error, NotSentError):
-        # Of those that have no state of their own it was us who refused, and not the mail server.
+        # Without a separate state the refusal is ours, not the mail server's.
         outcome = "not_sent" if error.state == NotSentError.state else error.state
     elif isinstance(error, Permanent):
         outcome = "refused"

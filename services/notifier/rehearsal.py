@@ -1,4 +1,4 @@
-"""The notifier as it is rehearsed: the same handler, and emails that nobody is sent."""
+"""The notifier for rehearsals: the same handler, without sending emails."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -9,17 +9,17 @@ from sqlalchemy.orm import Session
 from services.notifier.bounds import Bounds, UncountedBounds
 from services.notifier.composing import Email, compose
 from services.notifier.handlers import Notifier
-from services.notifier.outgoing import Outcome, Outgoing, Sending
+from services.notifier.mail.outgoing import Outcome, Outgoing, Sending
 from services.notifier.senders import Sender
 from shared.bus.consume.rehearsals import trying
 from shared.bus.contract.message import Received
 
 
-class NobodysMailer:
-    """Takes every email, and sends none."""
+class FakeMailer:
+    """Accepts every email, and sends none."""
 
     def send(self, emails: Sequence[Outgoing]) -> Sending:
-        """Have taken them."""
+        """Return a sending of which every email was accepted."""
         sending = Sending(emails, 0)
         for number in range(len(emails)):
             sending.settle(number, None)
@@ -27,26 +27,26 @@ class NobodysMailer:
 
 
 class RehearsedNotifier(Notifier):
-    """Handles a batch of which nothing is sent or counted.
+    """Handles a batch without sending or counting its emails.
 
     Args:
-        emails: is given those that would be sent, without what only their readers may have.
+        emails: receives the emails that would be sent, without codes and links' tokens.
         sender: the From header.
-        bounds: of the real one.
+        bounds: the real notifier's.
     """
 
     def __init__(self, emails: list[trying.Email], sender: str, bounds: Bounds) -> None:
-        super().__init__(NobodysMailer(), sender, UncountedBounds(bounds))
+        super().__init__(FakeMailer(), sender, UncountedBounds(bounds))
         self._emails = emails
 
     def _compose(self, message: Received[Any], chosen: Sender) -> Email | None:
         return compose(message, chosen, hides=True)
 
     def _tried(self, email: Email, outcome: Outcome) -> None:
-        """Not counted: it was not tried."""
+        """Count nothing."""
 
     def _send(self, session: Session, emails: Sequence[Email]) -> dict[UUID, Outcome]:
-        taken = set(self._sent)  # what a mail server has is written down, and not sent again
+        taken = set(self._sent)  # sent before: recorded only
         outcomes = super()._send(session, emails)
         self._emails += [
             trying.Email(

@@ -1,4 +1,4 @@
-"""What a business has chosen for its emails: its name, where answers go, language and time zone."""
+"""A business's settings for its emails: name, address for answers, language and time zone."""
 
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
@@ -11,9 +11,9 @@ from shared.db import arrays
 
 
 class Sender(NamedTuple):
-    """What a business has chosen; empty: ours, English, UTC.
+    """A business's settings; empty for our name and address, English, UTC.
 
-    The name and the address are of emails about its orders; the others of all of its emails.
+    The name and the address apply to emails about its orders, the others to all of its emails.
     """
 
     display_name: str = ""
@@ -26,7 +26,7 @@ OURS = Sender()
 
 
 def chosen(session: Session, accounts: Iterable[UUID]) -> Mapping[UUID, Sender]:
-    """What these accounts have chosen, by account; one query for all."""
+    """Return the settings of accounts, by account id; one query for all."""
     wanted = set(accounts)
     if not wanted:
         return {}

@@ -1,1 +1,1 @@
-"""The operator's tools: the `fellow` command."""
+"""The operators' tools: the `fellow` command and the web console."""

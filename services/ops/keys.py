@@ -1,4 +1,4 @@
-"""New keys and passwords: as lines for an env file, or as the files of `secrets/`."""
+"""Generates and rotates keys and passwords, as lines of an env file or as files in `secrets/`."""
 
 import base64
 import hashlib
@@ -12,10 +12,11 @@ from pathlib import Path
 from services.ops import secret_files
 from shared.config.keys import KEY_BYTES
 from shared.config.processes import KEYS
-from shared.security.service_accounts import BROKER_USERS, is_operators
+from shared.security.service_accounts import BROKER_USERS, OPERATOR_NAME, is_operator_name
 
 ADMINISTRATORS = ("rabbitmq", "postgres")
-PASSWORDS = (*ADMINISTRATORS, *BROKER_USERS)
+PASSWORDS = (*ADMINISTRATORS, "standby", *BROKER_USERS)
+"""`standby`: the replication user of the second PostgreSQL (docker-compose.cluster.yml)."""
 GIVEN = ("smtp_password", "alert_webhook_url")
 FILES = (
     *(name.lower() for name in KEYS),
@@ -24,41 +25,44 @@ FILES = (
     "service_passwords",
     "operator_passwords",
     "rabbitmq.conf",
+    "erlang_cookie",
 )
-"""What is in `secrets/`; docker-compose.yml gives each container its own of them."""
+"""The files in `secrets/`; docker-compose.yml mounts into each container those that it needs."""
 _OF_PASSWORDS = ("service_passwords", "rabbitmq.conf")
-"""Files that repeat passwords of others."""
+"""Files that repeat other passwords."""
 _ADDED = ".added"
-"""Beside a list: which of its keys was added and not promoted yet."""
+"""Suffix of the file that marks which key of a list was added and is not promoted yet."""
 
 
 _UNFINISHED = ".secrets-"
-"""What a folder begins with that is not whole yet."""
+"""Prefix of an incomplete folder."""
 
 
 class KeysError(Exception):
-    """It cannot be done; the message says why, and what to do."""
+    """The operation is not possible; the message says why, and what to do."""
 
 
 def generate() -> dict[str, str]:
-    """Random values for everything in `docker-compose.yml` that must be secret."""
+    """Return random values for all secrets of `docker-compose.yml`."""
     return {name: _key(name) for name in KEYS} | {
-        # In hexadecimal, since they stand in URLs.
+        # Hexadecimal, since passwords are parts of URLs.
         "RABBITMQ_PASSWORD": secrets.token_hex(24),
         "POSTGRES_PASSWORD": secrets.token_hex(24),
+        "STANDBY_PASSWORD": secrets.token_hex(24),
+        "ERLANG_COOKIE": secrets.token_hex(24),
         **{f"{name.upper()}_PASSWORD": secrets.token_hex(24) for name in BROKER_USERS},
     }
 
 
 def write(folder: Path, known: Mapping[str, str]) -> None:
-    """Make `secrets/`: whole, or not at all, and never over one that is there.
+    """Make `secrets/`, complete or not at all, and never over an existing one.
 
     Args:
-        folder: to make; it belongs to whom the folder around it belongs to.
-        known: keys and passwords that are there already, by the names of `generate`.
+        folder: the folder to make, for the owner of its parent folder.
+        known: existing keys and passwords to keep, by the names of `generate`.
 
     Raises:
-        KeysError: the folder is there, or cannot be made.
+        KeysError: the folder exists, or cannot be made.
     """
     if folder.is_dir() and any(folder.iterdir()):
         raise KeysError(
@@ -75,7 +79,7 @@ def write(folder: Path, known: Mapping[str, str]) -> None:
         owner = folder.parent.stat()
         for path in (*made.iterdir(), made):
             os.chown(path, owner.st_uid, owner.st_gid)
-        # Onto an empty folder or none; the system refuses any other.
+        # rename(2) refuses a target folder that is not empty.
         made.replace(folder)
     except OSError as error:
         raise KeysError(f"{folder} cannot be made: {error}") from error
@@ -84,14 +88,14 @@ def write(folder: Path, known: Mapping[str, str]) -> None:
 
 
 def change(folder: Path, name: str) -> None:
-    """Put a new password into `secrets/`, in every file that has the old one.
+    """Write a new password into all files of `secrets/` that contain the old one.
 
     Args:
         folder: `secrets/`.
         name: one of `PASSWORDS`.
 
     Raises:
-        KeysError: there is no such password, or the folder cannot be written, and is as it was.
+        KeysError: there is no such password, or the folder cannot be written and is unchanged.
     """
     if name not in PASSWORDS:
         raise KeysError(f"{name} has no password; these have: {', '.join(PASSWORDS)}")
@@ -103,10 +107,10 @@ def change(folder: Path, name: str) -> None:
 
 
 def complete(folder: Path) -> list[str]:
-    """Make what a folder of an older version lacks; returns the names of the files.
+    """Make the files that a folder of an older version lacks; returns their names.
 
-    One that was put back from a copy becomes its owner's and readable to containers again, whose
-    users are others.
+    Also restores the owner and mode of all files, which a restored copy may lack, and which the
+    containers' users need.
 
     Args:
         folder: `secrets/`.
@@ -123,7 +127,7 @@ def complete(folder: Path) -> list[str]:
         for name in FILES:
             os.chown(folder / name, owner.st_uid, owner.st_gid)
             (folder / name).chmod(secret_files.READABLE)
-        # Whole sets of keys, of a `write` that was killed: where the folder is there it is over.
+        # Left by a `write` that was killed; it is obsolete, since the folder exists.
         for left in folder.parent.glob(f"{_UNFINISHED}*"):
             shutil.rmtree(left)
     except OSError as error:
@@ -132,15 +136,15 @@ def complete(folder: Path) -> list[str]:
 
 
 def give(folder: Path, name: str, value: str) -> None:
-    """Put a secret into `secrets/` that somebody else has made.
+    """Write a secret from outside, such as a provider's password, into `secrets/`.
 
     Args:
         folder: `secrets/`.
         name: one of `GIVEN`.
-        value: one line; nothing takes away what was there.
+        value: one line; an empty one removes the secret.
 
     Raises:
-        KeysError: there is no such secret, it is more than a line, or the folder is not whole.
+        KeysError: there is no such secret, the value is not one line, or the folder is incomplete.
     """
     if name not in GIVEN:
         raise KeysError(f"{name} is made here, not given; these are: {', '.join(GIVEN)}")
@@ -154,10 +158,10 @@ def give(folder: Path, name: str, value: str) -> None:
 
 
 def forget_operator(folder: Path, name: str) -> None:
-    """Take an operator's password out of `secrets/`; the broker still has the user.
+    """Remove an operator's password from `secrets/`; the broker keeps the user.
 
     Raises:
-        KeysError: there is no such operator, or the folder is not whole.
+        KeysError: there is no such operator, or the folder is incomplete.
     """
     known = _operators(folder)
     if known.pop(name, None) is None:
@@ -166,20 +170,17 @@ def forget_operator(folder: Path, name: str) -> None:
 
 
 def operator(folder: Path, name: str) -> str:
-    """Give an operator a user of their own on the broker, or a new password; returns that.
+    """Give an operator a broker user, or a new password; returns the password.
 
     Args:
         folder: `secrets/`.
-        name: theirs, as on the console.
+        name: the operator's name, as on the console.
 
     Raises:
-        KeysError: it is no name, or the folder is not whole.
+        KeysError: the name is invalid, or the folder is incomplete.
     """
-    if not is_operators(name):
-        raise KeysError(
-            f"{name} is no operator's name: up to 64 small letters, digits, dots, underscores and "
-            "hyphens, and no fellow_"
-        )
+    if not is_operator_name(name):
+        raise KeysError(f"{name} is not a valid operator name: {OPERATOR_NAME}")
     known = _operators(folder)
     known[name] = secrets.token_hex(24)
     _put_operators(folder, known)
@@ -187,30 +188,30 @@ def operator(folder: Path, name: str) -> str:
 
 
 def add(folder: Path, name: str) -> None:
-    """Put a new key behind the others of a list: it opens and verifies, and nothing uses it yet.
+    """Append a new key to a list: it decrypts and verifies, and is not used otherwise yet.
 
     Args:
-        folder: `secrets/`; one of an older version gets the list that it lacks.
-        name: one of `KEYS`, in small letters too.
+        folder: `secrets/`; a missing list of an older version is made.
+        name: one of `KEYS`, in any case.
 
     Raises:
-        KeysError: there is no such list, or what was added to it is not promoted yet.
+        KeysError: there is no such list, or the last added key is not promoted yet.
     """
     setting = _setting(name)
     listed, new = _read(folder, setting), _key(setting)
     if _waits(folder, setting, listed):
         raise KeysError(f"The last key of {setting} was added and is not promoted: promote it.")
-    # A list of one key has none that could be promoted.
+    # The first key of a list needs no promotion.
     marks = {_marker(setting): _digest(new)} if listed else {}
     _put(folder, {**marks, setting.lower(): ",".join([*listed, new])})
 
 
 def promote(folder: Path, name: str) -> None:
-    """Put the key that was added to a list first: it seals or signs from the next start on.
+    """Move the added key of a list to the front: it encrypts or signs from the next start on.
 
     Args:
         folder: `secrets/`.
-        name: as of `add`.
+        name: one of `KEYS`, in any case.
 
     Raises:
         KeysError: there is no such list, or no key to promote.
@@ -228,14 +229,14 @@ def promote(folder: Path, name: str) -> None:
 
 
 def drop(folder: Path, name: str) -> None:
-    """Take the oldest key of a list out, the last: what it sealed or signed is worth nothing then.
+    """Remove the oldest key of a list, the last: what it encrypted or signed becomes invalid.
 
     Args:
         folder: `secrets/`.
-        name: as of `add`.
+        name: one of `KEYS`, in any case.
 
     Raises:
-        KeysError: there is no such list, only one key in it, or the last is not promoted yet.
+        KeysError: there is no such list, it has only one key, or the last is not promoted yet.
     """
     setting = _setting(name)
     listed = _several(folder, setting)
@@ -245,7 +246,7 @@ def drop(folder: Path, name: str) -> None:
 
 
 def _passwords(folder: Path, but: str = "") -> dict[str, str]:
-    """Those that are there: a folder of an older version may lack some, until `complete`."""
+    """Return the existing passwords; a folder of an older version may lack some."""
     texts = {name: _text(folder, f"{name}_password") for name in PASSWORDS if name != but}
     empty = [f"{name}_password" for name, text in texts.items() if text == ""]
     if empty:
@@ -270,7 +271,7 @@ def _setting(name: str) -> str:
 
 
 def _read(folder: Path, setting: str) -> list[str]:
-    """The keys of a list, none where a folder of an older version lacks it."""
+    """Return the keys of a list; none if a folder of an older version lacks it."""
     text = _text(folder, setting.lower())
     listed = [key for part in (text or "").split(",") if (key := part.strip())]
     if text is not None and not listed:
@@ -305,7 +306,7 @@ def _text(folder: Path, name: str) -> str | None:
     if not folder.is_dir():
         raise KeysError(f"There is no folder {folder}: `keys write` makes it.")
     try:
-        return (folder / name).read_text().strip()
+        return (folder / name).read_text(encoding="utf-8").strip()
     except FileNotFoundError:
         return None
     except (OSError, UnicodeDecodeError) as error:
@@ -332,7 +333,7 @@ def _put(folder: Path, texts: Mapping[str, str]) -> None:
 
 def _content(name: str, values: Mapping[str, str]) -> str:
     if name == "service_passwords":
-        named = {one: values.get(f"{one.upper()}_PASSWORD") for one in PASSWORDS[2:]}
+        named = {one: values.get(f"{one.upper()}_PASSWORD") for one in BROKER_USERS}
         return ",".join(f"{one}={password}" for one, password in named.items() if password)
     if name == "rabbitmq.conf":
         return f"default_user = fellow\ndefault_pass = {values['RABBITMQ_PASSWORD']}"

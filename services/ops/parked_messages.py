@@ -1,8 +1,8 @@
-"""Messages of the outbox that cannot be published as they are: looked at, mended, tried, discarded.
+"""Parked outbox messages, which the relay cannot publish: list, retry, edit, discard.
 
-The relay writes why into the row and tries it again ever later (services/relay/rows.py). Each
-action is one transaction with its audit fact. The database lets ops staff change what is parked
-alone, and not while it is being tried.
+The relay stores the reason in the row and retries at growing intervals (services/relay/rows.py).
+Each action is one transaction with its audit fact. The database permits ops staff to change parked
+rows only, and not while the relay tries them.
 """
 
 import hashlib
@@ -14,7 +14,7 @@ import msgspec
 from sqlalchemy import ColumnElement, Engine, Row, and_, delete, func, select, text, update
 from sqlalchemy.orm import Session
 
-from services.ops.audit.actions import Actor, about
+from services.ops.audit.actions import Actor, about, unfit
 from shared.bus import outbox
 from shared.bus.contract.events import OpsOutboxChanged, decode
 from shared.bus.contract.message import SHORT_STRING_BYTES
@@ -22,28 +22,28 @@ from shared.db.models import OutboxMessage
 
 _table = OutboxMessage.__table__
 _IS_PARKED = _table.c.parked_at.is_not(None)
-# At this moment, see `rows.settle`; a relay that was killed over it tries it no more.
+# See `rows.settle`; the time limit frees a row whose relay was killed.
 _IS_TRIED = and_(_table.c.reason == "", _table.c.next_try_at > func.clock_timestamp())
 
 
 class NotMendedError(Exception):
-    """What was given does not do; the sentence says why."""
+    """The new body or correlation id was refused; the message says why."""
 
 
 class ChangedError(Exception):
-    """Somebody has given it another body since it was looked at."""
+    """The message was edited since the operator loaded it."""
 
     def __init__(self) -> None:
-        super().__init__("Somebody has changed it meanwhile: look at it again.")
+        super().__init__("It was edited meanwhile: look at it again.")
 
 
-class Held(msgspec.Struct, frozen=True):
-    """A parked message that something is done to: what the audit log is told of it.
+class AuditedMessage(msgspec.Struct, frozen=True):
+    """The properties of a parked message that its audit fact records.
 
     Attributes:
-        number: of its row.
+        number: the row's number.
         message_id: its id.
-        type: what it says it is.
+        type: its stated type.
         correlation_id: the order or account that it is about.
         written_by: the database role that wrote it.
         digest: the SHA-256 of the body, in hexadecimal.
@@ -57,19 +57,19 @@ class Held(msgspec.Struct, frozen=True):
     digest: str
 
 
-class Parked(Held, frozen=True):
+class Parked(AuditedMessage, frozen=True):
     """A parked message.
 
     Attributes:
-        exchange: where it is for.
-        routing_key: its key there.
-        mended_by: the database role that has changed what it says; empty where none has.
+        exchange: the exchange that it is for.
+        routing_key: its routing key.
+        mended_by: the database role that edited it; empty if none has.
         written_at: when it was written.
-        parked_at: since when it is parked.
+        parked_at: when it was parked.
         next_try_at: when the relay tries it again.
         attempts: how many times it was tried.
         reason: why it could not be published.
-        body: as it would be published; what is no UTF-8 in it is replaced.
+        body: the body; bytes that are not UTF-8 are replaced.
     """
 
     exchange: str
@@ -83,11 +83,11 @@ class Parked(Held, frozen=True):
     body: str
 
 
-_COLUMNS = {"number": "sequence", "written_at": "created_at"}  # where they have another name
+_COLUMNS = {"number": "sequence", "written_at": "created_at"}  # fields with another column name
 _DIGEST = func.encode(func.sha256(_table.c.body), "hex").label("digest")
 
 
-def _columns(of: type[Held]) -> list[ColumnElement[Any]]:
+def _columns(of: type[AuditedMessage]) -> list[ColumnElement[Any]]:
     return [
         _DIGEST if name == "digest" else _table.c[_COLUMNS.get(name, name)].label(name)
         for name in of.__struct_fields__
@@ -96,17 +96,17 @@ def _columns(of: type[Held]) -> list[ColumnElement[Any]]:
 
 _SHOWN = _columns(Parked)
 BATCH = 500
-"""So many are dealt with in one transaction, each with its audit fact: of very many, too."""
+"""Messages per transaction, with an audit fact each, so that any number can be processed."""
 OnProgress = Callable[[int], None]
 
 
 def listed(session: Session, *, after: int = 0, limit: int = 100) -> list[Parked]:
-    """Parked messages in the order in which they were written.
+    """Return parked messages in the order of writing.
 
     Args:
-        session: to read by.
-        after: a row's number; those up to it are left out.
-        limit: how many.
+        session: a session to read with.
+        after: the row number to begin after.
+        limit: the maximum number of messages.
     """
     query = select(*_SHOWN).where(_IS_PARKED, _table.c.sequence > after)
     found = session.execute(query.order_by(_table.c.sequence).limit(limit))
@@ -114,33 +114,33 @@ def listed(session: Session, *, after: int = 0, limit: int = 100) -> list[Parked
 
 
 def count(session: Session) -> int:
-    """How many messages are parked."""
+    """Return the number of parked messages."""
     return counted(session)[0]
 
 
 def counted(session: Session) -> tuple[int, int]:
-    """How many messages are parked, and the highest number of their rows."""
+    """Return the number of parked messages, and their highest row number."""
     query = select(func.count(), func.max(_table.c.sequence)).where(_IS_PARKED)
     found, highest = session.execute(query).one()
     return found, highest or 0
 
 
 def find(session: Session, number: int) -> Parked | None:
-    """A parked message; None when there is none of this number (any more)."""
+    """Return a parked message; None if there is none with this number (any more)."""
     row = session.execute(select(*_SHOWN).where(_IS_PARKED, _table.c.sequence == number)).first()
     return None if row is None else _parked(row)
 
 
 def retry(session: Session, numbers: Sequence[int], actor: Actor) -> int:
-    """Let the relay try messages now.
+    """Make messages due, so that the relay tries them now.
 
     Args:
         session: the transaction.
-        numbers: of their rows.
-        actor: who wants it.
+        numbers: the row numbers.
+        actor: the operator.
 
     Returns:
-        How many were still parked.
+        How many of them were still parked.
     """
     found = _lock(session, numbers)
     session.execute(
@@ -148,7 +148,7 @@ def retry(session: Session, numbers: Sequence[int], actor: Actor) -> int:
         .where(_table.c.sequence.in_([parked.number for parked in found]))
         .values(next_try_at=func.clock_timestamp())
     )
-    _tell(session, found, actor, "retried")
+    _record(session, found, actor, "retried")
     session.execute(text(f"NOTIFY {outbox.CHANNEL}"))
     return len(found)
 
@@ -156,44 +156,44 @@ def retry(session: Session, numbers: Sequence[int], actor: Actor) -> int:
 def retry_all(
     engine: Engine, actor: Actor, up_to: int, progress: OnProgress = lambda _: None
 ) -> int:
-    """Let the relay try now all that wait for their time, a batch at a time.
+    """Make all waiting messages due, in batches.
 
-    Broken off anywhere and begun again, nothing is told twice: what is due already is left.
+    When repeated after an interruption, messages that are due already get no second audit fact.
 
     Args:
-        engine: of the database.
-        actor: who wants it.
-        up_to: none of a higher number, which nobody has counted.
-        progress: called after each batch with how many that were in all.
+        engine: the database's engine.
+        actor: the operator.
+        up_to: the highest row number; the operator did not see later rows counted.
+        progress: called after each batch with the number of messages so far.
 
     Returns:
-        How many.
+        How many messages were made due.
     """
-    waits = _table.c.next_try_at > func.clock_timestamp()
+    is_waiting = _table.c.next_try_at > func.clock_timestamp()
 
     def act(session: Session, numbers: Sequence[int]) -> int:
         return retry(session, numbers, actor)
 
-    return _in_batches(engine, and_(waits, _table.c.sequence <= up_to), act, progress)
+    return _in_batches(engine, and_(is_waiting, _table.c.sequence <= up_to), act, progress)
 
 
 def discard_all(
     engine: Engine, actor: Actor, reason: str, up_to: int, progress: OnProgress = lambda _: None
 ) -> int:
-    """Throw all away, a batch at a time; as `discard`.
+    """Discard all parked messages, in batches; see `discard`.
 
     Args:
-        engine: of the database.
-        actor: who wants it.
+        engine: the database's engine.
+        actor: the operator.
         reason: why; kept in the audit log.
-        up_to: none of a higher number, which nobody has counted.
-        progress: called after each batch with how many that were in all.
+        up_to: the highest row number; the operator did not see later rows counted.
+        progress: called after each batch with the number of messages so far.
 
     Returns:
-        How many.
+        How many messages were discarded.
 
     Raises:
-        ValueError: there is no reason.
+        ValueError: the reason is unfit.
     """
 
     def act(session: Session, numbers: Sequence[int]) -> int:
@@ -210,30 +210,30 @@ def discard(
     *,
     digest: str | None = None,
 ) -> int:
-    """Throw messages away. Nobody is told what they said: the audit log keeps a hash.
+    """Discard messages, which are then never published; the audit log keeps a hash of each.
 
     Args:
         session: the transaction.
-        numbers: of their rows.
-        actor: who wants it.
+        numbers: the row numbers.
+        actor: the operator.
         reason: why; kept in the audit log.
-        digest: of the body that was looked at, of a single message; any when None.
+        digest: for a single message, the digest that the operator saw; None accepts any.
 
     Returns:
-        How many were still parked.
+        How many of them were still parked.
 
     Raises:
-        ValueError: there is no reason.
-        ChangedError: nothing was done.
+        ValueError: the reason is unfit.
+        ChangedError: the message has another digest; nothing was done.
     """
-    if not reason.strip():
-        raise ValueError("a discarded message needs a reason")
+    if wrong := unfit(reason):
+        raise ValueError(f"the reason {wrong}")
     found = _lock(session, numbers)
     _refuse_unseen(found, digest)
     session.execute(
         delete(OutboxMessage).where(_table.c.sequence.in_([parked.number for parked in found]))
     )
-    _tell(session, found, actor, "discarded", reason.strip())
+    _record(session, found, actor, "discarded", reason.strip())
     return len(found)
 
 
@@ -246,22 +246,22 @@ def edit(
     correlation_id: str | None = None,
     digest: str | None = None,
 ) -> bool:
-    """Give a message another body, under the same id, and let the relay try it now.
+    """Replace a message's body, under the same id, and make it due.
 
     Args:
         session: the transaction.
-        number: of its row.
-        body: the new one, JSON in UTF-8.
-        actor: who wants it.
-        correlation_id: another one; the same when not given.
-        digest: of the body that was looked at; any when None.
+        number: the row number.
+        body: the new body, JSON in UTF-8.
+        actor: the operator.
+        correlation_id: a new correlation id; None keeps it.
+        digest: the digest that the operator saw; None accepts any.
 
     Returns:
-        False when it is not parked (any more).
+        False if it is not parked (any more).
 
     Raises:
-        NotMendedError: nothing was done, as no consumer would understand it, or no broker take it.
-        ChangedError: nothing was done.
+        NotMendedError: consumers or the broker would refuse it; nothing was done.
+        ChangedError: the message has another digest; nothing was done.
     """
     found = _lock(session, [number])
     if not found:
@@ -274,45 +274,45 @@ def edit(
         .where(_table.c.sequence == number)
         .values(body=body, correlation_id=about_, next_try_at=func.clock_timestamp())
     )
-    _tell(session, found, actor, "edited", new_digest=hashlib.sha256(body).hexdigest())
+    _record(session, found, actor, "edited", new_digest=hashlib.sha256(body).hexdigest())
     session.execute(text(f"NOTIFY {outbox.CHANNEL}"))
     return True
 
 
-def validate(message: Held, body: bytes, correlation_id: str) -> None:
-    """Whether a message could be published, and understood, with another body.
+def validate(message: AuditedMessage, body: bytes, correlation_id: str) -> None:
+    """Check that a message can be published, and decoded by its consumers, with another body.
 
     Args:
-        message: the parked one.
-        body: the new one.
-        correlation_id: what it is about.
+        message: the parked message.
+        body: the new body.
+        correlation_id: its correlation id.
 
     Raises:
-        NotMendedError: it could not; the sentence says why.
+        NotMendedError: it cannot; the message says why.
     """
     try:
         decode(message.type, body)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+    except msgspec.DecodeError as error:
         raise NotMendedError(f"This is no {message.type}: {error}") from None
     if (length := len(correlation_id.encode())) > SHORT_STRING_BYTES:
         raise NotMendedError(f"What it is about may have {SHORT_STRING_BYTES} bytes, not {length}.")
 
 
-def _refuse_unseen(found: Sequence[Held], digest: str | None) -> None:
+def _refuse_unseen(found: Sequence[AuditedMessage], digest: str | None) -> None:
     if digest is not None and any(parked.digest != digest for parked in found):
         raise ChangedError
 
 
 def _in_batches(
     engine: Engine,
-    meant: ColumnElement[bool],
+    condition: ColumnElement[bool],
     act: Callable[[Session, Sequence[int]], int],
     progress: OnProgress,
 ) -> int:
     done, after = 0, 0
     while True:
-        beyond = and_(_IS_PARKED, meant, _table.c.sequence > after)
-        query = select(_table.c.sequence).where(beyond).order_by(_table.c.sequence).limit(BATCH)
+        selected = and_(_IS_PARKED, condition, _table.c.sequence > after)
+        query = select(_table.c.sequence).where(selected).order_by(_table.c.sequence).limit(BATCH)
         with Session(engine) as session, session.begin():
             numbers = session.scalars(query).all()
             done += act(session, numbers) if numbers else 0
@@ -322,20 +322,20 @@ def _in_batches(
         progress(done)
 
 
-def _lock(session: Session, numbers: Sequence[int]) -> list[Held]:
+def _lock(session: Session, numbers: Sequence[int]) -> list[AuditedMessage]:
     query = (
-        select(*_columns(Held))
+        select(*_columns(AuditedMessage))
         .where(_IS_PARKED, ~_IS_TRIED, _table.c.sequence.in_(numbers))
         .order_by(_table.c.sequence)
         .with_for_update()
     )
     rows = session.execute(query)
-    return [Held(**row._asdict() | {"message_id": str(row.message_id)}) for row in rows]
+    return [AuditedMessage(**row._asdict() | {"message_id": str(row.message_id)}) for row in rows]
 
 
-def _tell(
+def _record(
     session: Session,
-    found: Sequence[Held],
+    found: Sequence[AuditedMessage],
     actor: Actor,
     action: Literal["retried", "edited", "discarded"],
     reason: str = "",

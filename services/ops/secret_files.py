@@ -1,8 +1,8 @@
-"""Files that are changed together: to their new text, or not at all.
+"""Writes several files together: all get their new text, or all keep the old one.
 
-They are written in place, since a container has each of them mounted by itself, and goes on seeing
-the file that was there when it started. So what a file held lies beside it, whole and on the disk,
-for as long as it is being written: whatever ends the writing, one of the two is there.
+Files are overwritten in place: a container has each one mounted separately, and would keep the old
+file if it were replaced. A complete copy of the old text is therefore on the disk beside a file
+while it is overwritten, so that one of the two survives any interruption.
 """
 
 import os
@@ -10,25 +10,25 @@ from collections.abc import Mapping
 from pathlib import Path
 
 BEFORE = ".before"
-# Containers have users of their own; the folder keeps others out.
+# Containers run as other users; the folder's mode keeps everyone else out.
 READABLE = 0o444
 
 
 class BrokenOffError(Exception):
-    """An earlier change did not come to its end; the message says what to do."""
+    """An earlier change was interrupted; the message says what to do."""
 
 
 def put(folder: Path, texts: Mapping[str, str]) -> None:
-    """Write files, new ones too; a line each.
+    """Write files, existing or new, of one line each.
 
     Args:
-        folder: where they are.
-        texts: what they are to hold, by name.
+        folder: their folder.
+        texts: the new texts, by file name.
 
     Raises:
-        BrokenOffError: what one held lies beside it, from a change that ended in the middle, or
-            from this one where what was there could not be written again.
-        OSError: they cannot be written; all hold what they held.
+        BrokenOffError: a copy of an old text exists, from an interrupted change, or from this one
+            if the old text could not be restored.
+        OSError: the files cannot be written, and all are unchanged.
     """
     left = [name for name in texts if (folder / f"{name}{BEFORE}").exists()]
     if left:
@@ -96,7 +96,7 @@ def _overwrite(path: Path, content: bytes) -> None:
     try:
         file = os.open(path, os.O_WRONLY | os.O_NOFOLLOW)
         try:
-            # Never emptied first, and over all that was there: a process that ends between two
+            # Not truncated first, but padded to the old length: a process that dies between two
             # steps leaves no half of either text.
             _write(file, content.ljust(os.fstat(file).st_size, b"\n"))
             os.ftruncate(file, len(content))

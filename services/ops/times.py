@@ -1,20 +1,20 @@
-"""Times as sentences say them: with their day and zone, since they are read later and elsewhere."""
+"""Formats times for sentences, with date and zone, since they are read later and elsewhere."""
 
 from datetime import UTC, datetime
 
 
 def moment(time: datetime) -> str:
-    """A time, to the minute: `2026-11-29 14:03 UTC`."""
+    """Format a time, to the minute: `2026-11-29 14:03 UTC`."""
     return f"{time.astimezone(UTC):%Y-%m-%d %H:%M} UTC"
 
 
 def since(time: datetime | None) -> str:
-    """Since when, as what follows a verb; nothing where that is not known."""
+    """Format a time as ` since ...`, to follow a verb; empty if it is unknown."""
     return f" since {moment(time)}" if time else ""
 
 
 def duration(seconds: float) -> str:
-    """A duration as people say it: `45 s`, `4 min`, `3 h`, `2 days`."""
+    """Format a duration for sentences, which need one unit: `45 s`, `4 min`, `3 h`, `2 days`."""
     if seconds < 90:
         return f"{seconds:.0f} s"
     if seconds < 90 * 60:

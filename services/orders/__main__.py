@@ -14,19 +14,20 @@ from shared.db import retention
 from shared.service import Wiring, run
 
 PATIENCE = 0.05
-"""Seconds an order waits for others: a transaction costs nearly the same for ten as for fifty."""
+"""Seconds an order waits for others: a transaction of ten costs nearly as much as of fifty."""
 
 
 def wire(config: Settings) -> Wiring:
-    """What this process does."""
+    """Return what this process runs."""
     intake = Subscription(
         queue=topology.ORDERS_INTAKE,
         consumer="services.orders",
         handle=_recorder(config),
-        rehearsed=lambda _: _recorder(config),  # one that counts for itself
+        rehearsed=lambda _: _recorder(config),  # with separate counts
         batch_size=config.order_batch_size,
         batch_seconds=PATIENCE,
-        keyed=True,  # the history has the ids of what was recorded
+        shards=config.intake_shards,
+        keyed=True,  # the history has the ids of recorded messages
     )
     return Wiring([intake], retention.jobs("orders", config))
 

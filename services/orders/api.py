@@ -1,4 +1,4 @@
-"""The HTTP side: an account sees its own orders."""
+"""The HTTP API of an account's orders."""
 
 from datetime import datetime
 from typing import Any, Literal
@@ -13,7 +13,16 @@ from services.orders.tracking_api import Parcel, parcel
 from shared.bus.contract.events import Email, Reference, TrackingStatus
 from shared.db.models import EmailDelivery, Order, OrderConflict, OrderStatusHistory
 from shared.http.errors import ApiError
-from shared.http.listing import Cursor, Limit, Stamp, from_cursor, in_utc, latest, to_cursor
+from shared.http.listing import (
+    Cursor,
+    Limit,
+    Stamp,
+    from_cursor,
+    in_utc,
+    latest,
+    search_page,
+    to_cursor,
+)
 from shared.http.route import Answer, Call, Route
 from shared.ids import normalised_number, order_of_number
 from shared.security import tracking
@@ -23,7 +32,7 @@ Mode = Literal["live", "test"]
 
 
 class Filter(msgspec.Struct, kw_only=True):
-    """Which orders, and where the page begins; those of test mode are asked for by it alone."""
+    """Which orders, and where the page begins; test orders only with `mode`."""
 
     mode: Mode = "live"
     order_number: Reference | None = None
@@ -36,14 +45,14 @@ class Filter(msgspec.Struct, kw_only=True):
 
 
 class Part(msgspec.Struct, kw_only=True):
-    """Where the page begins, and how long it is."""
+    """Where the page begins, and its length."""
 
     cursor: Cursor | None = None
     limit: Limit = 50
 
 
 class Customer(msgspec.Struct, kw_only=True):
-    """Who ordered."""
+    """The customer of an order."""
 
     name: str
     email: str
@@ -51,7 +60,7 @@ class Customer(msgspec.Struct, kw_only=True):
 
 
 class OrderView(Parcel, kw_only=True):
-    """An order and where it is; `order_number` and `metadata` are as its sender gave them."""
+    """An order and its status; `order_number` and `metadata` are as its sender gave them."""
 
     order_number: str | None
     id: UUID
@@ -67,7 +76,7 @@ class OrderView(Parcel, kw_only=True):
 
 
 class StatusView(Parcel, kw_only=True):
-    """A status that the sender reported; not `applied` when it came too late to count."""
+    """A status that the sender reported; not `applied` if it came too late to count."""
 
     tracking_status: str
     note: str
@@ -76,7 +85,7 @@ class StatusView(Parcel, kw_only=True):
 
 
 class EmailView(msgspec.Struct, kw_only=True):
-    """An email that was sent about the order, or could not be."""
+    """An email about the order that was sent, or could not be."""
 
     template: str
     recipient: str
@@ -101,10 +110,12 @@ class ConflictView(Parcel, kw_only=True):
 class OrderDetail(OrderView, kw_only=True):
     """An order with its history, its emails, and what was sent under the same number or key.
 
-    Of history and emails the latest 500 are shown; `history_is_complete` and `emails_are_complete`
-    say whether that is all. All of the history is at `GET /orders/{order_id}/history/`.
-    `customer_page` is the link that its customer's next email has, null where there is no such
-    page; so many as `ended_links` led there before.
+    History and emails have the latest 500; `history_is_complete` and `emails_are_complete` say
+    whether that is all. All of the history is at `GET /orders/{order_id}/history/`.
+    `customer_page` is the link in the customer's next email, null if there is no such page;
+    `ended_links` counts its ended predecessors.
+    `conflicts` has the first 20; `conflicts_are_complete` says whether that is all. The request log
+    has the others.
     """
 
     customer_page: str | None
@@ -114,17 +125,22 @@ class OrderDetail(OrderView, kw_only=True):
     emails: list[EmailView]
     emails_are_complete: bool
     conflicts: list[ConflictView]
+    conflicts_are_complete: bool
 
 
 class Page(msgspec.Struct, kw_only=True):
-    """Orders, newest first; `next` is the cursor of the next page, null on the last."""
+    """Orders, newest first; `next` is the cursor of the next page, null on the last.
+
+    With a `status` a page covers 100,000 orders: there may be a next one though it has fewer than
+    `limit`, or none.
+    """
 
     results: list[OrderView]
     next: str | None
 
 
 class HistoryPage(msgspec.Struct, kw_only=True):
-    """States, the latest first; `next` is the cursor of the next page, null on the last."""
+    """Reported statuses, the latest first; `next` is the next page's cursor, null on the last."""
 
     results: list[StatusView]
     next: str | None
@@ -134,7 +150,7 @@ _NOT_FOUND = ("order_not_found", "You have no order with this id.")
 
 
 def index(session: Session, call: Call[None, Filter]) -> Answer:
-    """A page of the account's orders."""
+    """Return a page of the account's orders."""
     wanted = call.query
     is_live = wanted.mode == "live"
     query = select(Order).where(Order.account_id == call.caller, Order.is_live == is_live)
@@ -142,8 +158,6 @@ def index(session: Session, call: Call[None, Filter]) -> Answer:
         number = normalised_number(wanted.order_number)
         named = order_of_number(call.caller, number, is_test=not is_live)
         query = query.where(or_(Order.id == named, Order.has_number_in_shop(number)))
-    if wanted.status is not None:
-        query = query.where(Order.tracking_status == wanted.status.value)
     if wanted.customer_email is not None:
         written = spellings(compared(wanted.customer_email))
         query = query.where(func.lower(Order.customer_email).in_(written))
@@ -155,24 +169,29 @@ def index(session: Session, call: Call[None, Filter]) -> Answer:
         at, id_ = from_cursor(wanted.cursor, 16)
         query = query.where(_place < (at, UUID(bytes=id_)))
     newest_first = query.order_by(Order.accepted_at.desc(), Order.id.desc())
-    orders = session.scalars(newest_first.limit(wanted.limit + 1)).all()
-    page = orders[: wanted.limit]
-    more = len(orders) > wanted.limit
+    page, end = search_page(
+        session,
+        Order,
+        [newest_first],
+        ("accepted_at", "id"),
+        (lambda order: [order.tracking_status == wanted.status]) if wanted.status else None,
+        wanted.limit,
+    )
     return Answer(
         200,
         Page(
             results=[OrderView(**_common(order)) for order in page],
-            next=to_cursor(page[-1].accepted_at, page[-1].id.bytes) if more else None,
+            next=to_cursor(end[0], end[1].bytes) if end else None,
         ),
     )
 
 
 def show(session: Session, call: Call[None, None]) -> Answer:
-    """One of the account's orders; another account's is as unknown as one that is not there."""
+    """Return one of the account's orders; 404 for another account's as for an unknown one."""
     order = _own(session, call)
-    said = select(OrderStatusHistory).where(OrderStatusHistory.order_id == order.id)
+    entries = select(OrderStatusHistory).where(OrderStatusHistory.order_id == order.id)
     history, is_all_history = latest(
-        session, said, OrderStatusHistory.at, OrderStatusHistory.event_id
+        session, entries, OrderStatusHistory.at, OrderStatusHistory.event_id
     )
     mailed = select(EmailDelivery).where(EmailDelivery.subject_id == str(order.id))
     emails, are_all_emails = latest(session, mailed, EmailDelivery.at, EmailDelivery.id)
@@ -180,6 +199,9 @@ def show(session: Session, call: Call[None, None]) -> Answer:
         select(OrderConflict)
         .where(OrderConflict.order_id == order.id, OrderConflict.event.is_not(None))
         .order_by(OrderConflict.at, OrderConflict.event_id)
+    )
+    more = select(OrderConflict.event_id).where(
+        OrderConflict.order_id == order.id, OrderConflict.event.is_(None)
     )
     return Answer(
         200,
@@ -196,17 +218,21 @@ def show(session: Session, call: Call[None, None]) -> Answer:
                 for c in conflicts
                 if c.event
             ],
+            conflicts_are_complete=session.scalar(more.limit(1)) is None,
         ),
     )
 
 
 def all_history(session: Session, call: Call[None, Part]) -> Answer:
-    """A page of what was said of one of the account's orders, the latest first."""
-    said = select(OrderStatusHistory).where(OrderStatusHistory.order_id == _own(session, call).id)
+    """Return a page of an order's reported statuses, the latest first."""
+    order_id = _own(session, call).id
+    entries = select(OrderStatusHistory).where(OrderStatusHistory.order_id == order_id)
     if call.query.cursor is not None:
         at, id_ = from_cursor(call.query.cursor, 16)
-        said = said.where(_when_said < (at, UUID(bytes=id_)))
-    latest_first = said.order_by(OrderStatusHistory.at.desc(), OrderStatusHistory.event_id.desc())
+        entries = entries.where(_place_in_history < (at, UUID(bytes=id_)))
+    latest_first = entries.order_by(
+        OrderStatusHistory.at.desc(), OrderStatusHistory.event_id.desc()
+    )
     found = session.scalars(latest_first.limit(call.query.limit + 1)).all()
     page = found[: call.query.limit]
     more = len(found) > len(page)
@@ -215,7 +241,7 @@ def all_history(session: Session, call: Call[None, Part]) -> Answer:
 
 
 def end_links(session: Session, call: Call[None, None]) -> Answer:
-    """End the links of every email about an order so far; those of later emails are others."""
+    """End the links in all emails about an order so far; later emails get another."""
     if not session.scalar(select(func.end_tracking_links(call.caller, _named(call)))):
         raise ApiError(404, *_NOT_FOUND)
     return Answer(204)
@@ -228,13 +254,13 @@ def _own(session: Session, call: Call[Any, Any]) -> Order:
     return order
 
 
-def _status(said: OrderStatusHistory) -> StatusView:
+def _status(entry: OrderStatusHistory) -> StatusView:
     return StatusView(
-        tracking_status=said.tracking_status,
-        note=said.note,
-        at=said.at,
-        applied=said.applied,
-        **parcel(said.tracking),
+        tracking_status=entry.tracking_status,
+        note=entry.note,
+        at=entry.at,
+        applied=entry.applied,
+        **parcel(entry.tracking),
     )
 
 
@@ -264,9 +290,9 @@ def _common(order: Order) -> dict[str, Any]:
     }
 
 
-# Where an order stands in the list: by acceptance, which two may share.
+# By acceptance, then by id, since two may have the same time.
 _place = tuple_(Order.accepted_at, Order.id)
-_when_said = tuple_(OrderStatusHistory.at, OrderStatusHistory.event_id)
+_place_in_history = tuple_(OrderStatusHistory.at, OrderStatusHistory.event_id)
 
 
 ROUTES = (
@@ -295,7 +321,7 @@ ROUTES = (
         method="GET",
         path="/orders/{order_id}/history/",
         handler=all_history,
-        summary="All that was said of one order, the latest first",
+        summary="The whole history of one order, the latest first",
         query=Part,
         answers={200: HistoryPage},
         errors=((404, *_NOT_FOUND),),
@@ -306,7 +332,7 @@ ROUTES = (
         method="DELETE",
         path="/orders/{order_id}/customer-links/",
         handler=end_links,
-        summary="End the links of a customer's emails about an order, such as one that went astray",
+        summary="End the links of a customer's emails about an order, for example a leaked one",
         answers={204: None},
         errors=((404, *_NOT_FOUND),),
         bearer=True,

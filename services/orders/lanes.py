@@ -1,8 +1,8 @@
-"""Which lane the facts about an account's orders take to the notifier.
+"""Decides which accounts' facts go into the notifier's bulk lane.
 
-One queue is first in, first out, so one account's hundred thousand emails would delay everybody's.
-What an account sends beyond its share goes into a lane of its own kind, with mail connections of
-its own; everybody else's never waits behind it.
+A queue is first in, first out, so one account's hundred thousand emails would delay those of all
+others. The messages that an account sends beyond its share go into a second queue with separate
+mail connections.
 """
 
 import time
@@ -14,17 +14,17 @@ MAX_ACCOUNTS = 100_000
 
 
 class Lanes:
-    """A leaky bucket for each account, of the most recently seen at most `MAX_ACCOUNTS`.
+    """A leaky bucket for each account, for the `MAX_ACCOUNTS` seen last.
 
-    Each recorder counts for itself, so a second one doubles the share. An account stays in the bulk
-    lane until its bucket has run empty: until it could have sent everything at `rate`. So an order
-    that came with a flood is told of in one lane, in order, unless its next step comes after that
-    and the flood's emails still wait.
+    Each recorder counts separately, so a second one doubles the share. An account stays in the bulk
+    lane until its bucket is empty, that is until it could have sent everything at `rate`. So the
+    facts of an order that came in a burst stay in one lane and in order, unless its next update
+    comes after that while the burst's emails still wait.
 
     Args:
-        burst: messages that an account may send at once.
-        rate: messages a second that an account may send for ever.
-        clock: seconds, monotonic.
+        burst: messages that an account may send at the same time.
+        rate: messages a second that an account may send indefinitely.
+        clock: monotonic seconds.
     """
 
     def __init__(
@@ -33,19 +33,22 @@ class Lanes:
         self._seconds = burst / rate
         self._rate = rate
         self._clock = clock
-        # When an account's bucket will be empty, and whether it overflowed since it last was.
+        # By account: when its bucket will be empty, and whether it overflowed since it last was.
         self._buckets: OrderedDict[UUID, tuple[float, bool]] = OrderedDict()
+        self._before: dict[UUID, tuple[float, bool] | None] = {}  # since the last `keep`
 
     def beyond_their_share(self, accounts: Iterable[UUID]) -> frozenset[UUID]:
-        """Count a batch; returns the accounts whose messages in it go into the bulk lane.
+        """Count a batch; returns the accounts whose messages go into the bulk lane.
 
         Args:
-            accounts: the account of each message.
+            accounts: the account of each message, with repetitions.
         """
         now = self._clock()
         beyond = set()
         for account, count in Counter(accounts).items():
-            empty_at, overflowed = self._buckets.pop(account, (now, False))
+            before = self._buckets.pop(account, None)
+            self._before.setdefault(account, before)
+            empty_at, overflowed = before or (now, False)
             if empty_at <= now:
                 empty_at, overflowed = now, False
             empty_at += count / self._rate
@@ -56,3 +59,16 @@ class Lanes:
         while len(self._buckets) > MAX_ACCOUNTS:
             self._buckets.popitem(last=False)
         return frozenset(beyond)
+
+    def undo(self) -> None:
+        """Forget what was counted since the last `keep`: its transaction was rolled back."""
+        for account, bucket in self._before.items():
+            if bucket is None:
+                self._buckets.pop(account, None)
+            else:
+                self._buckets[account] = bucket
+        self._before.clear()
+
+    def keep(self) -> None:
+        """Keep what was counted: its transaction was committed."""
+        self._before.clear()

@@ -1,7 +1,7 @@
-"""The rows of orders and their history: a batch at a time, in a few statements whatever its size.
+"""The rows of orders and their history, written a batch at a time in a few statements.
 
-One `INSERT ... SELECT unnest(...)` is many times faster than a statement an order. What hardly any
-order of a batch has goes as an empty array, which `unnest` fills up with NULL.
+One `INSERT ... SELECT unnest(...)` is many times faster than a statement for each order. Columns
+that no order of a batch has are passed as an empty array, which `unnest` pads with NULL.
 """
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -24,15 +24,15 @@ Businesses = Mapping[UUID, Row[Any]]
 
 
 @dataclass(frozen=True, slots=True)
-class Said:
-    """What one message said of an order, for its history.
+class Entry:
+    """An entry of an order's history.
 
     Attributes:
         message: the message.
-        status: where it puts the order.
-        note: in the sender's words; may be empty.
-        counts: whether it moved the order.
-        tracking: what it says of the parcel.
+        status: its status.
+        note: the sender's note; may be empty.
+        counts: whether it changed the order.
+        tracking: its tracking fields.
     """
 
     message: Received[Any]
@@ -43,16 +43,16 @@ class Said:
 
 
 def insert(session: Session, messages: Iterable[Received[OrderCreated]]) -> set[UUID]:
-    """Write orders down; returns the ids of those that were not there."""
-    # In the order of the ids, so that two recorders with the same orders do not deadlock.
+    """Insert orders; returns the ids of those that did not exist."""
+    # By id, so that two recorders with the same orders do not deadlock.
     ordered = sorted(messages, key=lambda m: m.data.order_id)
     data = [m.data for m in ordered]
-    positions = [begun(m) for m in ordered]
+    positions = [initial_position(m) for m in ordered]
     parcels = [
-        tracking.merged(d.order_id, {}, tracking.said_in(d), position)
+        tracking.merged(d.order_id, {}, tracking.fields_of(d), position)
         for position, d in zip(positions, data, strict=True)
     ]
-    there = session.execute(
+    existing = session.execute(
         _INSERT_ORDERS,
         {
             "id": arrays.uuids(d.order_id for d in data),
@@ -72,48 +72,48 @@ def insert(session: Session, messages: Iterable[Received[OrderCreated]]) -> set[
             "tracking_said": _sparse([_json(tracking.sources(parcel)) for parcel in parcels]),
         },
     )
-    return {d.order_id for d in data}.difference(there.scalars())
+    return {d.order_id for d in data}.difference(existing.scalars())
 
 
-def begun(message: Received[OrderCreated]) -> Position:
-    """Where an order is that was just created."""
-    said = message.data
-    # A shop's word how it is now is one of several by the same clock, whichever comes first.
-    is_word = isinstance(said, OrderPlaced) and said.has_moved
-    return Position(said.tracking_status, message.time, message.id if is_word else said.order_id)
+def initial_position(message: Received[OrderCreated]) -> Position:
+    """Return the position of an order that a message creates."""
+    event = message.data
+    # A shop's state of the order is one of several by the same clock, in any order of arrival.
+    is_state = isinstance(event, OrderPlaced) and event.has_moved
+    return Position(event.tracking_status, message.time, message.id if is_state else event.order_id)
 
 
-def add_history(session: Session, said: Sequence[Said]) -> None:
-    """Write down what messages said."""
-    if said:
+def add_history(session: Session, entries: Sequence[Entry]) -> None:
+    """Insert entries of the history."""
+    if entries:
         session.execute(
             _INSERT_HISTORY,
             {
-                "event_id": arrays.uuids(one.message.id for one in said),
-                "order_id": arrays.uuids(one.message.data.order_id for one in said),
-                "tracking_status": arrays.texts(one.status.value for one in said),
-                "note": arrays.texts(one.note for one in said),
-                "at": arrays.times(one.message.time for one in said),
-                "applied": arrays.booleans(one.counts for one in said),
-                "tracking": _sparse([_json(_named(one.tracking)) for one in said]),
+                "event_id": arrays.uuids(entry.message.id for entry in entries),
+                "order_id": arrays.uuids(entry.message.data.order_id for entry in entries),
+                "tracking_status": arrays.texts(entry.status.value for entry in entries),
+                "note": arrays.texts(entry.note for entry in entries),
+                "at": arrays.times(entry.message.time for entry in entries),
+                "applied": arrays.booleans(entry.counts for entry in entries),
+                "tracking": _sparse([_json(_named(entry.tracking)) for entry in entries]),
             },
         )
 
 
 def apply(session: Session, events: Collection[UUID]) -> None:
-    """Have what the history has count that was over."""
+    """Mark entries of the history as applied that were not."""
     if events:
         session.execute(_APPLY, {"ids": arrays.uuids(events)})
 
 
 def lock(session: Session, ids: Iterable[UUID]) -> dict[UUID, RowMapping]:
-    """The orders of these that there are, locked in the order of their ids."""
+    """Lock the existing orders among `ids`, by id, and return their rows."""
     found = session.execute(_LOCK_ORDERS, {"ids": arrays.uuids(ids)}).mappings()
     return {row["id"]: row for row in found}
 
 
 def move(session: Session, positions: Mapping[UUID, Position]) -> None:
-    """Put orders where they are now."""
+    """Update the status of orders."""
     if positions:
         session.execute(
             _UPDATE_ORDERS,
@@ -127,7 +127,7 @@ def move(session: Session, positions: Mapping[UUID, Position]) -> None:
 
 
 def track(session: Session, parcels: Mapping[UUID, Tracking]) -> None:
-    """Write down what is known of orders' parcels now."""
+    """Update the tracking data of orders."""
     if parcels:
         session.execute(
             _UPDATE_TRACKING,
@@ -140,7 +140,7 @@ def track(session: Session, parcels: Mapping[UUID, Tracking]) -> None:
 
 
 def businesses(session: Session, accounts: set[UUID]) -> Businesses:
-    """How businesses are called, and their proved addresses."""
+    """Return the names and proved email addresses of businesses."""
     rows = session.execute(_BUSINESSES, {"ids": arrays.uuids(accounts)})
     return {row.id: row for row in rows}
 
@@ -150,7 +150,7 @@ def _named(tracking: Mapping[str, str]) -> dict[str, str]:
 
 
 def _json(value: Any) -> str | None:
-    """As JSON; None where there is nothing in it."""
+    """Return a value as JSON; None for an empty one."""
     return msgspec.json.encode(value).decode() if value else None
 
 
@@ -158,7 +158,7 @@ def _sparse(values: Sequence[str | None]) -> str:
     return arrays.texts(values) if any(values) else "{}"
 
 
-# Those that were there come back, which are few.
+# Returns the orders that existed, which are few.
 _INSERT_ORDERS = text("""
     WITH created AS (
     INSERT INTO orders (id, account_id, customer_name, customer_email, customer_phone,

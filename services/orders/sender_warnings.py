@@ -1,4 +1,4 @@
-"""What a sender said that came to nothing, told to its business: one email of a kind a day."""
+"""Facts that warn a business about messages without an effect: one email of a kind a day."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -28,25 +28,25 @@ Problem = Literal["update_given_up", "key_reused", "no_email_address"]
 
 @dataclass(frozen=True, slots=True)
 class NotTaken:
-    """One message that came to nothing.
+    """A message without an effect.
 
     Attributes:
-        what: why.
-        said: what it said, and of which order.
-        event_id: the message.
+        what: the reason.
+        event: its data.
+        event_id: its id.
     """
 
     what: Problem
-    said: OrderCreated | OrderStatusChanged | OrderCancelled | OrderUnaddressed
+    event: OrderCreated | OrderStatusChanged | OrderCancelled | OrderUnaddressed
     event_id: UUID
 
 
 def facts(session: Session, not_taken: Sequence[NotTaken]) -> list[Message]:
-    """The facts to tell: of each account and kind the first.
+    """Return facts, for each account and kind about the first message.
 
-    Their ids are the same for a whole day (UTC), so the notifier sends one email of them.
+    Their ids are the same for a day (UTC), so the notifier sends one email.
     """
-    first = {(one.said.account_id, one.what): one for one in reversed(not_taken)}
+    first = {(one.event.account_id, one.what): one for one in reversed(not_taken)}
     if not first:
         return []
     ids = {account_id for account_id, _ in first}
@@ -58,10 +58,10 @@ def facts(session: Session, not_taken: Sequence[NotTaken]) -> list[Message]:
             OrderNotTaken(
                 **of_account(account),
                 what=one.what,
-                order_id=one.said.order_id,
+                order_id=one.event.order_id,
                 event_id=one.event_id,
-                order_number=one.said.order_number,
-                of_shop=is_of_shop(account.id, one.said.order_id, one.said.order_number) or UNSET,
+                order_number=one.event.order_number,
+                of_shop=is_of_shop(account.id, one.event.order_id, one.event.order_number) or UNSET,
             ),
             source=SOURCE,
             correlation_id=account.id,
@@ -69,7 +69,7 @@ def facts(session: Session, not_taken: Sequence[NotTaken]) -> list[Message]:
             time=now,
         )
         for one in first.values()
-        if (account := accounts.get(one.said.account_id)) is not None
+        if (account := accounts.get(one.event.account_id)) is not None
     ]
 
 

@@ -1,4 +1,4 @@
-"""The HTTP side of test mode: one order of ours the whole way, and the end of all test orders."""
+"""The HTTP API of test mode: send an example order, and clear all test orders."""
 
 from uuid import UUID
 
@@ -13,7 +13,7 @@ from shared.http.route import Answer, Call, Route
 from shared.http.standing import KYC_REQUIRED, is_approved, not_approved
 from shared.ids import new_id
 
-SOURCE = "services.ingress"  # as if a sender had said it
+SOURCE = "services.ingress"  # as if a sender had sent it
 MOST = 10_000
 """Test orders that one call clears; see `clear_test_orders` (migration 0019)."""
 _CUSTOMER = CustomerDetails(name="Zoë Ade", email="zoe@shop.example", phone="+2348000000")
@@ -27,14 +27,14 @@ class Sent(msgspec.Struct, kw_only=True):
 
 
 class Cleared(msgspec.Struct, kw_only=True):
-    """How many test orders are gone; with `more` there are others, for another call."""
+    """The number of cleared test orders; with `more` there are others, for another call."""
 
     orders: int
     more: bool
 
 
 def send(session: Session, call: Call[None, None]) -> Answer:
-    """Send a test order the way that a signed one takes, from the bus on."""
+    """Send a test order, which from the bus on is handled like a signed one."""
     if not is_approved(session, call.caller):
         raise not_approved()
     account = session.get_one(Account, call.caller)
@@ -51,7 +51,7 @@ def send(session: Session, call: Call[None, None]) -> Answer:
         order.order_id,
         source=SOURCE,
         message_id=order.order_id,
-        # Its updates are stamped by the database's time, as any signed request is.
+        # By the database's clock, as the updates of any signed request.
         time=session.scalars(select(func.clock_timestamp())).one(),
         traceparent=call.traceparent,
     )
@@ -59,7 +59,7 @@ def send(session: Session, call: Call[None, None]) -> Answer:
 
 
 def clear(session: Session, call: Call[None, None]) -> Answer:
-    """Remove the account's test orders, the oldest first."""
+    """Delete the account's test orders, the oldest first."""
     gone = session.scalars(select(func.clear_test_orders(call.caller))).one()
     return Answer(200, Cleared(orders=gone, more=gone >= MOST))
 

@@ -1,39 +1,40 @@
-"""Where a parcel can be followed and when it should be there, of all that was said of an order.
+"""The tracking data of an order (carrier, number, URL, estimated day), merged from its messages.
 
-Each of the four is what the greatest of those messages says that say anything of it, by the rule
-that decides the status (`progress.py`). So it is the same in whatever order they arrive, and one
-that says nothing of a parcel takes nothing away.
+Each field has the value of the greatest message that contains it, by the rule that decides the
+status (`progress.py`), so the result does not depend on the order of arrival; a message without
+tracking data removes nothing.
 
-Carrier and URL are of the parcel that has the number, though: they are not shown of another one.
-Once there was another number, they count where they were said later than the last of any other, and
-with a number beside them or later than the last one.
+Carrier and URL belong to the parcel with the number and are not shown with another number: once
+there was another number, they count only if they are later than the last message with any other
+one, and came with a number or later than the last message with one.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import date, datetime
+from functools import partial
 from typing import Any
 from uuid import UUID
 
-from services.orders.progress import Position, moves
+from services.orders.progress import Position, applies
 from shared.bus.contract.events import Event, TrackingStatus
 
 FIELDS = ("carrier", "tracking_number", "tracking_url", "estimated_delivery")
 _NUMBER = "tracking_number"
 _OF_ITS_PARCEL = ("carrier", "tracking_url")
 _OTHER = "other_number"
-"""In the place of a field: the last message with another number than the one that is known."""
+"""Beside the fields: the last message with another number than the current one."""
 _ALONE = "alone"
-"""Beside the sources: the fields that were said without a number."""
+"""Beside the sources: the fields whose message had no number."""
 
 
 @dataclass(frozen=True, slots=True)
-class Said:
-    """One of the four.
+class Field:
+    """The value of one field and its source.
 
     Attributes:
-        value: as it is shown; a day as in ISO 8601. Empty where it is not: it is of another parcel.
-        by: of the message that said so.
+        value: as shown; a day in ISO 8601. Empty if hidden, since it is of another parcel.
+        by: the position of the message that contained it.
         is_alone: whether that message had no number.
     """
 
@@ -42,12 +43,15 @@ class Said:
     is_alone: bool = False
 
 
-Tracking = Mapping[str, Said]
-"""By field, those of which something was said."""
+Tracking = Mapping[str, Field]
+"""The known fields, by name."""
 
 
-def said_in(event: Event) -> dict[str, str]:
-    """What an event says of the four; a platform's that names a parcel says its number, or none."""
+def fields_of(event: Event) -> dict[str, str]:
+    """Return an event's tracking fields; a platform's with any of them always has a number.
+
+    An empty number is a parcel's without one.
+    """
     found = {}
     for field in FIELDS:
         value = getattr(event, field, None)
@@ -59,70 +63,79 @@ def said_in(event: Event) -> dict[str, str]:
 
 
 def merged(
-    order_id: UUID, current: Tracking, said: Mapping[str, str], by: Position
-) -> dict[str, Said]:
-    """What is known after one more message.
+    order_id: UUID,
+    current: Tracking,
+    fields: Mapping[str, str],
+    by: Position,
+    *,
+    by_arrival: bool = False,
+) -> dict[str, Field]:
+    """Return the tracking data after one more message.
 
     Args:
-        order_id: whose.
-        current: what is known.
-        said: what the message says.
-        by: where it puts the order, whether or not it counts.
+        order_id: the order.
+        current: the data before.
+        fields: the message's fields.
+        by: the message's position, whether or not it counts.
+        by_arrival: see `progress.applies`.
     """
+    is_later = partial(applies, order_id, by_arrival=by_arrival)
     after = dict(current)
-    number = said.get(_NUMBER)
-    for field, value in said.items():
+    number = fields.get(_NUMBER)
+    for field, value in fields.items():
         known = current.get(field)
-        if known is None or moves(order_id, known.by, by):
-            after[field] = Said(value, by, number is None and field in _OF_ITS_PARCEL)
+        if known is None or is_later(known.by, by):
+            after[field] = Field(value, by, number is None and field in _OF_ITS_PARCEL)
     before = current.get(_NUMBER)
     if number is not None and before is not None and number != before.value:
         other = by if after[_NUMBER] is before else before.by
         last = current.get(_OTHER)
-        if last is None or moves(order_id, last.by, other):
-            after[_OTHER] = Said("", other)
+        if last is None or is_later(last.by, other):
+            after[_OTHER] = Field("", other)
     if _OTHER in after:
         for field in _OF_ITS_PARCEL:
-            if field in after and not _is_of_the_parcel(order_id, after, after[field]):
+            if field in after and not _is_of_the_parcel(is_later, after, after[field]):
                 after[field] = replace(after[field], value="")
     return after
 
 
-def _is_of_the_parcel(order_id: UUID, known: Tracking, said: Said) -> bool:
-    if not moves(order_id, known[_OTHER].by, said.by):
+def _is_of_the_parcel(
+    is_later: Callable[[Position, Position], bool], known: Tracking, field: Field
+) -> bool:
+    if not is_later(known[_OTHER].by, field.by):
         return False
-    return not said.is_alone or moves(order_id, known[_NUMBER].by, said.by)
+    return not field.is_alone or is_later(known[_NUMBER].by, field.by)
 
 
 def values(tracking: Tracking) -> dict[str, str]:
-    """What is shown of it, by field."""
-    return {field: said.value for field, said in tracking.items() if said.value}
+    """Return the values to show, by field."""
+    return {name: field.value for name, field in tracking.items() if field.value}
 
 
 def sources(tracking: Tracking) -> dict[str, list[str]]:
-    """Which message said each, to be stored beside the values."""
+    """Return the source of each field, to be stored beside the values."""
     found = {
-        field: [said.by.status.value, said.by.at.isoformat(), str(said.by.event_id)]
-        for field, said in tracking.items()
+        name: [field.by.status.value, field.by.at.isoformat(), str(field.by.event_id)]
+        for name, field in tracking.items()
     }
-    alone = [field for field, said in tracking.items() if said.is_alone]
+    alone = [name for name, field in tracking.items() if field.is_alone]
     return found | ({_ALONE: alone} if alone else {})
 
 
-def stored(shown: Mapping[str, str] | None, by: Mapping[str, Any] | None) -> dict[str, Said]:
-    """What `values` and `sources` made, read again.
+def stored(shown: Mapping[str, str] | None, by: Mapping[str, Any] | None) -> dict[str, Field]:
+    """Return the tracking data of an order's row.
 
     Args:
-        shown: the values.
-        by: the sources.
+        shown: what `values` returned.
+        by: what `sources` returned.
     """
     if not by:
         return {}
     alone = by.get(_ALONE, ())
     return {
-        field: Said((shown or {}).get(field, ""), _position(*source), field in alone)
-        for field, source in by.items()
-        if field != _ALONE
+        name: Field((shown or {}).get(name, ""), _position(*source), name in alone)
+        for name, source in by.items()
+        if name != _ALONE
     }
 
 
@@ -130,13 +143,9 @@ def _position(status: str, at: str, event_id: str) -> Position:
     return Position(TrackingStatus(status), datetime.fromisoformat(at), UUID(event_id))
 
 
-def as_told(shown: Mapping[str, str]) -> dict[str, Any]:
-    """The values as an event has them.
-
-    Args:
-        shown: what `values` has made.
-    """
-    told: dict[str, Any] = dict(shown)
-    if "estimated_delivery" in told:
-        told["estimated_delivery"] = date.fromisoformat(told["estimated_delivery"])
-    return told
+def event_fields(shown: Mapping[str, str]) -> dict[str, Any]:
+    """Return the values of `values` as fields of an event."""
+    fields: dict[str, Any] = dict(shown)
+    if "estimated_delivery" in fields:
+        fields["estimated_delivery"] = date.fromisoformat(fields["estimated_delivery"])
+    return fields

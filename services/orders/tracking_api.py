@@ -1,7 +1,7 @@
 """An order as its customer sees it, by the link of an email and without signing in.
 
-What it tells is less than the email that the link came by: a link is passed on, so there is no
-name of a person, no address of theirs and no way to another order.
+It shows less than the email with the link, since links are shared: no person's name or address, and
+no other orders.
 """
 
 from collections.abc import Collection, Mapping
@@ -23,14 +23,14 @@ from shared.http.route import Answer, Call, Route
 from shared.http.standing import is_blocked
 from shared.ids import is_of_shop
 from shared.languages import shops, time_zones
+from shared.languages.delivery_steps import parcel_fields
 from shared.languages.language import DEFAULT, language
-from shared.languages.way import told_of_parcel
 from shared.security import tracking
 from shared.security.unsubscribe_tokens import order_unsubscribe_url
 
 
 class Parcel(msgspec.Struct, kw_only=True):
-    """Where a parcel can be followed, and the day on which it should be there."""
+    """How to follow a parcel, and the day on which it is expected."""
 
     carrier: str | None = None
     tracking_number: str | None = None
@@ -39,7 +39,7 @@ class Parcel(msgspec.Struct, kw_only=True):
 
 
 class TrackedStatus(msgspec.Struct, kw_only=True):
-    """A status that the order has had, and what the sender noted with it."""
+    """A status of the order, and the sender's note."""
 
     tracking_status: str
     note: str
@@ -47,15 +47,14 @@ class TrackedStatus(msgspec.Struct, kw_only=True):
 
 
 class TrackedOrder(Parcel, kw_only=True):
-    """An order: what was ordered of whom, and where it is.
+    """An order with its items, its seller and its status.
 
-    Of its history the latest 500 are shown; `history_is_complete` says whether that is all.
-    Of its parcel it has what is told at its status: nothing of what was cancelled, no day of what
-    is there.
+    The history has the latest 500; `history_is_complete` says whether that is all. A cancelled
+    order has no tracking data, a delivered one no estimated day.
 
     `display_name`, `reply_to`, `language` and `time_zone` are those of the seller's emails;
-    `unsubscribe_url` is where those about this order are ended, and those alone, and null of a test
-    order, which nobody is mailed about.
+    `unsubscribe_url` ends the emails about this order only, and is null for a test order, which no
+    customer is mailed about.
     """
 
     company_name: str
@@ -74,7 +73,7 @@ class TrackedOrder(Parcel, kw_only=True):
 
 
 def show(session: Session, call: Call[None, None]) -> Answer:
-    """The order of a link; one that is wrong is as unknown as one whose order is gone."""
+    """Return the order of a link; 404 for an invalid link as for a deleted order."""
     try:
         link = tracking.link_of(call.path["token"])
     except tracking.InvalidLinkError:
@@ -82,20 +81,20 @@ def show(session: Session, call: Call[None, None]) -> Answer:
     order = session.get(Order, link.order_id)
     if order is None or order.tracking_link != link.number:
         raise ApiError(404, *_NOT_FOUND)
-    # A person who was erased has no order here any more, and neither has whoever has the link.
+    # An erased customer has no order here.
     if order.customer_email == erased.ADDRESS:
         raise ApiError(404, *_NOT_FOUND)
-    # What it says, and where it leads, may be what its business was blocked for.
+    # Its texts and links may be the reason why its business was blocked.
     if is_blocked(session, order.account_id):
         raise ApiError(404, *_NOT_FOUND)
-    said = select(OrderStatusHistory).where(
+    entries = select(OrderStatusHistory).where(
         OrderStatusHistory.order_id == order.id, OrderStatusHistory.applied
     )
-    history, is_all = latest(session, said, OrderStatusHistory.at, OrderStatusHistory.event_id)
+    history, is_all = latest(session, entries, OrderStatusHistory.at, OrderStatusHistory.event_id)
     chosen = session.get(EmailSender, order.account_id)
     say = language(chosen.language if chosen else "")
     of_shop = is_of_shop(order.account_id, order.id, order.order_number, is_test=order.is_test)
-    worded = partial(shops.said, say if of_shop else language(DEFAULT))
+    translated = partial(shops.translated, say if of_shop else language(DEFAULT))
     return Answer(
         200,
         TrackedOrder(
@@ -103,13 +102,13 @@ def show(session: Session, call: Call[None, None]) -> Answer:
             display_name=chosen.display_name if chosen else "",
             reply_to=(chosen.reply_to or None) if chosen else None,
             order_number=order.order_number,
-            **parcel(order.tracking, told_of_parcel(order.tracking_status)),
-            item_summary=worded(order.item_summary),
+            **parcel(order.tracking, parcel_fields(order.tracking_status)),
+            item_summary=translated(order.item_summary),
             tracking_status=order.tracking_status,
             status_at=order.status_at,
             created_at=order.accepted_at,
             status_history=[
-                TrackedStatus(tracking_status=h.tracking_status, note=worded(h.note), at=h.at)
+                TrackedStatus(tracking_status=h.tracking_status, note=translated(h.note), at=h.at)
                 for h in history
             ],
             history_is_complete=is_all,
@@ -123,7 +122,7 @@ def show(session: Session, call: Call[None, None]) -> Answer:
 
 
 def counted_by(path: Mapping[str, str]) -> str | None:
-    """Which link it is, whatever key it is signed by; None where it is none of ours."""
+    """Return the key by which a link's requests are limited; None for an invalid link."""
     try:
         link = tracking.link_of(path["token"])
     except tracking.InvalidLinkError:
@@ -131,14 +130,14 @@ def counted_by(path: Mapping[str, str]) -> str | None:
     return f"{link.order_id} {link.number}"
 
 
-def parcel(said: Mapping[str, Any] | None, fields: Collection[str] = FIELDS) -> dict[str, Any]:
-    """The members of `Parcel`, of what is stored of an order or was said of it.
+def parcel(stored: Mapping[str, Any] | None, fields: Collection[str] = FIELDS) -> dict[str, Any]:
+    """Return the fields of `Parcel`.
 
     Args:
-        said: by field.
-        fields: those that are told; the others are null.
+        stored: the tracking data of an order or of a history entry.
+        fields: the fields to include; the others are null.
     """
-    known = {name: value for name, value in (said or {}).items() if name in fields}
+    known = {name: value for name, value in (stored or {}).items() if name in fields}
     return msgspec.structs.asdict(msgspec.convert(known, Parcel))
 
 

@@ -1,12 +1,13 @@
-"""Updates of orders that are not known: each may have overtaken its order, so it comes back later.
+"""Limits how many updates of unknown orders an account may have waiting for a retry.
 
-It comes back for four hours (`shared.bus.consume.retry`), and its sender has made the order's id
-up, for all that is known. So what an account has on the ladder has a bound; what is beyond ends at
-once, and is no dead letter: those are everybody's, and people look through them.
+An update may arrive before its order, so it is retried for four hours, see `consume.retry`. Its
+sender may as well have invented the order's id, so an account's share of the delay queues is
+bounded. An update beyond it is dropped without a dead letter, since people inspect those.
 """
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
+from uuid import UUID
 
 from msgspec import UNSET
 
@@ -17,20 +18,20 @@ from shared.token_buckets import TokenBuckets
 
 LADDER_SECONDS = 4.5 * 3600
 MOST_EARLY = 100
-"""Of an account's orders that are placed, how many may come back at once. Whoever touches all the
-old orders of a shop sends one of each, which must not take the places of updates."""
+"""Updates of a shop's old orders that may wait. A bulk edit sends one for each order, which must
+not take the places of other updates."""
 YOUNG = timedelta(days=7)
-"""What a shop made within it is no old order that somebody touches, and has an update's place."""
+"""An order that its shop created within this time is not old."""
 
 
 class Unknown:
-    """Says what becomes of such an update.
+    """Decides which updates of unknown orders are retried.
 
-    Each recorder counts for itself, so a second one doubles what an account may have waiting.
+    Each recorder counts separately, so a second one doubles an account's limit.
 
     Args:
-        most: updates of an account that may come back at once; as many again within four and a half
-            hours. Of what says no more than that an old order is placed it is `MOST_EARLY`.
+        most: updates of an account that may wait, refilled within `LADDER_SECONDS`; of a shop's old
+            orders `MOST_EARLY`.
     """
 
     def __init__(self, most: int) -> None:
@@ -38,28 +39,55 @@ class Unknown:
         self._waiting = TokenBuckets(most / LADDER_SECONDS, most)
         early = min(most, MOST_EARLY)
         self._early = TokenBuckets(early / LADDER_SECONDS, early)
+        # Since the last `keep`: the bucket, the account, and whether a token was taken.
+        self._counted: list[tuple[TokenBuckets, UUID, bool]] = []
 
     def failure(self, message: Received[Any]) -> Retry | None:
-        """The error for an update whose account has no such order; None where it is not to wait."""
-        if message.attempt == 0 and self._of(message).take(message.data.account_id):
-            return None
+        """Return the error that retries an update of an unknown order; None to drop it."""
+        buckets, account_id = self._of(message), message.data.account_id
+        if message.attempt == 0:
+            if buckets.take(account_id):
+                return None
+            self._counted.append((buckets, account_id, True))
         number = f"{message.data.order_number}, which is " if message.data.order_number else ""
         return Retry(f"this account has no order {number}{message.data.order_id}")
 
-    def came(self, message: Received[Any]) -> None:
-        """Its order is there: one that has waited leaves its place to another."""
+    def settled(self, message: Received[Any]) -> None:
+        """Free the place of a message that has waited and is not retried again."""
         if message.attempt:
-            self._of(message).give_back(message.data.account_id)
+            buckets, account_id = self._of(message), message.data.account_id
+            buckets.give_back(account_id)
+            self._counted.append((buckets, account_id, False))
+
+    def undo(self) -> None:
+        """Forget what was counted since the last `keep`: its transaction was rolled back."""
+        for buckets, account_id, was_taken in reversed(self._counted):
+            if was_taken:
+                buckets.give_back(account_id)
+            else:
+                buckets.take(account_id)
+        self._counted.clear()
+
+    def keep(self) -> None:
+        """Keep what was counted: its transaction was committed."""
+        self._counted.clear()
 
     def _of(self, message: Received[Any]) -> TokenBuckets:
-        said = message.data
-        is_early = isinstance(said, OrderUnaddressed) or (
-            isinstance(said, OrderPlaced) and not said.has_moved
+        if is_young(message):
+            return self._waiting
+        event = message.data
+        # One with a status may be about a young order, if its shop does not send when it made it.
+        is_weak = isinstance(event, OrderUnaddressed) or (
+            isinstance(event, OrderPlaced) and not event.has_moved
         )
-        return self._early if is_early and not is_young(message) else self._waiting
+        return self._early if is_weak or _made_at(message) is not None else self._waiting
 
 
 def is_young(message: Received[Any]) -> bool:
-    """Whether a shop has made the order that it speaks of lately, as far as is known."""
-    made_at = getattr(message.data, "made_at", UNSET)
-    return made_at is not UNSET and message.time - made_at < YOUNG
+    """Return whether a shop's order was created within `YOUNG`; False if unknown."""
+    made_at = _made_at(message)
+    return made_at is not None and message.time - made_at < YOUNG
+
+
+def _made_at(message: Received[Any]) -> datetime | None:
+    return getattr(message.data, "made_at", UNSET) or None

@@ -1,4 +1,4 @@
-"""Updates of orders that are not known, written down for their sender to see."""
+"""The rows of updates whose order is unknown, for their sender to see."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -29,12 +29,12 @@ Update = (
 def note(
     session: Session, updates: Sequence[Update], failures: Mapping[UUID, Exception]
 ) -> list[NotTaken]:
-    """Note which wait and which do not come back; returns those that are given up now.
+    """Record which updates are retried; returns those that are given up now.
 
     Args:
         session: the transaction.
-        updates: those whose account has no such order.
-        failures: of those that wait, by their ids; the others are given up.
+        updates: updates whose account has no such order.
+        failures: by message id, the errors of those that are retried; the others are given up.
     """
     if not updates:
         return []
@@ -54,7 +54,7 @@ def note(
 
 
 def forget(session: Session, messages: Sequence[Received[Any]]) -> None:
-    """Note that these wait for nothing any more, where they did: their order is there."""
+    """Remove the rows of messages, whose order exists now."""
     if messages:
         session.execute(_FORGET, {"ids": arrays.uuids(m.id for m in messages)})
 

@@ -1,1 +1,1 @@
-"""The portal: the businesses' own pages, and those of their customers."""
+"""The portal: web pages for businesses and for their customers."""

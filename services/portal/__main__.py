@@ -1,4 +1,4 @@
-"""`python -m services.portal`: gunicorn with the settings of the environment."""
+"""`python -m services.portal`: runs gunicorn with the settings of the environment."""
 
 import sys
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The portal's app: every part is made and joined here."""
+"""The portal's ASGI app and its parts."""
 
 import asyncio
 from typing import Any
@@ -41,10 +41,10 @@ from shared.web.results import View
 
 NAME = "services.portal"
 THREADS = 16
-"""Each waits for the API most of its time."""
+"""More than the cores: a thread mostly waits for the API."""
 WAITING = 128
 SESSIONS_SECONDS = 300.0
-"""From one look for sessions that are over to the next."""
+"""Interval at which expired sessions are deleted."""
 PASSWORD_THREADS = 8
 PASSWORD_WAITING = 32
 
@@ -63,11 +63,11 @@ PAGES: tuple[Page, ...] = (
     *activity.PAGES,
     *account.PAGES,
 )
-"""Every page of a business there is."""
+"""Every page for businesses."""
 
 
 class Portal:
-    """The parts that live as long as the process.
+    """The parts with the lifetime of the process.
 
     Falcon calls `process_startup` and `process_shutdown` by the ASGI lifespan protocol.
     """
@@ -83,19 +83,21 @@ class Portal:
         )
 
     def wrong(self) -> str:
-        """Why it is not at work; nothing while it is."""
+        """Return why the process is not ready; empty while it is."""
         return self._pulse.wrong
 
     async def process_startup(self, _: dict[str, Any], __: dict[str, Any]) -> None:
-        """Begin to say that it is there."""
+        """Start metrics, heartbeats and the deletion of expired sessions."""
         metrics.serve(self._config)
         self._chores = [
-            asyncio.create_task(heartbeat.keep_beating(NAME, list, self._pulse)),
-            asyncio.create_task(keep_running("sessions", SESSIONS_SECONDS, sessions.end_over)),
+            asyncio.create_task(heartbeat.run_heartbeat(NAME, list, self._pulse)),
+            asyncio.create_task(
+                keep_running("sessions", SESSIONS_SECONDS, sessions.delete_expired)
+            ),
         ]
 
     async def process_shutdown(self, _: dict[str, Any], __: dict[str, Any]) -> None:
-        """Release what it holds."""
+        """Stop the tasks and close threads and connections."""
         for chore in self._chores:
             chore.cancel()
         self.lanes.shutdown()
@@ -103,10 +105,10 @@ class Portal:
 
 
 def create_app(config: Settings | None = None) -> falcon.asgi.App[Any, Any]:
-    """The ASGI app.
+    """Return the ASGI app.
 
     Args:
-        config: the settings; those of the environment when not given.
+        config: the settings; by default those of the environment.
     """
     config = config or settings()
     configure(config, NAME)
@@ -114,13 +116,13 @@ def create_app(config: Settings | None = None) -> falcon.asgi.App[Any, Any]:
     app = make_app(portal, render, STATIC)
     app.add_error_handler(Refused, on_refused)
     app.add_route(tracking.PATH, tracking.Tracking(portal.api, portal.lanes.ordinary))
-    app.add_sink(tracking.lost, tracking.BELOW)
+    app.add_sink(tracking.not_found, tracking.BELOW)
     mount(app, PAGES, config, portal.api, portal.lanes)
     return app
 
 
 async def on_refused(_: Request, resp: Response, refused: Refused, __: Any) -> None:
-    """A refusal of the API that a page did not expect, in its own words."""
+    """Answer with the API's error, if the page does not handle it."""
     about = {"status": refused.status, "sentence": refused.sentence}
     wait = {"Retry-After": str(refused.retry_after)} if refused.retry_after else {}
     view = View("error.html", about, refused.status, wait)

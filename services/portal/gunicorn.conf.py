@@ -7,7 +7,7 @@ _config = begin("portal")
 
 wsgi_app = "services.portal.app:create_app()"
 worker_class = "shared.web.worker.Worker"
-# One serves a metrics page at its port; more portals are more processes.
+# One worker, whose metrics have a port; scale by more portal processes.
 workers = 1
 bind = f"{_config.host}:{_config.portal_port}"
 proc_name = "order-fellow-portal"

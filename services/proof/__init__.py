@@ -1,1 +1,1 @@
-"""The standing proof: an order of a business of our own goes the whole way each minute."""
+"""The standing proof: sends an order of our own business through the whole system each minute."""

@@ -1,4 +1,4 @@
-"""`python -m services.proof`: proves each minute that an order goes the whole way."""
+"""`python -m services.proof`: proves each minute that orders are recorded and emailed."""
 
 import sys
 import threading
@@ -13,7 +13,7 @@ import structlog
 
 from services.proof import metrics as proof_metrics
 from services.proof.business import Business, UnprovedError
-from services.proof.proving import SCHEMES, prove, said
+from services.proof.proving import SCHEMES, describe_error, heartbeat_state, prove
 from services.proof.sink import Sink
 from shared import health
 from shared.config.environment import ConfigurationError
@@ -30,11 +30,14 @@ log = structlog.get_logger()
 
 
 class Prover:
-    """Proves, round by round.
+    """Runs one proof for each scheme in each round.
 
     Args:
-        config: whose `proof_*` settings count, and the password of `database_url`.
-        sink: where emails come.
+        config: the `proof_*` settings, and `database_url` for its password.
+        sink: receives the emails.
+
+    Attributes:
+        standing: the state of each scheme, for the heartbeat.
     """
 
     def __init__(self, config: Settings, sink: Sink) -> None:
@@ -45,11 +48,17 @@ class Prover:
         password = urlsplit(config.database_url).password or ""
         self._business = Business(self._http, sink, password)
         self._proved_at: dict[str, datetime] = {}
-        self.standing: dict[str, Mapping[str, Any]] = {name: said(None, None) for name in SCHEMES}
-        """How each scheme stands, for the heartbeat."""
+        for scheme in SCHEMES:
+            # The start stands for the first success: the alert must leave time for two rounds, and
+            # a missing series could not be told from a missing process.
+            proof_metrics.proved_at.labels(scheme).set_to_current_time()
+        self.standing: dict[str, Mapping[str, Any]] = {
+            name: heartbeat_state(None, None) for name in SCHEMES
+        }
+        """The state of each scheme, for the heartbeat."""
 
     def round(self) -> None:
-        """Send an order by each scheme, and note what became of it."""
+        """Send an order by each scheme, and record the outcome."""
         for scheme in SCHEMES:
             error: UnprovedError | None = None
             try:
@@ -58,7 +67,7 @@ class Prover:
                 error = unproved
             except Exception as other:
                 log.exception("proof_failed", scheme=scheme)
-                error = UnprovedError("proof", f"{type(other).__name__}: {other}"[:200])
+                error = UnprovedError("proof", describe_error(other))
             if error is None:
                 self._proved_at[scheme] = datetime.now(UTC)
                 proof_metrics.proved_at.labels(scheme).set_to_current_time()
@@ -66,7 +75,7 @@ class Prover:
                 log.warning("not_proved", scheme=scheme, step=error.step, reason=str(error))
             outcome = "proved" if error is None else error.step
             proof_metrics.rounds.labels(scheme, outcome).inc()
-            self.standing[scheme] = said(self._proved_at.get(scheme), error)
+            self.standing[scheme] = heartbeat_state(self._proved_at.get(scheme), error)
 
 
 def main() -> int:
@@ -83,19 +92,16 @@ def main() -> int:
     stop_on_signals(stopping)
     sink.start()
     prover = Prover(config, sink)
-    for scheme in SCHEMES:
-        # Never is long ago, and an alert that is not said at all cannot be told from none.
-        proof_metrics.proved_at.labels(scheme).set(0)
     proof_metrics.period.set(config.proof_seconds)
     rounds = threading.Thread(
-        target=_go_round, args=(prover, config.proof_seconds, stopping), daemon=True
+        target=_run_rounds, args=(prover, config.proof_seconds, stopping), daemon=True
     )
     rounds.start()
     _beat(prover, config.health_file, rounds, stopping)
     return 0 if stopping.is_set() else 1
 
 
-def _go_round(prover: Prover, seconds: float, stopping: threading.Event) -> None:
+def _run_rounds(prover: Prover, seconds: float, stopping: threading.Event) -> None:
     while not stopping.is_set():
         began = time.monotonic()
         prover.round()
@@ -105,8 +111,8 @@ def _go_round(prover: Prover, seconds: float, stopping: threading.Event) -> None
 def _beat(
     prover: Prover, health_file: str, rounds: threading.Thread, stopping: threading.Event
 ) -> None:
-    heart, pulse = heartbeat.Heart(NAME, prover.standing), heartbeat.Pulse()
-    pulse.beaten()  # it has until the first is due
+    heartbeat_writer, pulse = heartbeat.HeartbeatWriter(NAME, prover.standing), heartbeat.Pulse()
+    pulse.note()  # the first is not late yet
     due = time.monotonic()
     while rounds.is_alive() and not stopping.wait(1.0):
         health.beat(health_file, (), pulse.wrong)
@@ -115,9 +121,9 @@ def _beat(
         due = time.monotonic() + heartbeat.SECONDS
         try:
             with transaction() as session:
-                heart.beat(session)
-            pulse.beaten()
-        except Exception as error:  # noqa: BLE001 - the next one tells as much
+                heartbeat_writer.beat(session)
+            pulse.note()
+        except Exception as error:  # noqa: BLE001 - the next heartbeat replaces it
             log.warning("no_heartbeat", error=type(error).__name__)
 
 

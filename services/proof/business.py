@@ -1,7 +1,7 @@
-"""The proof's own business: it registers, proves its address and applies as every other does.
+"""The proof's own business, which registers, proves its address and applies like any other.
 
-An operator approves it, once, on the KYC desk. It has no rights but those of a business: all that
-it knows it is told by the API and by the emails that reach it.
+An operator approves it once on the KYC desk. It has only the rights of a business, and uses only
+the API and the emails it receives.
 """
 
 import hashlib
@@ -16,15 +16,15 @@ from shared.synthetic import DOMAIN
 CODE_SECONDS = 60.0
 NAME = "Order Fellow's standing proof"
 _AGAIN = ("rejected", "revoked", "incomplete")
-"""Where a business applies anew."""
+"""KYC states in which a business may apply again."""
 
 
 class UnprovedError(Exception):
-    """An order did not go the whole way.
+    """An order was not proved.
 
     Args:
-        step: where it ended.
-        sentence: why.
+        step: the step that failed.
+        sentence: the reason.
     """
 
     def __init__(self, step: str, sentence: str) -> None:
@@ -34,7 +34,7 @@ class UnprovedError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Secret:
-    """What the business signs with: `whsk_...` and `whsec_...`, and whose it is."""
+    """The business's id and its secret in both forms, `whsk_...` and `whsec_...`."""
 
     account_id: str
     key: str
@@ -42,13 +42,13 @@ class Secret:
 
 
 class Business:
-    """The business, signed in.
+    """The business, signed in to the API.
 
     Args:
         http: a client of the API, with its prefix.
-        sink: where its emails come.
-        password: what it makes its own password of. Another one makes it another business, which
-            an operator has to approve.
+        sink: receives its emails.
+        password: its password and its address are derived from this one. Another makes another
+            business, which an operator has to approve.
     """
 
     def __init__(self, http: httpx.Client, sink: Sink, password: str) -> None:
@@ -61,25 +61,26 @@ class Business:
         self._tokens: dict[str, str] = {}
 
     def secret(self) -> Secret:
-        """The secret to sign with.
+        """Return the secret to sign with; signs in and applies for KYC when needed.
 
         Raises:
-            UnprovedError: it has none.
+            UnprovedError: the business has no secret, is not approved or cannot sign in.
+            httpx.HTTPError: the API does not answer.
         """
         answer = self._get("/webhook/secret/")
         if answer.status_code == 403:
             self._apply()
         if answer.status_code != 200:
-            raise UnprovedError("secret", f"it has no webhook secret: {told(answer)}")
+            raise UnprovedError("secret", f"it has no webhook secret: {describe(answer)}")
         found = answer.json()
         return Secret(self._tokens["id"], found["secret_key"], found["signing_secret"])
 
     def has(self, order_id: str) -> bool:
-        """Whether an order of it is in the books."""
+        """Return whether an order of the business is recorded."""
         return self._get(f"/orders/{order_id}/").status_code == 200
 
     def _apply(self) -> None:
-        """Apply, also where it was refused: nobody else would ever send its application again."""
+        """Apply for KYC, also after a rejection, and raise `UnprovedError` with the state."""
         answer = self._get("/kyc/")
         if answer.status_code == 404 or answer.json().get("status") in _AGAIN:
             facts = {
@@ -88,7 +89,7 @@ class Business:
                 "contact_person_details": "The operators of this system",
             }
             answer = self._http.post("/kyc/", json=facts, headers=self._signed_in())
-        status = answer.json().get("status", told(answer))
+        status = answer.json().get("status", describe(answer))
         raise UnprovedError("approval", f"its business is {status}: decide on it on the KYC desk")
 
     def _get(self, path: str) -> httpx.Response:
@@ -123,7 +124,7 @@ class Business:
             self._prove_address()
             answer = self._http.post("/users/auth/login/", json=who)
         if answer.status_code != 200:
-            raise UnprovedError("sign in", f"its business cannot sign in: {told(answer)}")
+            raise UnprovedError("sign in", f"its business cannot sign in: {describe(answer)}")
         self._tokens = answer.json()
 
     def _prove_address(self) -> None:
@@ -135,8 +136,8 @@ class Business:
         self._http.post("/users/verify-otp/", json=proof)
 
 
-def told(answer: httpx.Response) -> str:
-    """What an answer says, in one line."""
+def describe(answer: httpx.Response) -> str:
+    """Return a response's status and error code in one line."""
     try:
         code = answer.json()["code"]
     except (ValueError, KeyError, TypeError):

@@ -1,7 +1,5 @@
-"""One order on its way: signed and sent, recorded, emailed."""
+"""One proof: an order is signed, sent, recorded and emailed."""
 
-import hashlib
-import hmac
 import json
 import time
 from collections.abc import Callable
@@ -9,27 +7,25 @@ from datetime import datetime
 
 import httpx
 
-from services.proof.business import Business, Secret, UnprovedError, told
+from services.proof.business import Business, Secret, UnprovedError, describe
 from services.proof.sink import Sink
 from shared.ids import new_id
-from shared.security import standard_signing
+from shared.security import sender_signing
 from shared.synthetic import DOMAIN
 
 WAY_SECONDS = 30.0
-"""How long an order may be on its way."""
-LOOK_SECONDS = 0.25
+"""The time an order has, from sending to its email."""
+POLL_SECONDS = 0.25
 
 Signed = tuple[str, dict[str, str]]
 
 
 def _by_key(secret: Secret, body: bytes, _: float) -> Signed:
-    signature = hmac.new(secret.key.encode(), body, hashlib.sha256).hexdigest()
-    headers = {"X-API-Key": secret.key, "X-Webhook-Signature": signature}
-    return "/webhooks/orders/", headers
+    return "/webhooks/orders/", sender_signing.api_key_headers(secret.key, body)
 
 
 def _standard(secret: Secret, body: bytes, now: float) -> Signed:
-    headers = standard_signing.headers(secret.standard, str(new_id()), now, body)
+    headers = sender_signing.standard_headers(secret.standard, str(new_id()), now, body)
     return f"/webhooks/{secret.account_id}/orders/", headers
 
 
@@ -37,28 +33,30 @@ SCHEMES: dict[str, Callable[[Secret, bytes, float], Signed]] = {
     "x-api-key": _by_key,
     "standard-webhooks": _standard,
 }
-"""How an order is signed, by the scheme's name."""
+"""By a scheme's name, the function that returns the path and headers of a signed order."""
 
 
 def prove(
     scheme: str, http: httpx.Client, business: Business, sink: Sink, seconds: float = WAY_SECONDS
 ) -> None:
-    """Send an order the whole way.
+    """Send an order and wait for its email.
 
     Args:
         scheme: one of `SCHEMES`.
         http: a client of the API, with its prefix.
-        business: who sends it.
-        sink: where the email to its customer comes.
-        seconds: how long it may be on its way.
+        business: the sender.
+        sink: receives the email to its customer.
+        seconds: the time the order has.
 
     Raises:
-        UnprovedError: it did not come through; `step` says where it ended.
+        UnprovedError: the order or its email did not arrive; `step` says where it ended.
     """
     try:
         secret = business.secret()
     except httpx.HTTPError as error:
-        raise UnprovedError("sign in", f"the API does not answer: {_words(error)}") from None
+        raise UnprovedError(
+            "sign in", f"the API does not answer: {describe_error(error)}"
+        ) from None
     recipient = f"{scheme}-{new_id()}@{DOMAIN}"
     customer = {"name": "Nobody", "email": recipient}
     body = json.dumps(
@@ -71,23 +69,25 @@ def prove(
             path, content=body, headers={"Content-Type": "application/json"} | headers
         )
         if answer.status_code != 201:
-            raise UnprovedError("accepted", f"its order was answered {told(answer)}")
+            raise UnprovedError("accepted", f"its order was answered {describe(answer)}")
         order_id = str(answer.json()["order_id"])
         while not business.has(order_id):
             if time.monotonic() > deadline:
                 raise UnprovedError("recorded", f"order {order_id} was accepted and not recorded")
-            time.sleep(LOOK_SECONDS)
+            time.sleep(POLL_SECONDS)
     except httpx.HTTPError as error:
-        raise UnprovedError("accepted", f"the API does not answer: {_words(error)}") from None
+        raise UnprovedError(
+            "accepted", f"the API does not answer: {describe_error(error)}"
+        ) from None
     if sink.wait(recipient, deadline - time.monotonic()) is None:
         raise UnprovedError("emailed", f"order {order_id} was recorded and its email did not come")
 
 
-def said(proved_at: datetime | None, error: UnprovedError | None) -> dict[str, object]:
-    """How a scheme stands, for the heartbeat.
+def heartbeat_state(proved_at: datetime | None, error: UnprovedError | None) -> dict[str, object]:
+    """Return a scheme's state for the heartbeat.
 
     Args:
-        proved_at: when an order last came through; None when none has since the start.
+        proved_at: when an order last arrived; None if none has since the start.
         error: why the last one did not.
     """
     if error is None:
@@ -101,5 +101,6 @@ def said(proved_at: datetime | None, error: UnprovedError | None) -> dict[str, o
     }
 
 
-def _words(error: Exception) -> str:
+def describe_error(error: Exception) -> str:
+    """Return an exception as one line of at most 200 characters."""
     return f"{type(error).__name__}: {error}"[:200]

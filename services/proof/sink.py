@@ -1,6 +1,6 @@
-"""A mail server that takes emails to the proof's own domain, and keeps the last of each address.
+"""A mail server for the proof's own domain, which keeps the last email of each address.
 
-As much of RFC 5321 as the notifier says to it. It has nothing to pass on to anybody.
+It implements the part of RFC 5321 that the notifier uses, and relays nothing.
 """
 
 import email
@@ -21,47 +21,47 @@ _ADDRESS = re.compile(rb"<([^<>\s]*)>")
 
 
 class Sink:
-    """Takes emails for as long as it runs.
+    """Receives emails while it runs.
 
     Args:
-        host: where it listens.
-        port: where it listens; 0 for any.
+        host: the address to listen on.
+        port: the port to listen on; 0 for any.
     """
 
     def __init__(self, host: str, port: int) -> None:
-        self._came: OrderedDict[str, bytes] = OrderedDict()
+        self._emails: OrderedDict[str, bytes] = OrderedDict()
         self._changed = threading.Condition()
         self._server = _Server((host, port), self._keep)
 
     @property
     def port(self) -> int:
-        """Where it listens."""
+        """The port it listens on."""
         return int(self._server.server_address[1])
 
     def start(self) -> None:
-        """Begin to take emails."""
+        """Start to receive emails."""
         threading.Thread(target=self._server.serve_forever, name="sink", daemon=True).start()
 
     def stop(self) -> None:
-        """Take no more."""
+        """Stop, and close the port."""
         self._server.shutdown()
         self._server.server_close()
 
     def forget(self, recipient: str) -> None:
-        """Keep nothing that came for an address up to now."""
+        """Drop the email of an address."""
         with self._changed:
-            self._came.pop(recipient, None)
+            self._emails.pop(recipient, None)
 
     def wait(self, recipient: str, seconds: float) -> str | None:
-        """The text of an email for an address, once it has come; None when it does not.
+        """Wait for an email and return its text; None if none arrives.
 
         Args:
-            recipient: the address, in small letters.
+            recipient: the address, in lower case.
             seconds: how long to wait.
         """
         with self._changed:
-            self._changed.wait_for(lambda: recipient in self._came, max(seconds, 0.0))
-            content = self._came.pop(recipient, None)
+            self._changed.wait_for(lambda: recipient in self._emails, max(seconds, 0.0))
+            content = self._emails.pop(recipient, None)
         if content is None:
             return None
         message = email.message_from_bytes(content, policy=email.policy.default)
@@ -71,9 +71,9 @@ class Sink:
     def _keep(self, recipients: list[str], content: bytes) -> None:
         with self._changed:
             for recipient in recipients:
-                self._came[recipient] = content
-            while len(self._came) > KEPT:
-                self._came.popitem(last=False)
+                self._emails[recipient] = content
+            while len(self._emails) > KEPT:
+                self._emails.popitem(last=False)
             self._changed.notify_all()
 
 

@@ -1,9 +1,8 @@
-"""`python -m services.relay`: the relay as a process."""
+"""`python -m services.relay`: the relay process."""
 
 import asyncio
 import signal
 import sys
-import time
 
 import structlog
 import uvloop
@@ -15,8 +14,6 @@ from shared.config.environment import ConfigurationError
 from shared.config.loading import begin
 from shared.config.settings import Settings
 from shared.telemetry import heartbeat, logs, metrics, tracing
-
-STUCK_SECONDS = 60.0
 
 log = structlog.get_logger()
 
@@ -30,12 +27,12 @@ async def _run(config: Settings) -> None:
 
     async def beat() -> None:
         while True:
-            if time.monotonic() - relay.last_turn < STUCK_SECONDS:
+            if relay.is_turning():
                 health.beat(config.health_file, relay.standings)
             await asyncio.sleep(1)
 
     beating = asyncio.create_task(beat())
-    telling = asyncio.create_task(heartbeat.keep_beating("relay", lambda: relay.standings))
+    telling = asyncio.create_task(heartbeat.run_heartbeat("relay", lambda: relay.standings))
     log.info("started")
     await relay.run(stopping)
     beating.cancel()

@@ -1,7 +1,7 @@
-"""Who may say what in the outbox: each service the facts it is the source of, and no others.
+"""Which service may write which messages to the outbox.
 
-The broker knows the relay alone as the author of every fact, so its rights cannot tell. The
-database knows who wrote a row: its role stands in `written_by`, which no writer may set.
+To the broker all facts are published by the relay, so its rights cannot separate the services. The
+database records the role that wrote a row in `written_by`, which writers cannot set.
 """
 
 from collections.abc import Mapping
@@ -13,7 +13,7 @@ from shared.security.service_accounts import login
 _SECRETS = (events.SecretIssued, events.SecretRotated, events.SecretRevoked)
 
 SAYS: Mapping[str, tuple[type[Event], ...]] = {
-    # What senders said while the broker was away, and the HTTP sides of the other services.
+    # Orders accepted while the broker was unreachable, and the HTTP APIs of the other services.
     "ingress": (
         events.OrderCreated,
         events.OrderStatusChanged,
@@ -68,7 +68,7 @@ SAYS: Mapping[str, tuple[type[Event], ...]] = {
         if event.TYPE.startswith("ops.") and event is not events.OpsKycDecisionRecorded
     ),
 }
-"""The events by the service that may write them."""
+"""The events that each service may write."""
 
 
 def _ways(event: type[Event]) -> list[tuple[str, str, str]]:
@@ -85,21 +85,21 @@ _ALLOWED = {
 
 
 def refusal(written_by: str, exchange: str, routing_key: str, type_: str) -> str:
-    """Why a row must not be published; empty when it may be.
+    """Return why a row must not be published; empty if it may be.
 
-    A role that is no service's is whoever administers the database, who may do anything there: no
-    other may write to the outbox.
+    A role of no service is an administrator's, who may write anything; no other role has the right
+    to write to the outbox.
 
     Args:
-        written_by: the role that wrote it.
-        exchange: where it is for.
-        routing_key: its key there.
-        type_: what it says it is.
+        written_by: the role that wrote the row.
+        exchange: of the message.
+        routing_key: of the message.
+        type_: the type of the event.
     """
     allowed = _ALLOWED.get(written_by)
     if allowed is None or (exchange, routing_key, type_) in allowed:
         return ""
     return (
-        f"{written_by} may not say {type_} (exchange {exchange!r}, key {routing_key!r}): "
+        f"{written_by} may not write {type_} (exchange {exchange!r}, key {routing_key!r}): "
         "see services/relay/authors.py"
     )

@@ -1,16 +1,16 @@
-"""Rows in doubt, and parked rows that are due: few at a time, each waited for as long as it takes.
+"""The careful lane: publishes rows in doubt and parked rows that are due, a few at a time.
 
-At full speed a thousand rows are under way at once, and one queue that does not answer keeps the
-broker from reading the connection, or the channel from going on (RabbitMQ, "Flow Control"): what
-was sent is then in doubt. It comes here, where no connection is ever given up, so that no row is
-sent again over one. A destination under suspicion has a connection of its own until it confirms,
-and is tried ever less often; the others share one, with so little for each that no queue can clog
-it.
+At full speed a thousand rows are unconfirmed at a time, and one unresponsive queue makes the broker
+stop reading the connection or the channel (RabbitMQ, "Flow Control"); all rows that were sent are
+then in doubt. This lane waits for each confirm without a timeout and gives up no connection, so
+that no row is sent a third time. A suspected destination gets its own connection until it confirms,
+and is tried at growing intervals. The others share one, with so few rows for each that no queue can
+block it.
 """
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, MutableMapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,33 +25,33 @@ from shared.bus.publish.confirms import NackedError, PublishError, ReturnedError
 from shared.bus.publish.publisher import Publisher
 
 WINDOW = 16
-"""Rows under way to a destination that confirms."""
+"""The most unconfirmed rows of a destination that confirms."""
 MOST_SHARED = 30
-"""Rows under way on the connection that destinations share, which may all be for one queue: beyond
-32 for one the broker holds the connection back (`quorum_commands_soft_limit`)."""
+"""The most unconfirmed rows of the shared connection, which may all be for one queue: beyond 32 the
+broker throttles the connection (`quorum_commands_soft_limit`)."""
 MOST_HELD = 6
-"""Rows under way to a destination that does not: the late confirm of any will tell."""
-FIRST_PAUSE, LONGEST_PAUSE = 1.0, 300.0  # seconds between two tries of such a destination
-AT_ONCE = 200
+"""The most unconfirmed rows of a stuck destination; a late confirm of any shows it works."""
+FIRST_PAUSE, LONGEST_PAUSE = 1.0, 300.0  # seconds between two tries of a stuck destination
+AT_ONCE = 200  # rows taken in one turn
 CONNECTING_SECONDS = 0.05
 STOP_SECONDS, LEAST_STOP_SECONDS = 5.0, 1.0
-"""How long a stop waits for what is under way: what is given up goes out once more."""
+"""How long a stop waits for confirms; rows that are given up are published once more."""
 SLOW_SECONDS = 10.0
-"""A confirm that takes longer is of a queue that was stuck; before, of a broker that is slow."""
+"""A confirm that takes longer was of a stuck queue; a faster one is of a slow broker."""
 
 log = structlog.get_logger()
 
 
 @dataclass(slots=True)
 class _Window:
-    """How a destination does.
+    """The state of a destination.
 
     Attributes:
-        is_stuck: it does not confirm.
-        under_way: rows that were sent there and not confirmed.
-        room: how many may be; one until the first confirm.
-        pause: seconds to the try after the next, while it is stuck.
-        next_try: when, on the monotonic clock.
+        is_stuck: whether it has stopped confirming.
+        under_way: the number of its unconfirmed rows.
+        room: the most unconfirmed rows; one until the first confirm.
+        pause: seconds between the next two tries, while it is stuck.
+        next_try: the time of the next try, by the monotonic clock.
     """
 
     is_stuck: bool = False
@@ -76,20 +76,22 @@ class _Window:
 
 @dataclass(frozen=True, slots=True)
 class _Held:
-    """A row that was sent, and whose confirm is waited for."""
+    """A row whose confirm is awaited."""
 
     destination: Destination
     sent_at: float
 
 
 class Careful:
-    """Sends rows whose next try is due. For one loop.
+    """The careful lane of a relay, for one loop.
 
     Args:
         engine: of the database.
-        connect: makes a publisher of this name.
-        vetting: which rows may be sent.
-        patience: seconds until a destination counts as one that does not confirm.
+        connect: makes a publisher of a name.
+        vetting: decides which rows may be sent.
+        patience: seconds without a confirm after which a destination is stuck.
+        in_hand: the rows being sent at full speed, which may have lost their locks.
+        unsettled: outcomes that could not be written down, as `Outcome.each` yields them.
     """
 
     def __init__(
@@ -98,6 +100,9 @@ class Careful:
         connect: Callable[[str], Publisher],
         vetting: Vetting,
         patience: float,
+        *,
+        in_hand: Collection[Key] = (),
+        unsettled: MutableMapping[Key, Sequence[str]] | None = None,
     ) -> None:
         self._engine = engine
         self._connect = connect
@@ -106,6 +111,8 @@ class Careful:
         self._closing: set[asyncio.Task[None]] = set()
         self._vetting = vetting
         self._patience = patience
+        self._in_hand = in_hand
+        self._unsettled = {} if unsettled is None else unsettled
         self._windows: dict[Destination, _Window] = {}
         self._held: dict[Key, _Held] = {}
         self._outcome = Outcome()
@@ -113,25 +120,25 @@ class Careful:
         self._slowest = 0.0
         self._stop_at = 0.0
         self.wake = asyncio.Event()
-        """Set when there is something to do."""
+        """Set when there may be something to do."""
 
     @property
     def stuck(self) -> list[Destination]:
-        """The destinations to which nothing more is sent at full speed."""
+        """The destinations that are left out at full speed."""
         return [name for name, window in self._windows.items() if window.is_stuck]
 
     @property
     def confirm_seconds(self) -> float:
-        """How long a confirm took that came too late; 0 when that says nothing of the broker."""
+        """The time of the last late confirm of a slow broker, in seconds; 0 if there was none."""
         return self._slowest
 
     @property
     def standing(self) -> Standing:
-        """How it stands with the broker, by the connection that destinations share."""
+        """The state of the shared connection."""
         return self._publisher.standing
 
     def suspect(self, destinations: Iterable[Destination]) -> None:
-        """Take destinations for stuck until one of their rows is confirmed."""
+        """Mark destinations as stuck until one of their rows is confirmed."""
         now = time.monotonic()
         for destination in destinations:
             window = self._window(destination)
@@ -145,7 +152,7 @@ class Careful:
         await self._publisher.start()
 
     async def turn(self) -> bool:
-        """Settle what ended, and send what is due; returns whether to go on at once."""
+        """Write outcomes down and send due rows; return whether to call again immediately."""
         self._notice_stuck()
         await self._separate()
         connection = await asyncio.to_thread(self._engine.connect)
@@ -158,30 +165,30 @@ class Careful:
             await asyncio.to_thread(connection.close)
 
     def cease(self) -> None:
-        """Note that nothing more is sent, and that the process has begun to stop."""
+        """Start the clock of a stop; `turn` is not called any more."""
         self._stop_at = time.monotonic() + STOP_SECONDS
 
     async def stop(self) -> None:
-        """Wait for what is under way for a moment; then others may try it at once."""
+        """Wait a moment for confirms, then release the other rows."""
         publishers = [self._publisher, *self._alone.values()]
         patience = max(self._stop_at - time.monotonic(), LEAST_STOP_SECONDS)
         await asyncio.gather(*(one.stop(patience) for one in publishers), *self._closing)
-        await asyncio.sleep(0)  # the callbacks of what ended by that
+        await asyncio.sleep(0)  # for the callbacks of the confirms that failed
         with self._engine.connect() as connection:
             await self._settle(connection)
 
     async def _settle(self, connection: Connection) -> None:
         outcome, now = self._outcome, time.monotonic()
         renewed = now >= self._renew_at and bool(self._held)
-        if renewed:
-            outcome.held = list(self._held)
+        # Computed each time: a row that was held at a failed try may have ended since.
+        outcome.held = list(self._held) if renewed else []
         if outcome == Outcome():
             return
         self._outcome = Outcome()
         try:
             await asyncio.to_thread(rows.settle, connection, outcome)
         except Exception:
-            # The database is away: what became of the rows must not be forgotten.
+            # The outcomes are kept until they can be written.
             outcome.confirmed += self._outcome.confirmed
             outcome.doubtful |= self._outcome.doubtful
             outcome.unsent |= self._outcome.unsent
@@ -193,20 +200,25 @@ class Careful:
         metrics.count(outcome)
 
     async def _send_due(self, connection: Connection) -> bool:
+        # Without room on the shared connection, only destinations with their own are sent to.
+        room = MOST_SHARED - self._publisher.outstanding
+        if room <= 0 and not self._alone:
+            return False
         now = time.monotonic()
         full = [name for name in self._windows if not self._takes_more(name, now)]
-        found = await asyncio.to_thread(rows.take_due, connection, full, AT_ONCE)
-        return await self._send(connection, found)
+        limit = AT_ONCE if self._alone else min(AT_ONCE, room)
+        found = await asyncio.to_thread(rows.take_due, connection, full, limit)
+        return await self._send(connection, found, are_fresh=False)
 
     async def _send_canaries(self, connection: Connection) -> bool:
-        """Try a destination that is stuck and has nothing in doubt with its first fresh row."""
+        """Probe stuck destinations that have no row in doubt with their first fresh row."""
         sent = False
         for destination in self.stuck:
             if not self._takes_more(destination, time.monotonic()):
                 continue
             found = await asyncio.to_thread(rows.take_one_fresh, connection, destination)
             if found:
-                sent = await self._send(connection, found) or sent
+                sent = await self._send(connection, found, are_fresh=True) or sent
             elif not self._windows[destination].under_way and not await asyncio.to_thread(
                 rows.is_wanted, connection, destination
             ):
@@ -214,17 +226,33 @@ class Careful:
                 self._rejoin(destination)
         return sent
 
-    async def _send(self, connection: Connection, found: Sequence[Row[Any]]) -> bool:
+    async def _send(
+        self, connection: Connection, found: Sequence[Row[Any]], *, are_fresh: bool
+    ) -> bool:
         if not found:
             return False
-        # A row that is waited for here is not due: its lease ran out while the database was away.
-        outcome = Outcome(held=[rows.key(row) for row in found if rows.key(row) in self._held])
-        fresh = [row for row in found if rows.key(row) not in self._held]
+        # A row that is held here is due only because its lease expired during a database outage.
+        outcome, fresh, settled = Outcome(), [], []
+        for row in found:
+            key = rows.key(row)
+            if key in self._held:
+                outcome.held.append(key)
+                continue
+            if key in self._unsettled:
+                settled.append(key)
+                # The outcome of a due row was written down by another process, and its cause may be
+                # fixed by now. A confirm still counts, unless the row was edited since.
+                if are_fresh or (self._unsettled[key][0] == "confirmed" and not row.mended_by):
+                    outcome.enter(key, *self._unsettled[key])
+                    continue
+            if key not in self._in_hand:
+                fresh.append(row)
         vetted = [row for row in fresh if self._vetting.passes(kind_of(row), len(row.body))]
         if len(vetted) < len(fresh):
-            vetted, outcome.parked = await self._vetting.vet(
+            vetted, refused = await self._vetting.vet(
                 fresh, lambda: self._publisher.state == "connected"
             )
+            outcome.parked |= refused
         now, chosen = time.monotonic(), []
         room = MOST_SHARED - self._publisher.outstanding
         for row in vetted:
@@ -236,17 +264,19 @@ class Careful:
                 room -= not is_alone
         outcome.held += [rows.key(row) for row in chosen]
         try:
-            # Written down first: what is sent is nobody else's to send.
+            # Leased before they are sent, so that no other relay sends them.
             await asyncio.to_thread(rows.settle, connection, outcome)
         except Exception:
             for row in chosen:
                 self._window((row.exchange, row.routing_key)).under_way -= 1
             raise
-        rows.tell_parked(fresh, outcome)
+        for key in settled:
+            self._unsettled.pop(key, None)
+        rows.tell_parked(found, outcome)
         metrics.count(outcome)
         for row in chosen:
             self._publish(row)
-        return bool(chosen or outcome.parked)
+        return bool(chosen or outcome.parked or settled)
 
     def _publish(self, row: Row[Any]) -> None:
         destination = (row.exchange, row.routing_key)
@@ -282,7 +312,7 @@ class Careful:
         elif isinstance(error, ReturnedError | NackedError):
             self._outcome.parked[key] = str(error)
         else:
-            # The broker may have changed; what was stuck is still looked at before it is trusted.
+            # The broker may have changed; stuck destinations stay stuck until they confirm.
             self._outcome.doubtful[key] = f"sent, and the confirm was lost: {error}"
             self._vetting.forget()
             self._windows[held.destination] = _Window(window.is_stuck, window.under_way)
@@ -306,7 +336,7 @@ class Careful:
         return publisher.state == "connected" and window.takes_more(now)
 
     async def _separate(self) -> None:
-        """Give each destination under suspicion a connection of its own."""
+        """Open a separate connection for each stuck destination."""
         for destination in self.stuck:
             if destination not in self._alone:
                 self._alone[destination] = self._connect("relay-alone")
@@ -315,7 +345,7 @@ class Careful:
             asyncio.get_running_loop().call_later(CONNECTING_SECONDS, self.wake.set)
 
     def _rejoin(self, destination: Destination) -> None:
-        """Close a destination's own connection once nothing is under way on it."""
+        """Close a destination's own connection once all its rows are confirmed."""
         publisher = self._alone.get(destination)
         if publisher is not None and not publisher.outstanding:
             del self._alone[destination]

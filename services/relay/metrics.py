@@ -1,4 +1,4 @@
-"""What is counted of the outbox, and what waits in it."""
+"""Metrics of the relay and of the outbox."""
 
 from collections.abc import Iterable
 
@@ -19,30 +19,30 @@ postponed = Counter(
 )
 parked = Counter("fellow_outbox_parked", "Rows that could not be published, each time.")
 
-_PATIENCE = 2  # seconds; whoever scrapes gives up after 10 by default
+_TIMEOUT = 2  # seconds; Prometheus gives up after 10 by default
 
 
 def count(outcome: Outcome) -> None:
-    """Count what became of rows."""
+    """Count the outcomes of rows."""
     published.inc(len(outcome.confirmed))
     postponed.inc(len(outcome.doubtful))
     parked.inc(len(outcome.parked))
 
 
 class OutboxCollector(Collector):
-    """Looks into the outbox when somebody scrapes, and at no other time.
+    """Reads the counts of the outbox at each scrape.
 
-    It says nothing while the database is away: no number is better than an old one.
+    Returns no values while the database is unreachable, rather than old ones.
 
     Args:
-        engine: with a role that may read the outbox.
+        engine: of a role that may read the outbox.
     """
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
 
     def describe(self) -> Iterable[Metric]:
-        """The metrics without values; called by prometheus_client."""
+        """Return the metrics without values; called by prometheus_client."""
         return [
             GaugeMetricFamily(
                 "fellow_outbox_messages",
@@ -61,7 +61,7 @@ class OutboxCollector(Collector):
         ]
 
     def collect(self) -> Iterable[Metric]:
-        """The metrics with their values; called by prometheus_client."""
+        """Return the metrics with values; called by prometheus_client."""
         try:
             with self._engine.connect() as connection:
                 found_now = standing(connection)
@@ -77,26 +77,26 @@ class OutboxCollector(Collector):
 
 
 def outbox(config: Settings) -> OutboxCollector:
-    """What looks into the outbox.
+    """Return a collector for the outbox of a database.
 
     Args:
-        config: `database_url` counts.
+        config: `database_url` is used.
     """
     url = config.database_url
     engine = create_engine(
         url,
         poolclass=NullPool,
         connect_args=connect_args(
-            url, connect_seconds=_PATIENCE, options=f"-c statement_timeout={_PATIENCE * 1000}"
+            url, connect_seconds=_TIMEOUT, options=f"-c statement_timeout={_TIMEOUT * 1000}"
         ),
     )
     return OutboxCollector(engine)
 
 
 def watch(config: Settings) -> None:
-    """Show what waits in the outbox on this process's page.
+    """Add the outbox to the metrics of this process.
 
     Args:
-        config: `database_url` counts.
+        config: `database_url` is used.
     """
     REGISTRY.register(outbox(config))

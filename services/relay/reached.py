@@ -1,4 +1,4 @@
-"""Which rows a look at the outbox need not pass over again."""
+"""The position in the outbox behind which the next batch is read."""
 
 from collections import deque
 from collections.abc import Iterable
@@ -6,42 +6,43 @@ from collections.abc import Iterable
 from services.relay import rows
 
 THOROUGH_SECONDS = 1.0
-"""Between two looks for what was committed late."""
+"""Interval of thorough reads, which find rows that were committed late."""
 LATE_SECONDS = 5.0
-"""How long after another row may one of a lower number be committed, to be found at once."""
+"""A row committed within this time after a row with a higher sequence is found without delay."""
 PASSING_SHARE = 0.1
-"""Of its time that a lane may pass over what was relayed, to find what was committed later."""
+"""The share of its time that a lane may spend on reading over relayed rows."""
 ALL_SECONDS = 30.0
-"""Between two looks at all rows, whoever wrote them, and with which numbers."""
+"""Interval of reads from the beginning of the table."""
 
 
 class Reached:
-    """How far the fresh rows are dealt with, so that each look begins behind them.
+    """Tracks how far the fresh rows were relayed, so that each read begins behind them.
 
-    What was relayed lies in the table, and in its index, until it is vacuumed; and as long as
-    somebody holds an old snapshot, as a dump does for hours, it is not. A look from the start would
-    pass over all of it. Numbers are given before they are committed, so a look begins where things
-    were `LATE_SECONDS` ago.
+    Deleted rows stay in the table and its index until they are vacuumed, which an old snapshot (a
+    dump's, for hours) prevents. A read from the beginning would pass over all of them. Sequence
+    numbers are assigned before their rows are committed, so a read begins where the relay was
+    `LATE_SECONDS` ago.
 
-    What is committed later, or let go by a relay that was killed, is found by a thorough look each
-    `THOROUGH_SECONDS`. It begins at the floor, below which nobody can write any more: every
-    transaction that had written or held a row there when the mark was made had ended before a look
-    that began below. A dump writes nothing, so it does not hold the floor; who writes for long
-    does, and is then passed over again and again, for `PASSING_SHARE` of the time. A row that
-    another relay took after the mark, and let go by being killed, is found by the look at all, each
-    `ALL_SECONDS`.
+    Rows that are committed later, or released by a killed relay, are found by a thorough read every
+    `THOROUGH_SECONDS`. It begins at the floor: all transactions that had written or locked a row
+    below it had ended before an earlier thorough read. A dump writes nothing and does not hold the
+    floor back. A long writing transaction does; rows behind it are then read over again, for at
+    most `PASSING_SHARE` of the time. A row that another relay locked after the mark and released by
+    being killed is found by the read of all rows every `ALL_SECONDS`.
     """
 
     def __init__(self) -> None:
         self._marks: deque[tuple[float, int]] = deque()
         self._near = self._floor = self._last = self._epoch = 0
-        self._mark: tuple[int, int] | None = None  # the next writer then, and how far it was
+        self._mark: tuple[int, int] | None = (
+            None  # the next transaction id at that time, and the position
+        )
         self._thorough_at = self._all_at = 0.0
         self._left_alone: set[rows.Destination] = set()
         self._is_elsewhere = False
 
     def is_thorough(self, now: float) -> bool:
-        """Whether the look that begins now is to be thorough: by one lane at a time, as a rule."""
+        """Whether the next read is to be thorough; usually by one lane at a time."""
         if now < self._thorough_at:
             return False
         self._thorough_at = now + THOROUGH_SECONDS
@@ -50,13 +51,13 @@ class Reached:
     def after(
         self, now: float, left_alone: Iterable[rows.Destination], *, is_thorough: bool = False
     ) -> int:
-        """The sequence behind which to look.
+        """Return the sequence behind which to read.
 
         Args:
-            now: on the monotonic clock.
-            left_alone: destinations whose rows are not taken: what is not left alone any more may
-                have rows that were passed over.
-            is_thorough: whether it is to find what was committed late.
+            now: by the monotonic clock.
+            left_alone: destinations whose rows are not taken. When one is removed from it, rows
+                that were passed over have to be read again.
+            is_thorough: whether rows that were committed late have to be found.
         """
         alone = set(left_alone)
         if self._left_alone - alone or self._is_elsewhere:
@@ -71,18 +72,18 @@ class Reached:
         return self._floor if is_thorough else max(self._near, self._floor)
 
     def note(self, now: float, sequence: int) -> None:
-        """Note that all up to a sequence that could be seen is dealt with, or in others' hands."""
+        """Note that all visible rows up to a sequence were relayed, or are locked by others."""
         self._last = max(sequence, self._last)
         last_at, last = self._marks[-1] if self._marks else (0.0, self._near)
         if sequence > last and now - last_at >= LATE_SECONDS / 50:
             self._marks.append((now, sequence))
 
     def begin(self, oldest: int, following: int) -> tuple[int, int]:
-        """Begin a thorough look; returns what `end` is told of it.
+        """Begin a thorough read; return a value for `end`.
 
         Args:
-            oldest: the oldest transaction that writes and has not ended.
-            following: the next that will begin.
+            oldest: the id of the oldest running transaction that has written.
+            following: the next transaction id.
         """
         passing = 0
         if self._mark is None or self._mark[0] <= oldest:
@@ -91,27 +92,27 @@ class Reached:
         return self._epoch, passing
 
     def end(self, look: tuple[int, int], now: float, took: float, reached: int | None) -> None:
-        """A thorough look is over.
+        """End a thorough read.
 
         Args:
-            look: what `begin` gave.
-            now: on the monotonic clock.
-            took: how many seconds it was.
-            reached: the sequence that it came to; None where it came to the end.
+            look: from `begin`.
+            now: by the monotonic clock.
+            took: its duration in seconds.
+            reached: the last sequence it read; None if it read to the end.
         """
         epoch, passing = look
         self._thorough_at = max(self._thorough_at, now + took / PASSING_SHARE)
-        if epoch == self._epoch:  # nothing was forgotten meanwhile
+        if epoch == self._epoch:  # not reset meanwhile
             passed = passing if reached is None else min(passing, reached)
             self._floor = max(self._floor, passed)
 
     def forget(self) -> None:
-        """Begin at the start again: some were left as they were."""
+        """Read from the beginning again: some rows were left in place."""
         self._marks.clear()
         self._near = self._floor = self._last = 0
         self._mark = None
         self._epoch += 1
 
     def change_server(self) -> None:
-        """Forget at the next look; called in any thread."""
+        """Reset at the next read; may be called in any thread."""
         self._is_elsewhere = True

@@ -1,8 +1,8 @@
-"""Trying whether the broker would take a message, without a copy of it anywhere.
+"""Try whether the broker would accept a message, without leaving a copy of it.
 
-The broker closes a channel over a message for an exchange that is not there, that this user may
-not write to, or that is too big; and with the channel go the confirms of all that is under way.
-In a transaction it checks the same, and a rollback leaves nothing (AMQP 0-9-1, 1.9; RabbitMQ,
+The broker closes the channel over a message that is too big, or for an exchange that does not exist
+or that this user may not write to, and all outstanding confirms are lost with the channel. In an
+AMQP transaction it checks the same, and a rollback leaves nothing (AMQP 0-9-1, 1.9; RabbitMQ,
 "Broker Semantics").
 """
 
@@ -18,16 +18,16 @@ from shared.bus.publish.confirms import BlockedError, UnavailableError
 
 TIMEOUT = 10.0  # seconds, for the broker to answer
 _SILENCE = (TimeoutError, BlockingIOError)
-"""What py-amqp raises when nothing came in time, by the kind of the socket's timeout."""
+"""The timeouts of py-amqp, by kind of socket."""
 _NOT_FOUND, _ACCESS_REFUSED = 404, 403
 
 
 class RefusedError(Exception):
-    """The broker does not take the message.
+    """The broker refuses the message.
 
     Args:
         reason: in the broker's words.
-        is_destination: whether it takes none like it: for that exchange and key.
+        is_destination: whether it refuses all messages for that exchange and routing key.
     """
 
     def __init__(self, reason: str, *, is_destination: bool) -> None:
@@ -36,14 +36,14 @@ class RefusedError(Exception):
 
 
 class CannotTryError(UnavailableError):
-    """There is no connection to try messages on; it is no message's fault."""
+    """No connection to try messages on; not the fault of a message."""
 
 
 class Rehearsal:
-    """A connection to try messages on. Blocking, and not for several threads at once.
+    """A connection to try messages on; blocking, and not thread-safe.
 
     Args:
-        amqp_url: where they are to go, as the user that they are published as.
+        amqp_url: with the user that the messages are published as.
     """
 
     def __init__(self, amqp_url: str) -> None:
@@ -52,14 +52,14 @@ class Rehearsal:
         self._channel: Any = None
 
     def try_out(self, message: Message) -> None:
-        """Return when the broker would take a message; none of it is left there.
+        """Return if the broker would accept a message.
 
         Raises:
             RefusedError: it would not.
-            BlockedError: it has an alarm, and takes nothing.
-            CannotTryError: it lets in no connection to try messages on.
+            BlockedError: it has an alarm.
+            CannotTryError: it accepts no further connection.
             UnavailableError: it does not answer, or the connection was lost.
-            Exception: of kombu or py-amqp, when the broker is away.
+            Exception: of kombu or py-amqp, if the broker is unreachable.
         """
         is_fresh, is_open = self._connection is None, False
         try:
@@ -69,10 +69,10 @@ class Rehearsal:
         except BlockedError:
             self._collect()
             raise
-        # Of a channel it tells of who may not sign in, too.
+        # A refused sign-in is a ChannelError too.
         except (ConnectionLostError, ChannelError, OSError) as error:
             self._collect()
-            # It may have been gone for long; one that is silent is tried again another time.
+            # A kept connection may have been lost long ago: try once more, unless the broker hangs.
             if is_fresh or isinstance(error, _SILENCE):
                 raise _meaning(error, is_open=is_open) from None
             self.try_out(message)
@@ -87,18 +87,18 @@ class Rehearsal:
             channel.tx_rollback()
         except ChannelError as error:
             self._channel = None
-            channel.close()  # py-amqp has opened it again, and not for transactions
+            channel.close()  # py-amqp has reopened it, without a transaction
             is_destination = error.reply_code in (_NOT_FOUND, _ACCESS_REFUSED)
             raise RefusedError(_words(error), is_destination=is_destination) from None
 
     def close(self) -> None:
-        """Close the connection; the next message opens another."""
+        """Close the connection; the next message opens a new one."""
         connection, self._connection, self._channel = self._connection, None, None
         if connection is not None:
             connection.release()
 
     def _collect(self) -> None:
-        # Without a word: who is silent, or has an alarm, would not answer to a close.
+        # Without a closing handshake, which a hung broker or one with an alarm does not answer.
         connection, self._connection, self._channel = self._connection, None, None
         if connection is not None:
             connection.leave()
@@ -123,11 +123,11 @@ def _blocked(reason: str) -> NoReturn:
 
 
 def _meaning(error: Exception, *, is_open: bool) -> Exception:
-    """What it means that a fresh connection ended, before or after it was open, or was silent."""
+    """Return the error to raise for the failure of a new connection."""
     if not is_open:
         return CannotTryError(f"the broker lets no connection in: {_words(error)}")
-    # Only what the broker itself says of the connection, and not of its own end (AMQP 0-9-1,
-    # 1.4.2.10), can be over the message.
+    # The message is at fault only if the broker closed the connection itself, and not because it
+    # stops (AMQP 0-9-1, 1.4.2.10).
     is_said = isinstance(error, ConnectionLostError) and error.method_sig is not None
     if is_said and not isinstance(error, ConnectionForced):
         return RefusedError(f"the broker hangs up over it: {_words(error)}", is_destination=False)

@@ -1,16 +1,20 @@
-"""The relay: outbox to bus, with confirms; what was confirmed is deleted.
+"""The relay: publishes the outbox with confirms, and deletes confirmed rows.
 
-A row is locked while it is under way (`FOR UPDATE SKIP LOCKED`), so several relays share the work
-and neither lose nor double anything. A relay that dies between confirm and commit leaves its rows,
-and they are published again under the same message ids: consumers' inboxes know them.
+A row is locked while it is being published (`FOR UPDATE SKIP LOCKED`), so several relays share the
+work without losing or doubling a message. A relay that dies between confirm and commit leaves its
+rows, and they are published again under the same message ids, which consumers' inboxes know.
 
-An error belongs to its row, and a destination's silence to the destination:
+An error affects its row only, and an unresponsive destination its own rows only:
 
-* A row goes out at full speed once the broker is known to take its like (vetting.py). What it does
-  not take, or returns, is parked in its own row with the reason, and tried again ever later.
-* What is sent at full speed and not confirmed is in doubt. It is never sent at full speed again,
-  but once more with care (careful.py): no row is sent a third time unless a connection is lost.
-* Nobody's confirm waits for the journal's.
+* A row is published at full speed if the broker is known to accept messages of its kind
+  (vetting.py). A row that is refused or returned is parked, with the reason, and retried at growing
+  intervals.
+* A row that is not confirmed in time is in doubt. It is published once more by the careful lane
+  (careful.py), and not a third time unless a connection is lost.
+* No row waits for the journal's confirm.
+* Outcomes that could not be written to the database are remembered. Their rows look fresh when they
+  are taken next; this relay then writes the outcomes down without publishing again, while another
+  relay publishes them again under the same message ids.
 """
 
 import asyncio
@@ -21,12 +25,13 @@ from typing import Any
 
 import structlog
 from sqlalchemy import Connection, Row, event, text
+from sqlalchemy.exc import DBAPIError
 
 from services.relay import metrics, rows
 from services.relay.careful import Careful
 from services.relay.reached import Reached
 from services.relay.rehearsal import CannotTryError
-from services.relay.rows import Outcome
+from services.relay.rows import Key, Outcome
 from services.relay.vetting import Vetting, kind_of
 from shared.bus.broker.standing import Standing
 from shared.bus.consume.batch import held_by
@@ -36,17 +41,20 @@ from shared.bus.publish.publisher import UNHURRIED, Publisher
 from shared.bus.publish.traced import publisher_class
 from shared.config.settings import Settings
 from shared.db.listening import Listener
-from shared.db.session import is_database_away, make_engine
+from shared.db.session import is_database_unavailable, make_engine
 
 BATCH = 1_000
 LANES = 2  # while one waits for confirms, the other reads or deletes
-POLL_SECONDS = 1.0  # behind NOTIFY, which a lost connection loses
-AWAY_SECONDS = 0.5
+MOST_UNSETTLED = 10 * BATCH  # remembered outcomes; another relay may have settled some
+POLL_SECONDS = 1.0  # polling interval, in case a NOTIFY was lost
+AWAY_SECONDS = 0.5  # pause after an error
+STUCK_SECONDS = 60.0
+STUCK = "Its lanes have not turned for a minute: a statement waits for a lock, or it hangs"
 PATIENCE, MOST_PATIENCE = 5.0, 8.0
-"""Seconds until what is not confirmed is in doubt: more where the broker was seen to be slow."""
+"""Seconds until an unconfirmed row is in doubt; the second is for a broker known to be slow."""
 IDLE_SECONDS = 120.0
-"""Until the rows of a relay that is frozen are others' to send: it waits for the broker with them,
-which may take a while to say what it would take (rehearsal.py)."""
+"""The idle timeout of transactions, after which other relays get the rows of a frozen one. Longer
+than a rehearsal (rehearsal.py) may take."""
 
 log = structlog.get_logger()
 
@@ -55,7 +63,7 @@ class Relay:
     """Publishes the outbox.
 
     Args:
-        config: `amqp_url`, `database_url` and `amqp_heartbeat` count.
+        config: `amqp_url`, `database_url` and `amqp_heartbeat` are used.
     """
 
     def __init__(self, config: Settings) -> None:
@@ -64,17 +72,27 @@ class Relay:
             config,
             pool_size=LANES + 1,
             idle_seconds=IDLE_SECONDS,
-            # Each statement here is for some rows in the order of an index. The table is empty
-            # whenever it is analysed, so the planner would sort all that waits for each batch.
+            # Each statement here reads a few rows in the order of an index. The table is usually
+            # empty when it is analysed, so the planner would choose to sort all rows.
             options="-c enable_sort=off -c enable_seqscan=off",
         )
         self._vetting = Vetting(config.amqp_url)
-        self._fast = self._publisher("relay")
-        self._careful = Careful(self._engine, self._publisher, self._vetting, PATIENCE)
-        self._troubles = _Troubles(lambda: self._fast.standing)
-        self._careful_troubles = _Troubles(lambda: self._careful.standing)
+        self._fast = self._publisher("relay", self._config.intake_shards)
+        # Shared by the lanes: the rows being sent, and outcomes that could not be written down.
+        self._in_hand: set[Key] = set()
+        self._unsettled: dict[Key, Sequence[str]] = {}
+        self._careful = Careful(
+            self._engine,
+            self._publisher,
+            self._vetting,
+            PATIENCE,
+            in_hand=self._in_hand,
+            unsettled=self._unsettled,
+        )
+        self._lane_errors = _LaneErrors(lambda: self._fast.standing)
+        self._careful_errors = _LaneErrors(lambda: self._careful.standing)
         self._reached = Reached()
-        # Of another server, perhaps, which begins to count where it was promoted.
+        # A new connection may be to a promoted standby, whose sequence numbers restart lower.
         event.listen(self._engine, "connect", lambda *_: self._reached.change_server())
         self._abandoned: set[asyncio.Task[None]] = set()
         self._written = asyncio.Event()
@@ -83,11 +101,21 @@ class Relay:
 
     @property
     def standings(self) -> Sequence[Standing]:
-        """How it stands at full speed and with care, by the connections of the moment."""
+        """The states of the full-speed and the careful connection."""
         return self._fast.standing, self._careful.standing
 
+    def is_turning(self) -> bool:
+        """Whether the lanes turn; if not, the standings report it."""
+        is_turning = time.monotonic() - self.last_turn < STUCK_SECONDS
+        for standing in self.standings:
+            if is_turning:
+                standing.moved()
+            else:
+                standing.stuck(STUCK)
+        return is_turning
+
     async def run(self, stopping: asyncio.Event) -> None:
-        """Relay until `stopping` is set; what is under way is finished first."""
+        """Relay until `stopping` is set; batches that have begun are finished."""
         await self._fast.start()
         await self._careful.start()
         loop = asyncio.get_running_loop()
@@ -103,15 +131,15 @@ class Relay:
         careful = asyncio.create_task(self._careful_lane(stopping))
         await asyncio.gather(*lanes, careful)
         listening.set()
-        await self._fast.stop(0)  # its lanes have waited
+        await self._fast.stop(0)  # the lanes have waited for its confirms
         try:
             await self._careful.stop()
-        except Exception as error:  # noqa: BLE001 - their lease ends by itself
+        except Exception as error:  # noqa: BLE001 - the leases of its rows expire
             log.warning("left_in_doubt", error=f"{type(error).__name__}: {error}"[:300])
         await asyncio.gather(*self._abandoned, self._vetting.close(), return_exceptions=True)
         self._engine.dispose()
 
-    def _publisher(self, name: str) -> Publisher:
+    def _publisher(self, name: str, shards: int = 1) -> Publisher:
         return publisher_class()(
             self._config.amqp_url,
             name=name,
@@ -120,6 +148,7 @@ class Relay:
             heartbeat=self._config.amqp_heartbeat,
             waits_for_journal=False,
             missing=self._vetting.missing,
+            shards=shards,
         )
 
     def _wake(self) -> None:
@@ -127,8 +156,8 @@ class Relay:
         self._careful.wake.set()
 
     async def _lane(self, number: int, stopping: asyncio.Event) -> None:
-        """Publish what is fresh, at full speed."""
-        # While there is much, each batch begins where the last ended.
+        """Publish fresh rows at full speed."""
+        # With full batches, each begins where the last one ended.
         after, looked, is_begun = 0, 0.0, False
         while not stopping.is_set():
             now = self.last_turn = time.monotonic()
@@ -142,9 +171,9 @@ class Relay:
                 after, looked = min(after, first) if is_begun else first, now
             try:
                 count, last = await self._batch(after, is_thorough=is_thorough)
-                self._troubles.over(number)
-            except Exception as error:  # noqa: BLE001 - the rows stay; nothing else may stop a relay
-                self._troubles.met(number, error)
+                self._lane_errors.over(number)
+            except Exception as error:  # noqa: BLE001 - the rows stay in the outbox
+                self._lane_errors.met(number, error)
                 self._reached.forget()
                 is_begun = False
                 await _wait(stopping, AWAY_SECONDS)
@@ -157,21 +186,21 @@ class Relay:
                 await _first_of(self._written, stopping, POLL_SECONDS)
 
     async def _careful_lane(self, stopping: asyncio.Event) -> None:
-        """Publish what is in doubt, or was parked, with care."""
+        """Publish rows in doubt, and parked rows that are due."""
         while not stopping.is_set():
             self._careful.wake.clear()
             try:
                 goes_on = await self._careful.turn()
-                self._careful_troubles.over(0)
-            except Exception as error:  # noqa: BLE001 - as above
-                self._careful_troubles.met(0, error)
+                self._careful_errors.over(0)
+            except Exception as error:  # noqa: BLE001 - as in `_lane`
+                self._careful_errors.met(0, error)
                 goes_on = await _wait(stopping, AWAY_SECONDS)
             if not goes_on:
                 await _first_of(self._careful.wake, stopping, POLL_SECONDS)
         self._careful.cease()
 
     async def _batch(self, after: int, *, is_thorough: bool) -> tuple[int, int]:
-        """Relay one batch; returns how many rows were found, and the last one's sequence."""
+        """Relay one batch; return the number of rows found and the sequence of the last one."""
         connection = await asyncio.to_thread(self._engine.connect)
         try:
             stuck, look = self._careful.stuck, None
@@ -182,8 +211,7 @@ class Relay:
             took = time.monotonic() - began
             count, last = len(found), found[-1].sequence if found else 0
             if found:
-                outcome = await self._publish(connection, found)
-                await asyncio.to_thread(rows.settle, connection, outcome)
+                outcome = await self._relay_rows(connection, found)
                 if outcome.no_longer_fresh == count:
                     self._reached.note(time.monotonic(), last)
                 else:
@@ -198,13 +226,56 @@ class Relay:
             await asyncio.to_thread(connection.close)
         return count, last
 
-    async def _publish(self, connection: Connection, found: Sequence[Row[Any]]) -> Outcome:
-        """Publish rows; returns what became of them.
+    async def _relay_rows(self, connection: Connection, found: Sequence[Row[Any]]) -> Outcome:
+        """Publish rows, write their outcome down, and return it.
+
+        If the transaction is lost, its rows are unlocked before their outcome is known; `_in_hand`
+        and `_unsettled` keep the other lane from publishing them again.
+        """
+        outcome, fresh = Outcome(), []
+        for row in found:
+            key = rows.key(row)
+            if key in self._unsettled:
+                outcome.enter(key, *self._unsettled[key])
+            elif key not in self._in_hand:
+                fresh.append(row)
+        mine = [rows.key(row) for row in fresh]
+        self._in_hand.update(mine)
+        try:
+            if fresh:
+                is_full = len(found) == BATCH
+                await self._publish(connection, fresh, outcome, is_full=is_full)
+            await asyncio.to_thread(rows.settle, connection, outcome)
+        except Exception:
+            for key, *what in outcome.each():
+                self._unsettled[key] = what
+            while len(self._unsettled) > MOST_UNSETTLED:
+                del self._unsettled[next(iter(self._unsettled))]
+            raise
+        finally:
+            self._in_hand.difference_update(mine)
+        if self._unsettled:
+            for key, *_ in outcome.each():
+                self._unsettled.pop(key, None)
+        return outcome
+
+    async def _publish(
+        self, connection: Connection, found: Sequence[Row[Any]], outcome: Outcome, *, is_full: bool
+    ) -> None:
+        """Publish rows and add their outcome.
+
+        Args:
+            connection: its transaction holds the rows' locks.
+            found: the rows.
+            outcome: added to.
+            is_full: whether there may be further rows behind these.
 
         Raises:
-            PublishError: the broker takes nothing at all, so that nothing is known to be done.
+            PublishError: nothing was sent.
+            sqlalchemy.exc.DBAPIError: the transaction was lost while the broker had an alarm; the
+                outcome of all sent rows was added.
         """
-        fast, outcome = self._fast, Outcome()
+        fast, known = self._fast, outcome.no_longer_fresh
         sent: list[_Sent] = []
         unknown = []
         passes = self._vetting.passes
@@ -218,7 +289,7 @@ class Relay:
                 else:
                     unknown.append(row)
             if sent:
-                # To find out takes a while: that is not waited for with those that are known.
+                # Vetting takes time; the rows that were sent do not wait for it.
                 outcome.deferred += [rows.key(row) for row in unknown]
             elif unknown:
                 good, refused = await self._vetting.vet(unknown, lambda: fast.state == "connected")
@@ -226,46 +297,56 @@ class Relay:
                 for row in good:
                     self._send(fast, row, sent, outcome)
         except Exception as error:
-            if isinstance(error, CannotTryError) and len(found) == BATCH:
-                # Behind these there may be some that are known.
+            if isinstance(error, CannotTryError) and is_full:
+                # There may be rows of known kinds behind these.
                 outcome.deferred += [rows.key(row) for row in unknown if self._vetting.knows_any]
-            # Nothing more leaves; of what did, the outcome counts.
-            if not sent and not outcome.parked and not outcome.deferred:
+            # If any row was sent, its outcome has to be settled.
+            if not sent and outcome.no_longer_fresh == known:
                 raise
         if sent:
-            await self._wait_for_confirms(connection, fast, [confirm for _, confirm in sent])
+            confirms = [confirm for _, confirm in sent]
+            lost = await self._wait_for_confirms(connection, fast, confirms)
             self._sort(fast, sent, outcome)
-        return outcome
+            if lost is not None:
+                raise lost
 
     async def _wait_for_confirms(
         self,
         connection: Connection,
         fast: Publisher,
         confirms: Sequence["asyncio.Future[None]"],
-    ) -> None:
+    ) -> DBAPIError | None:
+        """Wait for confirms; return the error if the transaction was lost meanwhile."""
+        lost = None
         patience = min(max(PATIENCE, 3 * self._careful.confirm_seconds), MOST_PATIENCE)
         all_of_them = asyncio.create_task(_all_done(confirms))
         try:
             while (await asyncio.wait([all_of_them], timeout=patience))[1]:
-                # While the broker has an alarm nothing is confirmed, and nothing is wrong with any.
+                # A broker with an alarm confirms nothing, which is not the fault of any row.
                 if fast.state != "blocked" or self._stopping.is_set():
-                    return
+                    break
                 self.last_turn = time.monotonic()
-                # Its rows stay locked.
-                await asyncio.to_thread(connection.execute, text("SELECT 1"))
+                # A statement keeps the transaction, and so the locks, from timing out. Without the
+                # database the confirms are waited for all the same.
+                if lost is None:
+                    try:
+                        await asyncio.to_thread(connection.execute, text("SELECT 1"))
+                    except DBAPIError as error:
+                        lost = error
         finally:
             all_of_them.cancel()
+        return lost
 
     def _send(self, fast: Publisher, row: Row[Any], sent: list["_Sent"], outcome: Outcome) -> None:
         try:
             sent.append((row, fast.send(rows.checked(row))))
         except PublishError:
             raise
-        except Exception as error:  # noqa: BLE001 - what cannot be encoded is its own row's fault
+        except Exception as error:  # noqa: BLE001 - an encoding error of this row
             outcome.parked[rows.key(row)] = rows.unfit(error)
 
     def _sort(self, fast: Publisher, sent: list["_Sent"], outcome: Outcome) -> None:
-        """Put into `outcome` what is known of what was sent."""
+        """Add the outcome of sent rows."""
         late = set()
         for row, confirm in sent:
             if not confirm.done():
@@ -285,14 +366,14 @@ class Relay:
             self._abandon(fast)
 
     def _abandon(self, fast: Publisher) -> None:
-        """Go on over another connection: the broker may have stopped reading this one."""
+        """Replace the connection: the broker may have stopped reading this one."""
         if fast is not self._fast:
             return
         log.warning("connection_abandoned", outstanding=fast.outstanding)
-        self._fast = self._publisher("relay")
+        self._fast = self._publisher("relay", self._config.intake_shards)
 
         async def change() -> None:
-            # The other way round the new one would begin at the address that is silent.
+            # In this order, so that the new one does not begin at the unresponsive address.
             try:
                 await fast.abandon()
             finally:
@@ -307,11 +388,11 @@ class Relay:
 _Sent = tuple[Row[Any], "asyncio.Future[None]"]
 
 
-class _Troubles:
-    """What goes wrong with rows: told wherever the relay's standing is, until no lane meets it.
+class _LaneErrors:
+    """Reports errors of the lanes through the relay's standing, until no lane has any.
 
     Args:
-        standing: gives what to tell, which may be another connection's by now.
+        standing: returns the current one, since connections are replaced.
     """
 
     def __init__(self, standing: Callable[[], Standing]) -> None:
@@ -322,9 +403,9 @@ class _Troubles:
         if not self._lanes:
             log.warning("relay_interrupted", error=f"{type(error).__name__}: {error}"[:300])
         self._lanes.add(lane)
-        if is_database_away(error):
+        if is_database_unavailable(error):
             self._standing().holding(held_by(error), "database")
-        elif not isinstance(error, PublishError):  # of which the connection itself tells
+        elif not isinstance(error, PublishError):  # which the connection itself reports
             self._standing().failing(error)
 
     def over(self, lane: int) -> None:
@@ -340,7 +421,7 @@ def _listen(
     wake: Callable[[], None],
     stopping: threading.Event,
 ) -> None:
-    """Call `wake` in the loop at each NOTIFY. While the connection is lost polling goes on."""
+    """Call `wake` in the loop at each NOTIFY; polling goes on while the connection is lost."""
     listener = Listener(database_url, CHANNEL, "relay-listen")
     while not stopping.is_set():
         if listener.wait(stopping, POLL_SECONDS):
@@ -351,9 +432,10 @@ def _listen(
 
 
 async def _all_done(confirms: Iterable["asyncio.Future[None]"]) -> None:
-    """Wait for confirms, in their order: of those that come together one has anybody waiting.
+    """Wait for confirms in their order.
 
-    To have somebody wait for each, as `gather` does, is a turn of the loop a row.
+    Of confirms that arrive together only one has a callback; `gather` would add one, and a turn of
+    the loop, for each row.
     """
     for confirm in confirms:
         if not confirm.done():
@@ -361,7 +443,7 @@ async def _all_done(confirms: Iterable["asyncio.Future[None]"]) -> None:
 
 
 async def _wait(stopping: asyncio.Event, seconds: float) -> bool:
-    """Returns whether it was stopped, after so many seconds at most."""
+    """Wait up to some seconds for a stop; return whether it came."""
     try:
         async with asyncio.timeout(seconds):
             return await stopping.wait()

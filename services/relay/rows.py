@@ -1,7 +1,7 @@
-"""The rows of the outbox, as the relay takes them and writes down what became of them."""
+"""The outbox table: take rows and write down their outcomes."""
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, fields
 from typing import Any
 from uuid import UUID
 
@@ -14,19 +14,21 @@ from shared.db import arrays
 from shared.db.models import OutboxMessage
 
 Destination = tuple[str, str]
-"""An exchange and a routing key: what the broker decides by, and what may fail to confirm."""
+"""An exchange and a routing key."""
 Key = tuple[int, UUID]
-"""Which row: its number and its message's id. A standby that was promoted lacks the last rows and
-gives their numbers once more: the number alone may be another message's by then."""
+"""A row's sequence and message id. Both, since a promoted standby may assign the last sequences
+again, to other messages."""
 
 FIRST_WAIT, LONGEST_WAIT = 30, 3600
-"""Seconds until a parked row is tried again: twice as long after each time."""
+"""Seconds until a parked row is retried, doubled after each try."""
 LEASE_SECONDS = 60
-"""How long a row is left to the relay that waits for its confirm, unless that renews it."""
+"""How long a row is reserved for the relay that awaits its confirm, unless renewed."""
 
-LARGE_BYTES = 1024 * 1024
-"""A body that is not read beside a thousand others: it has a turn of its own, see `take_due`."""
-MOST_BYTES = 32 * 1024 * 1024
+LARGE_BYTES = 16 * 1024
+"""A larger body is not read in a batch of a thousand, but left to `take_due`: each is in memory
+some six times while it is fetched and sent. Ordinary ones have about 1 KiB."""
+MOST_DUE_BYTES = 4 * 1024 * 1024
+"""The most bytes of bodies that `take_due` reads, unless one alone has more."""
 
 log = structlog.get_logger()
 
@@ -49,16 +51,15 @@ _SIZE = func.octet_length(_table.c.body)
 
 @dataclass(slots=True)
 class Outcome:
-    """What became of rows.
+    """The outcomes of rows, some with a reason.
 
     Attributes:
-        confirmed: safe on the bus.
-        doubtful: sent, and nobody knows; for the reason that is given.
-        unsent: they could not be sent, through no fault of theirs, for the reason that is given.
-        parked: they cannot be published, for the reason that is given.
-        deferred: not sent, since they are large or of a kind that is not known: due at once, and
-            not fresh any more.
-        held: sent, and still waited for: nobody else tries them for `LEASE_SECONDS`.
+        confirmed: confirmed by the broker.
+        doubtful: sent without a confirm; retried by the careful lane.
+        unsent: not sent, for a reason that is not the row's.
+        parked: refused, returned or not encodable.
+        deferred: large, or of an unvetted kind: left to the careful lane.
+        held: sent, and the confirm is awaited; reserved for `LEASE_SECONDS`.
     """
 
     confirmed: list[Key] = field(default_factory=list)
@@ -68,9 +69,24 @@ class Outcome:
     deferred: list[Key] = field(default_factory=list)
     held: list[Key] = field(default_factory=list)
 
+    def each(self) -> Iterator[tuple[Key, str, str]]:
+        """Yield each row, the name of its outcome, and the reason."""
+        for one in fields(self):
+            rows_ = getattr(self, one.name)
+            for key_ in rows_:
+                yield key_, one.name, rows_[key_] if isinstance(rows_, dict) else ""
+
+    def enter(self, key_: Key, name: str, reason: str) -> None:
+        """Add a row with values that `each` has yielded."""
+        rows_ = getattr(self, name)
+        if isinstance(rows_, dict):
+            rows_[key_] = reason
+        else:
+            rows_.append(key_)
+
     @property
     def no_longer_fresh(self) -> int:
-        """How many of the rows that were fresh are so no more."""
+        """How many rows are no longer fresh."""
         known = (self.confirmed, self.doubtful, self.parked, self.deferred)
         return sum(map(len, known))
 
@@ -78,15 +94,15 @@ class Outcome:
 def take_fresh(
     connection: Connection, after: int, without: Iterable[Destination], limit: int
 ) -> Sequence[Row[Any]]:
-    """Lock rows that were never tried, in their order, until the transaction ends.
+    """Lock rows that were never tried, by sequence, until the transaction ends.
 
-    The body of a large one is None.
+    The body of a row above `LARGE_BYTES` is None.
 
     Args:
         connection: its transaction holds the locks.
-        after: a sequence; those up to it are not looked at.
-        without: destinations to leave alone.
-        limit: how many.
+        after: rows up to this sequence are skipped.
+        without: destinations to leave out.
+        limit: the most rows.
     """
     body = case((_SIZE <= LARGE_BYTES, _table.c.body)).label("body")
     query = select(*_HEAD, body).where(_table.c.next_try_at.is_(None))
@@ -96,9 +112,9 @@ def take_fresh(
 
 
 def writers(connection: Connection) -> tuple[int, int]:
-    """The oldest transaction that writes, or holds rows, and has not ended; and the next to begin.
+    """Return the ids of the oldest running transaction that has written, and of the next to begin.
 
-    A transaction that only reads, as a dump's, is none of them.
+    Transactions that only read, as a dump's, have no id.
     """
     found = connection.execute(_WRITERS).one()
     return found.oldest, found.following
@@ -107,14 +123,14 @@ def writers(connection: Connection) -> tuple[int, int]:
 def take_due(
     connection: Connection, without: Iterable[Destination], limit: int
 ) -> Sequence[Row[Any]]:
-    """Lock rows whose next try is due, the longest due first, until the transaction ends.
+    """Lock rows whose next try is due, the oldest first, until the transaction ends.
 
-    Not more than can be held in memory, whatever their size.
+    At most `MOST_DUE_BYTES` of bodies, but always one row.
 
     Args:
         connection: its transaction holds the locks.
-        without: destinations to leave alone.
-        limit: how many.
+        without: destinations to leave out.
+        limit: the most rows.
     """
     query = select(_table.c.sequence, _SIZE.label("size")).where(
         _table.c.next_try_at <= func.clock_timestamp()
@@ -123,7 +139,7 @@ def take_due(
     total = 0
     for row in _take(connection, query.order_by(_table.c.next_try_at), without, limit):
         total += row.size
-        if chosen and total > MOST_BYTES:
+        if chosen and total > MOST_DUE_BYTES:
             break
         chosen.append(row.sequence)
     if not chosen:
@@ -134,7 +150,7 @@ def take_due(
 
 
 def take_one_fresh(connection: Connection, destination: Destination) -> Sequence[Row[Any]]:
-    """Lock the first row of a destination that was never tried."""
+    """Lock the first fresh row of a destination."""
     query = select(*_HEAD, _table.c.body).where(
         _table.c.next_try_at.is_(None),
         _table.c.exchange == destination[0],
@@ -144,7 +160,7 @@ def take_one_fresh(connection: Connection, destination: Destination) -> Sequence
 
 
 def is_wanted(connection: Connection, destination: Destination) -> bool:
-    """Whether there are rows for a destination, but for those that are parked for later."""
+    """Whether a destination has rows other than parked ones that are not due."""
     query = select(_table.c.sequence).where(
         _table.c.exchange == destination[0],
         _table.c.routing_key == destination[1],
@@ -170,11 +186,11 @@ def _take(
 
 
 def settle(connection: Connection, outcome: Outcome) -> None:
-    """Write down what became of rows, and commit.
+    """Write outcomes down and commit.
 
     Args:
-        connection: its transaction may hold their locks.
-        outcome: of each that something became of; the others are left as they were.
+        connection: its transaction may hold the rows' locks.
+        outcome: of the rows; others stay unchanged.
     """
     if outcome.confirmed:
         connection.execute(_DELETE, _these(outcome.confirmed))
@@ -193,7 +209,7 @@ def settle(connection: Connection, outcome: Outcome) -> None:
 
 
 def tell_parked(found: Sequence[Row[Any]], outcome: Outcome) -> None:
-    """Say in the log which of these rows are parked, and why."""
+    """Log the parked rows with their reasons."""
     for row in found:
         reason = outcome.parked.get(key(row))
         if reason is not None:
@@ -207,15 +223,15 @@ def tell_parked(found: Sequence[Row[Any]], outcome: Outcome) -> None:
 
 
 def key(row: Any) -> Key:
-    """Which row it is."""
+    """Return the key of a row."""
     return row[0], row[1]  # by position: see `message`
 
 
 def message(row: Any) -> Message:
-    """The message that a row holds."""
+    """Return the message of a row."""
     # By position, in the order of `_HEAD`: by name it costs twice as much, row by row.
     _, message_id, exchange, key, type_, about, source, traceparent, time, _, mender, body = row
-    if mender:  # who wrote it does not say this
+    if mender:  # edited by ops staff since its writer wrote it
         source = f"{MENDED_BY}{mender}"
     return Message(
         exchange, key, type_, str(message_id), bytes(body), about, time, source, traceparent
@@ -223,10 +239,10 @@ def message(row: Any) -> Message:
 
 
 def checked(row: Any) -> Message:
-    """The message that a row holds, which others than we may have written, to be sent.
+    """Return the message of a row, checked for publishing: any writer may have written it.
 
     Raises:
-        ValueError: it cannot be, for the reason that is given.
+        ValueError: it cannot be published.
     """
     found = message(row)
     journal.check(found)
@@ -234,7 +250,7 @@ def checked(row: Any) -> Message:
 
 
 def unfit(error: Exception) -> str:
-    """Why a row cannot be encoded, by what was raised over it."""
+    """Return why a row cannot be encoded, from the exception."""
     return str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
 
 
@@ -255,7 +271,7 @@ _WRITERS = text("""
     FROM pg_current_snapshot() AS now
 """)
 _ARRAYS = "CAST(:sequences AS bigint[]), CAST(:ids AS uuid[])"
-# By the numbers first, which have an index.
+# By the sequence first, which has an index.
 _ARE_THESE = (
     "sequence = ANY(CAST(:sequences AS bigint[])) "  # noqa: S608 - our own text
     f"AND (sequence, message_id) IN (SELECT * FROM unnest({_ARRAYS}))"
@@ -270,7 +286,7 @@ _DOUBT = text(f"""
     SET attempts = attempts + 1, next_try_at = clock_timestamp(), reason = why, parked_at = NULL
     {_GIVEN}
 """)  # noqa: S608
-# What is parked stays parked since when it was: ops staff may still change it.
+# Keeps `parked_at`: ops staff may edit the row meanwhile.
 _UNSENT = text(f"""
     UPDATE outbox SET next_try_at = clock_timestamp(), reason = why
     {_GIVEN}
@@ -283,8 +299,8 @@ _PARK = text(f"""
             + make_interval(secs => least(:first * power(2, least(attempts, 20)), :longest))
     {_GIVEN}
 """)  # noqa: S608
-# Without a reason: what is under way ops staff must leave alone until its outcome is known. Since
-# when it is parked stays, unless it is sent.
+# An empty reason marks a row whose confirm is awaited, which ops staff must not change. Keeps
+# `parked_at`.
 _HOLD = text(
     "UPDATE outbox SET reason = '', "  # noqa: S608
     f"next_try_at = clock_timestamp() + make_interval(secs => :seconds) WHERE {_ARE_THESE}"

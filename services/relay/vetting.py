@@ -1,8 +1,7 @@
-"""Which rows may go out at full speed: those of which the broker is known to take the like.
+"""Decide which rows may be sent at full speed: those of kinds that the broker accepts.
 
-A message that the broker does not take ends the channel, and the confirms of a thousand others
-with it. So the first of each kind is rehearsed (see rehearsal.py), and so is every large one; what
-does not pass is parked before anything was risked for it.
+A message that the broker refuses closes the channel, with the confirms of a thousand others. So the
+first message of each kind, and every larger one, is tried in a transaction first (rehearsal.py).
 """
 
 import asyncio
@@ -22,19 +21,19 @@ from shared.bus.publish.confirms import UnavailableError
 from shared.ids import new_id
 
 SMALL_BYTES = 64 * 1024
-"""A body that every broker takes, whatever its `max_message_size`."""
+"""A body size that every broker accepts, whatever its `max_message_size`."""
 
 log = structlog.get_logger()
 
 Kind = tuple[str, str, str, str]
-"""Who wrote it, exchange, routing key, type."""
+"""Writer, exchange, routing key and type."""
 
 
 class Vetting:
-    """What is known of the broker, and what is tried to know more. For one loop.
+    """Knows which kinds of rows the broker accepts; for one loop.
 
     Args:
-        amqp_url: of the broker, as the user that the rows are published as.
+        amqp_url: with the user that the rows are published as.
     """
 
     def __init__(self, amqp_url: str) -> None:
@@ -42,13 +41,12 @@ class Vetting:
         self._lock = asyncio.Lock()
         self._kinds: set[Kind] = set()
         self._largest = SMALL_BYTES
-        self._places: set[str] = set()  # of the journal, that were tried
+        self._places: set[str] = set()  # tried exchanges of the journal
         self.missing: set[str] = set()
-        """The exchanges of the journal that cannot be written to, always the same object: whoever
-        is told that a row passes knows at that moment what is missing."""
+        """The exchanges of the journal that cannot be written to; shared with the publishers."""
 
     def passes(self, kind: Kind, size: int) -> bool:
-        """Whether a row may be sent at once.
+        """Whether a row may be sent without a try.
 
         Args:
             kind: of the row.
@@ -58,11 +56,11 @@ class Vetting:
 
     @property
     def knows_any(self) -> bool:
-        """Whether there are rows that pass."""
+        """Whether any kind passes."""
         return bool(self._kinds)
 
     def forget(self) -> None:
-        """Know nothing any more: the connection was lost, and the broker may have changed."""
+        """Forget everything: a connection was lost, and the broker may have changed."""
         self._kinds.clear()
         self._largest = SMALL_BYTES
         self._places.clear()
@@ -71,26 +69,26 @@ class Vetting:
     async def vet(
         self, found: Sequence[Row[Any]], is_connected: Callable[[], bool] = lambda: False
     ) -> tuple[list[Row[Any]], dict[Key, str]]:
-        """Try rows that do not pass yet, up to the first that the broker does not answer for.
+        """Try rows whose kind is unknown, up to the first that the broker does not answer.
 
         Args:
             found: the rows.
-            is_connected: whether the broker is there by another connection: then it is the row's
-                fault that it does not answer.
+            is_connected: whether another connection works, so that a missing answer is the fault of
+                the row.
 
         Returns:
-            Those that may be sent now, in their order, and why others may not. Of others
-            nothing is known yet.
+            The rows that may be sent, in their order, and the reasons of refused rows. Rows in
+            neither of them were not tried.
 
         Raises:
-            PublishError: the broker has an alarm, or does not answer: at the first such row.
-            Exception: of kombu or py-amqp, when the broker is away.
+            PublishError: the broker has an alarm, or does not answer.
+            Exception: of kombu or py-amqp, if the broker is unreachable.
         """
         async with self._lock:
             return await asyncio.to_thread(self._vet, found, is_connected)
 
     async def close(self) -> None:
-        """Close the connection that is rehearsed on."""
+        """Close the connection for tries."""
         async with self._lock:
             await asyncio.to_thread(self._rehearsal.close)
 
@@ -116,12 +114,12 @@ class Vetting:
                     if error.is_destination:
                         closed[destination] = why
                 except CannotTryError as error:
-                    nowhere = error  # it waits; what passes does not wait for it
+                    nowhere = error  # the row waits; rows that pass do not
                     continue
                 except (UnavailableError, TimeoutError) as error:
                     if not is_connected():
                         raise
-                    # Each such row takes long: those behind it have another turn.
+                    # It took a whole timeout; the rows behind it are tried in the next turn.
                     refused[rows.key(row)] = f"tried, and the broker did not answer: {error}"
                     break
             if why:
@@ -139,14 +137,14 @@ class Vetting:
             try:
                 self._rehearsal.try_out(_journal_message(place))
             except RefusedError as error:
-                # Nobody's order waits for a journal that cannot be written to.
+                # Messages are published without a journal that cannot be written to.
                 self.missing.add(place)
                 log.warning("no_journal", reason=str(error))
             self._places.add(place)
 
 
 def kind_of(row: Any) -> Kind:
-    """What a row is, as far as it decides whether it may be published."""
+    """Return the kind of a row."""
     return row[9], row[2], row[3], row[4]  # by position: see rows.message
 
 
@@ -157,7 +155,7 @@ def _journal_message(place: str) -> Message:
         routing_key="",
         type=journal.TYPE,
         message_id=name,
-        body=b" " * (journal.MAX_BYTES * 101 // 100),  # a batch, with what is between its events
+        body=b" " * (journal.MAX_BYTES * 101 // 100),  # of a batch with its separators
         correlation_id=name,
         time=datetime.now(UTC),
         source="relay",

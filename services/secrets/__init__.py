@@ -1,3 +1,3 @@
-"""Webhook secrets: issued on approval, rotated before they expire, revoked at once."""
+"""Webhook secrets: issued on approval, rotated before they expire, revoked immediately."""
 
 SOURCE = "services.secrets"

@@ -31,12 +31,12 @@ from shared.config.settings import Settings
 from shared.periodic import Periodic
 from shared.service import Wiring, run
 
-# A key is rotated once in a while, and then by a restart, which runs the job at once.
+# Keys are rotated rarely, and by a restart, which runs the job immediately.
 RESEAL_SECONDS = 60.0
 
 
 def wire(config: Settings) -> Wiring:
-    """What this process does."""
+    """Return what this process runs."""
     approvals = each({KycApproved: on_approved, KycRevoked: on_revoked})
     handlers: dict[type[Event], Handler[Any]] = {
         SecretRotate: on_rotate,

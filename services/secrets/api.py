@@ -1,4 +1,4 @@
-"""The HTTP side: a business fetches its secret, or has it replaced."""
+"""The HTTP API of a business's webhook secrets."""
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -15,16 +15,17 @@ from shared.bus import outbox
 from shared.bus.contract.events import SecretShown, of_account
 from shared.db.models import Account, WebhookSecret
 from shared.db.session import database_time
-from shared.http.errors import ApiError
+from shared.http.errors import ApiError, unavailable
 from shared.http.route import Answer, Call, Route
 from shared.http.standing import KYC_REQUIRED, is_approved, not_approved
 from shared.ids import derived_id
 from shared.security import webhook_keys
+from shared.security.encryption import CannotOpenError
 from shared.security.networks import network_of
 
 
 class Previous(msgspec.Struct, kw_only=True):
-    """A secret that was replaced: it goes on working until `valid_until`."""
+    """A replaced secret, which works until `valid_until`."""
 
     id: UUID
     valid_until: datetime
@@ -35,7 +36,7 @@ class Previous(msgspec.Struct, kw_only=True):
 class Secret(msgspec.Struct, kw_only=True):
     """The secret to sign with: `secret_key` by `X-API-Key`, the other by Standard Webhooks.
 
-    `retiring` has every other one that still works, the last to end first, which is `previous`.
+    `retiring` has the replaced secrets that still work, the last to end first; that is `previous`.
     """
 
     id: UUID
@@ -51,7 +52,7 @@ class Secret(msgspec.Struct, kw_only=True):
 
 
 class Replacement(msgspec.Struct, kw_only=True):
-    """How to replace: with `revoke_previous` the secrets before stop working at once."""
+    """How to replace: with `revoke_previous` the earlier secrets stop working immediately."""
 
     revoke_previous: bool = False
 
@@ -67,7 +68,7 @@ class Replaced(msgspec.Struct, kw_only=True):
 
 
 class SecretState(msgspec.Struct, kw_only=True):
-    """Whether a secret of ours works for you now, and until when; nobody is told that you asked."""
+    """Whether your secrets work now, and until when; no email is sent about this request."""
 
     is_active: bool
     expires_at: datetime | None
@@ -76,7 +77,7 @@ class SecretState(msgspec.Struct, kw_only=True):
 
 
 def show(session: Session, call: Call[None, None], *, is_test: bool = False) -> Answer:
-    """The active secret. One that has just expired is replaced here and now."""
+    """Return the active secret; an expired one is replaced first."""
     now = database_time(session)
     secret = rotation.newest(session, call.caller, is_test=is_test)
     if secret is not None and rotation.has_ended(secret, now):
@@ -120,7 +121,7 @@ def _tell_shown(session: Session, secret: WebhookSecret, address: str) -> None:
     fact = SecretShown(
         **of_account(account), secret_id=secret.id, address=address, is_test=secret.is_test
     )
-    # Programs fetch it at each start: once a day and place is told, by the id of the fact.
+    # Programs fetch it at each start: the fact's id allows one email a day and network.
     day = datetime.now(UTC).strftime("%Y-%m-%d")
     fact_id = derived_id(fact.TYPE, secret.id, network_of(address), day)
     outbox.tell(session, fact, account.id, source=SOURCE, message_id=fact_id, once=True)
@@ -137,7 +138,7 @@ def _previous(secret: WebhookSecret, use: Mapping[UUID, SecretUse]) -> Previous:
 
 
 def replace(session: Session, call: Call[Replacement, None], *, is_test: bool = False) -> Answer:
-    """Make a new secret. The one before goes on working until its own expiry, unless revoked."""
+    """Create a new secret. The previous one works until its expiry, unless revoked."""
     account = rotation.locked_account(session, call.caller)
     wait = rotation.wait_for_next(session, account.id, is_test=is_test)
     if wait:
@@ -168,14 +169,14 @@ def replace(session: Session, call: Call[Replacement, None], *, is_test: bool = 
 
 
 def end_test_mode(session: Session, call: Call[None, None]) -> Answer:
-    """Make the test secrets stop working at once; test orders stay until they are cleared."""
+    """Revoke the test secrets; test orders stay until they are cleared."""
     rotation.lock(session, call.caller)
     rotation.end_test_mode(session, session.get_one(Account, call.caller))
     return Answer(204)
 
 
 def show_state(session: Session, call: Call[None, None]) -> Answer:
-    """Whether the live and the test secret work at this moment."""
+    """Return whether the live and the test secret work now."""
     now = database_time(session)
     live = rotation.active(session, call.caller)
     test = rotation.active(session, call.caller, is_test=True)
@@ -191,7 +192,10 @@ def show_state(session: Session, call: Call[None, None]) -> Answer:
 
 
 def _forms(secret: WebhookSecret) -> dict[str, str]:
-    raw = webhook_keys.unseal(secret.sealed, secret.id)
+    try:
+        raw = webhook_keys.unseal(secret.sealed, secret.id)
+    except CannotOpenError:
+        raise unavailable(*_SEALED) from None
     return {
         "secret_key": webhook_keys.encode_key(raw),
         "signing_secret": webhook_keys.encode_standard(raw),
@@ -202,6 +206,11 @@ _NOT_READY = (
     "secret_not_ready",
     "There is no active secret. After an approval one is made within a second; after a revocation "
     "make one by POST to this address.",
+)
+_SEALED = (
+    "unavailable",
+    "We cannot open your secret at present. Try again later, or make a new one by POST to this "
+    "address.",
 )
 _NO_TEST_SECRET = (
     404,
@@ -233,7 +242,7 @@ ROUTES = (
         handler=show,
         summary="Your webhook secret",
         answers={200: Secret},
-        errors=(KYC_REQUIRED, (404, *_NOT_READY)),
+        errors=(KYC_REQUIRED, (404, *_NOT_READY), (503, *_SEALED)),
         bearer=True,
         tag="Webhook secret",
     ),
@@ -255,7 +264,7 @@ ROUTES = (
         handler=partial(show, is_test=True),
         summary="Your test secret: what it signs is mailed to you alone, and counts nowhere",
         answers={200: Secret},
-        errors=(KYC_REQUIRED, _NO_TEST_SECRET),
+        errors=(KYC_REQUIRED, _NO_TEST_SECRET, (503, *_SEALED)),
         bearer=True,
         tag="Test mode",
     ),

@@ -1,7 +1,7 @@
-"""The secrets that a platform makes: its business gives them to us, replaces and removes them.
+"""Secrets that a platform creates and a business gives us, replaces and removes.
 
-Each is a row beside ours, sealed as ours are, so an approval that ends revokes it in the same
-transaction, and every worker hears of it in the same ways. It has no end of its own.
+They are rows beside ours, sealed the same way, so the end of an approval revokes them in the same
+transaction and workers learn of it the same way. They do not expire.
 """
 
 import hmac
@@ -24,10 +24,11 @@ from shared.http.route import Answer, Call, Route
 from shared.http.standing import KYC_REQUIRED
 from shared.ids import new_id
 from shared.security import webhook_keys
+from shared.security.encryption import CannotOpenError
 
 MAX_SHOPS = 10
 OVERLAP = timedelta(hours=24)
-"""How long a replaced one goes on working: deliveries that failed are tried again for hours."""
+"""How long a replaced secret stays valid: platforms retry failed deliveries for hours."""
 NEVER = datetime(9999, 1, 1, tzinfo=UTC)
 # Shopify's have 32 or 64 hexadecimal digits, some with a prefix.
 Given = Annotated[
@@ -42,10 +43,10 @@ Given = Annotated[
 
 
 class GivenSecret(msgspec.Struct, kw_only=True):
-    """The secret that the platform shows; `shop` tells apart those of several shops.
+    """The secret that the platform shows; `shop` distinguishes those of several shops.
 
-    The one before works for another day, or with `revoke_previous` no more. With `is_test` it is
-    that of a development shop: its orders are test orders, which are mailed to you alone.
+    The previous one stays valid for another day, or ends now with `revoke_previous`. With `is_test`
+    it is a development shop's: its orders are test orders, which are mailed only to you.
     """
 
     secret: Given
@@ -55,13 +56,13 @@ class GivenSecret(msgspec.Struct, kw_only=True):
 
 
 class OfShop(msgspec.Struct, kw_only=True):
-    """Which shop's."""
+    """The shop whose secrets are meant."""
 
     shop: OptionalLine = ""
 
 
 class GivenView(msgspec.Struct, kw_only=True):
-    """A secret that was given; it is never shown again."""
+    """A given secret, which is never shown again."""
 
     id: UUID
     shop: str
@@ -72,18 +73,18 @@ class GivenView(msgspec.Struct, kw_only=True):
 
 
 class GivenList(msgspec.Struct, kw_only=True):
-    """Those that work, of one platform, the newest first; a replaced one has a `valid_until`."""
+    """The valid secrets of one platform, newest first; a replaced one has a `valid_until`."""
 
     results: list[GivenView]
 
 
 def show(session: Session, call: Call[None, None]) -> Answer:
-    """Those that work."""
+    """Return the valid secrets."""
     return _list(session, call.caller, _platform(call.path))
 
 
 def give(session: Session, call: Call[GivenSecret, None]) -> Answer:
-    """Take one, or take it in the place of another; every ingress worker knows within a second."""
+    """Store a secret, or replace one; every ingress worker has it within a second."""
     platform, body = _platform(call.path), call.body
     account = rotation.locked_account(session, call.caller)
     at = database_time(session)
@@ -94,7 +95,7 @@ def give(session: Session, call: Call[GivenSecret, None]) -> Answer:
     if any(one.shop != body.shop for one in other_mode):
         raise ApiError(409, *_BOTH_MODES)
     is_same = previous is not None and _is(previous, body.secret)
-    # In the other mode it ends at once, and no other secret with it.
+    # The same secret in the other mode ends now, and no other with it.
     ended = [s for s in live if s.shop == body.shop] if body.revoke_previous else other_mode
     if previous is not None and is_same and previous not in other_mode:
         _end(session, account, platform, [one for one in ended if one is not previous], at)
@@ -117,7 +118,7 @@ def give(session: Session, call: Call[GivenSecret, None]) -> Answer:
             platform=platform,
             shop=body.shop,
             is_test=body.is_test,
-            key_hash=webhook_keys.no_hash(),
+            key_hash=webhook_keys.random_hash(),
             sealed=webhook_keys.seal(body.secret.encode(), secret_id),
             state="active",
             issued_at=at,
@@ -139,7 +140,7 @@ def give(session: Session, call: Call[GivenSecret, None]) -> Answer:
 
 
 def remove(session: Session, call: Call[None, OfShop]) -> Answer:
-    """Make those of a shop stop working at once."""
+    """Revoke a shop's secrets."""
     platform = _platform(call.path)
     rotation.lock(session, call.caller)
     account = session.get_one(Account, call.caller)
@@ -153,11 +154,12 @@ def remove(session: Session, call: Call[None, OfShop]) -> Answer:
 def _end(
     session: Session, account: Account, platform: str, secrets: list[WebhookSecret], at: datetime
 ) -> bool:
-    """Revoke secrets and tell of it; returns whether there were any."""
+    """Revoke secrets and report it; returns whether there were any."""
     revoked = _revoke(session, secrets, at)
     if revoked:
         title = webhook_keys.GIVEN_BY[platform]
-        rotation.tell_revoked(session, account, revoked, f"You removed the secret of {title}.")
+        reason = f"You removed the secret of {title}."
+        rotation.tell_revoked(session, account, revoked, reason, "removed")
     return bool(revoked)
 
 
@@ -200,7 +202,11 @@ def _revoke(session: Session, secrets: list[WebhookSecret], at: datetime) -> lis
 
 
 def _is(secret: WebhookSecret, given: str) -> bool:
-    raw = webhook_keys.unseal(secret.sealed, secret.id)
+    """Return whether it is that secret; False if it cannot be opened, so it can be replaced."""
+    try:
+        raw = webhook_keys.unseal(secret.sealed, secret.id)
+    except CannotOpenError:
+        return False
     return hmac.compare_digest(raw, given.encode())
 
 

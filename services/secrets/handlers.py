@@ -1,4 +1,4 @@
-"""What KYC facts and commands do to an account's secrets."""
+"""Handlers of KYC facts and of commands about an account's secrets."""
 
 from uuid import UUID
 
@@ -22,11 +22,11 @@ from shared.db.models import Account, WebhookSecret
 from shared.ids import follow_up_id
 
 Ended = SecretRevoked | SecretRotated | SecretIssued | SecretGiven | SecretKeyRemoved
-"""What says which secrets or public keys stopped working at once."""
+"""Facts that name revoked secrets or public keys."""
 
 
 def on_approved(session: Session, received: Received[KycApproved]) -> None:
-    """Issue a secret, unless there is one or the approval was taken back meanwhile."""
+    """Issue a secret, unless there is one or the approval was revoked since."""
     account = _locked_account(session, received.data.account_id)
     approved = rotation.hold_approval(session, account.id)
     if approved and rotation.active(session, account.id) is None:
@@ -34,29 +34,33 @@ def on_approved(session: Session, received: Received[KycApproved]) -> None:
 
 
 def on_revoked(session: Session, received: Received[KycRevoked]) -> None:
-    """Tell of the secrets that the database revoked with the approval.
+    """Report the secrets that the database revoked with the approval.
 
-    It did that in the transaction of the decision, so nothing here depends on what comes first:
-    this fact, or that of another approval since.
+    It did so in the decision's transaction, so this does not depend on the order of this fact and
+    that of a later approval.
     """
     revoked = received.data
     rotation.tell_revoked_with(
         session,
         _locked_account(session, revoked.account_id),
         revoked.application_id,
-        revoked.reason or "Your KYC approval was revoked.",
-        # The same when the journal is replayed: the business is not told twice.
+        revoked.reason,
+        # The same id when the journal is replayed, so the business gets one email.
         follow_up_id(received.id, SecretRevoked.TYPE, revoked.application_id),
     )
 
 
 def on_rotate(session: Session, received: Received[SecretRotate]) -> None:
-    """Rotate. When the command names a secret, only if that one was not replaced or revoked."""
+    """Rotate. If the command names a secret, only if it was not replaced or revoked.
+
+    Raises:
+        Permanent: the account does not exist or its KYC is not approved.
+    """
     command = received.data
     account = _locked_account(session, command.account_id)
     if not rotation.hold_approval(session, account.id):
         if command.secret_id is not None:
-            return  # revoked with the approval, whatever the sender of the command saw
+            return  # revoked with the approval since the command was sent
         raise Permanent("this account's KYC is not approved, so it gets no secret")
     is_test = False
     if command.secret_id is not None:
@@ -79,7 +83,7 @@ def on_revoke(session: Session, received: Received[SecretRevoke]) -> None:
     """Revoke all secrets of an account, or the one named.
 
     Raises:
-        Permanent: it has none, and no public key, of the name.
+        Permanent: the account or the named secret or public key does not exist.
     """
     command = received.data
     account = _locked_account(session, command.account_id)
@@ -92,16 +96,16 @@ def on_revoke(session: Session, received: Received[SecretRevoke]) -> None:
         account,
         command.reason,
         secret_id=command.secret_id,
-        # The same when the journal is replayed: the business is not told twice.
+        # The same id when the journal is replayed, so the business gets one email.
         message_id=follow_up_id(received.id, SecretRevoked.TYPE, account.id),
     )
 
 
 def on_ended(session: Session, received: Received[Ended]) -> None:
-    """End what a fact of the journal says was ended, in a database from before it.
+    """Revoke what a replayed fact says was revoked, in a database restored from before it.
 
     Raises:
-        Permanent: it is no copy of the journal's, and nothing else has business here.
+        Permanent: the message is not replayed from the journal.
     """
     if received.replay != "again":
         raise Permanent("a fact is here as a copy from the journal alone")
@@ -110,7 +114,7 @@ def on_ended(session: Session, received: Received[Ended]) -> None:
         fact.secret_ids if isinstance(fact, SecretRevoked | SecretKeyRemoved) else fact.revoked_ids
     )
     rotation.lock(session, fact.account_id)
-    # Of a business that the database does not know there is nothing to end.
+    # An account that the restored database does not have has nothing to revoke.
     rotation.end(session, fact.account_id, ids)
 
 

@@ -1,6 +1,6 @@
-"""From where an account's webhooks may come, how many a second, and by what they are signed.
+"""An account's webhook policy: allowed networks, rate, signature schemes, and blocking.
 
-The business keeps its allowlist over HTTP; operators adjust the rate by a command on the bus.
+The business sets its allowlist and schemes over HTTP, operators the rate and the block by commands.
 """
 
 from typing import Annotated
@@ -24,21 +24,22 @@ from shared.bus.contract.message import Received
 from shared.db.models import Account, WebhookPolicy
 from shared.http.errors import ApiError
 from shared.http.route import Answer, Call, Route
+from shared.http.standing import held
 from shared.ids import follow_up_id
-from shared.security.networks import NetworkError, is_within, parse, readable
+from shared.security.networks import NetworkError, is_within, parse, valid_networks
 
 Cidr = Annotated[str, msgspec.Meta(min_length=1, max_length=64)]
 Cidrs = Annotated[list[Cidr], msgspec.Meta(max_length=100)]
 
 
 class Allowlist(msgspec.Struct, kw_only=True):
-    """Networks in CIDR notation, IPv4 or IPv6; none means that requests may come from anywhere."""
+    """Networks in CIDR notation, IPv4 or IPv6; an empty list allows requests from anywhere."""
 
     allowed_networks: Cidrs
 
 
 class AllowlistView(msgspec.Struct, kw_only=True):
-    """The networks that requests may come from, and whether your own address is within."""
+    """The networks that requests may come from, and whether your own address is in them."""
 
     allowed_networks: list[str]
     your_address: str
@@ -47,31 +48,30 @@ class AllowlistView(msgspec.Struct, kw_only=True):
 
 
 class Schemes(msgspec.Struct, kw_only=True):
-    """By what requests may be signed: either scheme, or Standard Webhooks alone.
+    """How requests may be signed: by any scheme, or by Standard Webhooks only.
 
-    By `X-API-Key` the body is signed and nothing else: whoever has seen a request can send it
-    again, and that is another order. So it is with the schemes of WooCommerce and Shopify, which
-    Standard Webhooks alone refuses too.
+    `X-API-Key` signs only the body, so a person who has seen a request can send it again as another
+    order. So it is with the schemes of WooCommerce and Shopify, which are refused as well then.
     """
 
     standard_webhooks_only: bool
 
 
 def show(session: Session, call: Call[None, None]) -> Answer:
-    """The account's allowlist."""
+    """Return the account's allowlist."""
     policy = session.get(WebhookPolicy, call.caller)
     listed = policy.allowed_networks if policy else []
     return Answer(200, _view(listed, call.address))
 
 
 def replace(session: Session, call: Call[Allowlist, None]) -> Answer:
-    """Replace it; every ingress worker knows within a second, and the owner is told."""
+    """Replace the allowlist; ingress workers have it within a second, the owner gets an email."""
     try:
         parsed = [str(parse(text)) for text in call.body.allowed_networks]
     except NetworkError as error:
         raise ApiError(400, "invalid_network", f"{error}.") from None
     networks = list(dict.fromkeys(parsed))
-    account = session.get_one(Account, call.caller)
+    account = held(session, call.caller)
     before = session.get(WebhookPolicy, account.id, with_for_update=True)
     if set(networks) != set(before.allowed_networks if before else ()):
         _put(session, account_id=account.id, allowed_networks=networks)
@@ -83,14 +83,14 @@ def replace(session: Session, call: Call[Allowlist, None]) -> Answer:
 
 
 def show_schemes(session: Session, call: Call[None, None]) -> Answer:
-    """The schemes that the account's requests may be signed by."""
+    """Return the schemes by which the account's requests may be signed."""
     policy = session.get(WebhookPolicy, call.caller)
     return Answer(200, Schemes(standard_webhooks_only=_is_standard_only(policy)))
 
 
 def choose_schemes(session: Session, call: Call[Schemes, None]) -> Answer:
-    """Choose; every ingress worker knows within a second, and the owner is told."""
-    account = session.get_one(Account, call.caller)
+    """Set the schemes; every ingress worker has them within a second, the owner gets an email."""
+    account = held(session, call.caller)
     before = session.get(WebhookPolicy, account.id, with_for_update=True)
     only = call.body.standard_webhooks_only
     if only != _is_standard_only(before):
@@ -109,33 +109,33 @@ def _is_standard_only(policy: WebhookPolicy | None) -> bool:
 
 
 def on_limit(session: Session, received: Received[WebhookLimit]) -> None:
-    """Set an account's rate, or give it the default again.
+    """Set an account's rate, or reset it to the default.
 
     Raises:
-        Permanent: there is no such account, or see `take_effect_once`.
+        Permanent: the account does not exist, or the command's id was used before.
     """
     command = received.data
     if session.get(Account, command.account_id) is None:
         raise Permanent("no such account")
-    held = session.get(WebhookPolicy, command.account_id, with_for_update=True)
-    if command.per_second == (held.rate_per_second if held else None):
+    before = session.get(WebhookPolicy, command.account_id, with_for_update=True)
+    if command.per_second == (before.rate_per_second if before else None):
         return
     received.take_effect_once()
     _put(session, account_id=command.account_id, rate_per_second=command.per_second)
 
 
 def on_block(session: Session, received: Received[AccountBlock]) -> None:
-    """Block an account or let it in again; its owner is told, once.
+    """Block or unblock an account; its owner gets one email.
 
     Raises:
-        Permanent: there is no such account, or see `take_effect_once`.
+        Permanent: the account does not exist, or the command's id was used before.
     """
     command = received.data
     account = session.get(Account, command.account_id)
     if account is None:
         raise Permanent("no such account")
-    held = session.get(WebhookPolicy, account.id, with_for_update=True)
-    if command.blocked == (held is not None and held.blocked_at is not None):
+    before = session.get(WebhookPolicy, account.id, with_for_update=True)
+    if command.blocked == (before is not None and before.blocked_at is not None):
         return
     received.take_effect_once()
     _put(
@@ -149,8 +149,8 @@ def on_block(session: Session, received: Received[AccountBlock]) -> None:
         by="an operator",
         reason=command.reason,
     )
-    # The same when the journal is replayed: the owner is not told twice. To let in is another fact
-    # than to block, though a client may give both commands one id.
+    # The same id when the journal is replayed, so the owner gets one email; with `what`, since a
+    # client may use one id for blocking and unblocking.
     fact_id = follow_up_id(received.id, f"{fact.TYPE} {fact.what}", account.id)
     outbox.tell(session, fact, account.id, source=SOURCE, message_id=fact_id)
 
@@ -165,7 +165,7 @@ def _put(session: Session, **values: object) -> None:
 
 
 def _view(networks: list[str], address: str) -> AllowlistView:
-    allowed = not networks or is_within(address, readable(networks))
+    allowed = not networks or is_within(address, valid_networks(networks))
     warning = (
         None
         if allowed
@@ -185,7 +185,7 @@ ROUTES = (
         method="GET",
         path="/webhook/schemes/",
         handler=show_schemes,
-        summary="By what your webhooks may be signed",
+        summary="How your webhooks may be signed",
         answers={200: Schemes},
         bearer=True,
         tag="Webhook secret",
@@ -194,7 +194,7 @@ ROUTES = (
         method="PUT",
         path="/webhook/schemes/",
         handler=choose_schemes,
-        summary="Say by what your webhooks may be signed",
+        summary="Set how your webhooks may be signed",
         body=Schemes,
         answers={200: Schemes},
         bearer=True,
@@ -213,7 +213,7 @@ ROUTES = (
         method="PUT",
         path="/webhook/allowlist/",
         handler=replace,
-        summary="Say where your webhooks may come from",
+        summary="Set where your webhooks may come from",
         body=Allowlist,
         answers={200: AllowlistView},
         errors=((400, "invalid_network", "A member of the list is no network in CIDR notation."),),

@@ -1,4 +1,4 @@
-"""The HTTP side of public keys: a business that signs by `v1a` says by which keys."""
+"""The HTTP API of the public keys (Ed25519) of businesses that sign by `v1a`."""
 
 from datetime import datetime
 from typing import Annotated, Any
@@ -42,14 +42,14 @@ class PublicKeyList(msgspec.Struct, kw_only=True):
 
 
 def show(session: Session, call: Call[None, None]) -> Answer:
-    """The account's public keys."""
+    """Return the account's public keys."""
     use = usage.of_account(session, call.caller, database_time(session))
     keys = public_keys.live(session, call.caller)
     return Answer(200, PublicKeyList(public_keys=[_view(key, use.get(key.id)) for key in keys]))
 
 
 def add(session: Session, call: Call[NewPublicKey, None]) -> Answer:
-    """Add one; every ingress worker knows it within a second, and the owner is told."""
+    """Add a key; every ingress worker has it within a second, and the owner gets an email."""
     try:
         raw = parse(call.body.public_key.strip())
     except PublicKeyError as error:
@@ -77,7 +77,7 @@ def add(session: Session, call: Call[NewPublicKey, None]) -> Answer:
 
 
 def remove(session: Session, call: Call[None, None]) -> Answer:
-    """Remove one: it works no more, at once, and the owner is told."""
+    """Revoke a key; the owner gets an email."""
     try:
         key_id = UUID(call.path["key_id"])
     except ValueError:
@@ -148,7 +148,7 @@ ROUTES = (
         method="DELETE",
         path="/webhook/public-keys/{key_id}/",
         handler=remove,
-        summary="Remove a public key: it signs no more, at once",
+        summary="Remove a public key; it stops working at once",
         answers={204: None},
         errors=(_NOT_FOUND,),
         bearer=True,

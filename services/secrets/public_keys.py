@@ -1,7 +1,7 @@
-"""The public keys that a business signs by: `active` until they are removed, or revoked.
+"""The public keys of businesses: `active` until they are removed or revoked.
 
-Whoever changes an account's holds its lock (`rotation.lock`). With the end of the approval the
-database revokes all, in the same transaction, as it does the secrets.
+Changes hold the account's lock (`rotation.lock`). When an approval ends, the database revokes all
+in the same transaction, as it does secrets.
 """
 
 from collections.abc import Sequence
@@ -14,13 +14,13 @@ from sqlalchemy.orm import Session
 from shared.db.models import WebhookPublicKey
 
 MOST = 3
-"""How many a business may have: the one in use, its successor, and one for another program."""
+"""Keys a business may have: the one in use, its successor, and one for another program."""
 MAX_A_DAY = 20
-"""How many a business may add in 24 hours: each is told by email."""
+"""Keys a business may add in 24 hours: each causes an email."""
 
 
 def live(session: Session, account_id: UUID) -> Sequence[WebhookPublicKey]:
-    """Those that may be signed by, in the order in which they were added."""
+    """Return the active keys, in the order in which they were added."""
     return session.scalars(
         select(WebhookPublicKey)
         .where(WebhookPublicKey.account_id == account_id, WebhookPublicKey.state == "active")
@@ -29,7 +29,7 @@ def live(session: Session, account_id: UUID) -> Sequence[WebhookPublicKey]:
 
 
 def added_lately(session: Session, account_id: UUID) -> int:
-    """How many were added within a day."""
+    """Return the number of keys added within 24 hours."""
     since = func.clock_timestamp() - timedelta(days=1)
     query = select(func.count()).where(
         WebhookPublicKey.account_id == account_id, WebhookPublicKey.added_at > since
@@ -40,7 +40,7 @@ def added_lately(session: Session, account_id: UUID) -> int:
 def revoke(
     session: Session, account_id: UUID, at: datetime, key_id: UUID | None = None
 ) -> list[UUID]:
-    """Make an account's keys stop working at once, or the one named; returns which did."""
+    """Revoke an account's active keys, or only `key_id`; returns the revoked ids."""
     change = (
         update(WebhookPublicKey)
         .where(WebhookPublicKey.account_id == account_id, WebhookPublicKey.state == "active")

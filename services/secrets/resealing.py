@@ -1,6 +1,6 @@
-"""Rotating the encryption key: what an older key sealed is sealed again under the first one.
+"""Rotation of the encryption key: seals secrets of older keys again under the first key.
 
-While it runs every listed key opens; once nothing is left under the old key, it may leave the list.
+Until then every listed key can open; an old key may leave the list once no secret needs it.
 """
 
 from uuid import UUID
@@ -21,32 +21,32 @@ log = structlog.get_logger()
 
 
 class Resealing:
-    """Goes through the secrets, some at each run, and begins again at the end.
+    """Reseals some secrets at each run, and starts over at the end.
 
-    It goes on from where it was, so that those that no key opens stand before no others.
+    It continues where it stopped, so secrets that no key opens do not block the others.
     """
 
     def __init__(self) -> None:
         self._after = _FIRST
 
     def run(self, session: Session) -> int:
-        """Do the next ones; returns how many were sealed again."""
+        """Reseal the next secrets; returns how many."""
         count, self._after = reseal(session, self._after)
         return count
 
 
 def reseal(session: Session, after: UUID = _FIRST) -> tuple[int, UUID]:
-    """Seal again what is not sealed under the current key.
+    """Reseal secrets that are not sealed under the current key.
 
-    Those that no listed key opens are left as they are, and the log says so: their key is needed
-    back in `SECRET_ENCRYPTION_KEYS`.
+    Secrets that no listed key opens are skipped and logged: `SECRET_ENCRYPTION_KEYS` needs their
+    key again.
 
     Args:
         session: the transaction.
-        after: the id to begin behind.
+        after: the id to begin after.
 
     Returns:
-        How many were, and where to go on.
+        The number of resealed secrets, and the id to continue after.
     """
     current = sealer().current_key_id
     outdated = session.scalars(

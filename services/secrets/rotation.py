@@ -1,11 +1,11 @@
-"""The life of a secret: `active` -> `retiring` -> `expired`; or `revoked` at once.
+"""The life cycle of a secret: `active` -> `retiring` -> `expired`, or `revoked` immediately.
 
-Everything that changes an account's secrets holds the account's advisory lock, so two changes at
-once come one after the other; the unique index on the active one stands behind that. What makes one
-also holds the approval it is made by. With the end of that approval the database revokes all, in
-the same transaction (migration 0007), so a revocation has nothing left to do but to be told.
+Every change of an account's secrets holds the account's advisory lock, so concurrent changes are
+serialized; the unique index on active secrets backs that up. Creating one also locks the KYC
+approval. When an approval ends, the database revokes all secrets in the same transaction (migration
+0007), so the revocation only has to be reported.
 
-All times are the database's: hosts need not agree with each other.
+All times are by the database's clock, since the clocks of hosts may differ.
 """
 
 import math
@@ -23,42 +23,43 @@ from shared.bus.contract.events import SecretIssued, SecretRevoked, SecretRotate
 from shared.config.loading import settings
 from shared.db import revoked
 from shared.db.models import Account, WebhookPublicKey, WebhookSecret
-from shared.db.session import database_time
+from shared.db.session import database_time, time_by_both_clocks
 from shared.http.standing import not_approved
 from shared.ids import new_id
 from shared.security import webhook_keys
 
 MAX_A_DAY = 20
-"""How many secrets a business may have made in 24 hours."""
+"""Secrets a business may have created in 24 hours."""
 
 OURS = WebhookSecret.platform == ""
-"""Those that we make: what a platform has made is given, and neither rotated nor shown."""
+"""Secrets that we create. A platform's are given to us, and neither rotated nor shown."""
 
 Cause = Literal["expired_use", "scheduled", "operator", "business"]
+RevokedCause = Literal["", "ended_test_mode", "removed", "approval_revoked", "account_closed"]
 
 
 def ours(*, is_test: bool) -> ColumnElement[bool]:
-    """Those that we make, for live orders or for test orders."""
+    """Return the condition for secrets that we create, for live or for test orders."""
     return and_(OURS, WebhookSecret.is_test == is_test)
 
 
 def lock(session: Session, account_id: UUID) -> None:
-    """Wait until no other transaction changes this account's secrets."""
+    """Lock an account's secrets until the transaction ends; waits for another holder."""
     session.execute(select(func.pg_advisory_xact_lock(_lock_key(account_id))))
 
 
 def try_lock(session: Session, account_id: UUID) -> bool:
-    """Like `lock`, but gives up at once when another transaction is at it."""
+    """Lock like `lock`, but return False immediately if another transaction holds the lock."""
     return bool(session.scalar(select(func.pg_try_advisory_xact_lock(_lock_key(account_id)))))
 
 
 def hold_approval(session: Session, account_id: UUID) -> bool:
-    """Whether the account's KYC is approved; then it stays so until the transaction ends."""
+    """Return whether the account's KYC is approved; locks it until the transaction ends."""
     return bool(session.scalar(select(func.hold_approval(account_id))))
 
 
 def locked_account(session: Session, account_id: UUID) -> Account:
-    """The account, whose secrets, public keys and approval nobody else changes now.
+    """Return an account with its secrets, public keys and approval locked.
 
     Raises:
         ApiError: 403, its KYC is not approved.
@@ -71,7 +72,7 @@ def locked_account(session: Session, account_id: UUID) -> Account:
 
 
 def active(session: Session, account_id: UUID, *, is_test: bool = False) -> WebhookSecret | None:
-    """The account's active secret, also when its time is over but nobody has noticed yet."""
+    """Return the account's active secret, even if it has expired without being marked yet."""
     return session.scalar(
         select(WebhookSecret)
         .where(WebhookSecret.account_id == account_id, WebhookSecret.state == "active")
@@ -81,9 +82,9 @@ def active(session: Session, account_id: UUID, *, is_test: bool = False) -> Webh
 
 
 def has_live(session: Session, account_id: UUID, secret_id: UUID | None = None) -> bool:
-    """Whether there is a secret or public key to revoke: any of the account's, or the one named.
+    """Return whether a secret or public key can be revoked: `secret_id`, or any of the account's.
 
-    An expired one is: what is used of those has a new one made.
+    An expired one can, since its use would create a new one.
     """
     if any(secret_id in (None, key.id) for key in public_keys.live(session, account_id)):
         return True
@@ -96,7 +97,7 @@ def has_live(session: Session, account_id: UUID, secret_id: UUID | None = None) 
 
 
 def knows(session: Session, account_id: UUID, secret_id: UUID) -> bool:
-    """Whether an account has, or had, a secret or public key of an id."""
+    """Return whether an account has or had a secret or public key with this id."""
     return any(
         session.scalar(
             select(table.id).where(table.account_id == account_id, table.id == secret_id)
@@ -106,7 +107,7 @@ def knows(session: Session, account_id: UUID, secret_id: UUID) -> bool:
 
 
 def newest(session: Session, account_id: UUID, *, is_test: bool = False) -> WebhookSecret | None:
-    """The active secret or, where there is none, the one that was issued last."""
+    """Return the active secret or, without one, the last issued."""
     return session.scalar(
         select(WebhookSecret)
         .where(WebhookSecret.account_id == account_id, ours(is_test=is_test))
@@ -117,22 +118,23 @@ def newest(session: Session, account_id: UUID, *, is_test: bool = False) -> Webh
 
 
 def has_ended(secret: WebhookSecret, at: datetime) -> bool:
-    """Whether its time is over, marked or not. A revoked one did not end: it was ended."""
+    """Return whether a secret has expired, marked or not; False for a revoked one."""
     return secret.state == "expired" or (secret.state == "active" and secret.expires_at <= at)
 
 
 def wait_for_next(
     session: Session, account_id: UUID, platform: str = "", *, is_test: bool = False
 ) -> int:
-    """How many seconds an account must wait before it may have its secret replaced; 0 for none.
+    """Return the seconds an account must wait before it may create another secret; 0 for none.
 
-    Each stays in every worker's memory until 30 days after its end. Those of a platform count
-    together, be they of test orders or not. The caller holds the lock.
+    Limited, since each stays in every worker's memory until 30 days after its end. The caller holds
+    the lock.
 
     Args:
         session: the transaction.
-        account_id: whose.
-        platform: that has made it; empty for ours.
+        account_id: the account.
+        platform: the platform, whose live and test secrets count together; empty for ours.
+        is_test: whether it is a test secret, for ours.
     """
     day = timedelta(days=1)
     oldest = session.scalar(
@@ -156,15 +158,15 @@ def issue(
     is_test: bool = False,
     revoked_ids: Sequence[UUID] = (),
 ) -> WebhookSecret:
-    """A first secret, for an account that has no active one.
+    """Create a first secret, for an account without an active one.
 
-    The caller holds the lock, and the approval.
+    The caller holds the locks of `locked_account`.
 
     Args:
         session: the transaction.
-        account: whose.
+        account: the account.
         is_test: whether it is the test secret.
-        revoked_ids: earlier ones that were revoked for it in this transaction.
+        revoked_ids: earlier secrets that were revoked for it in this transaction.
     """
     secret = _make(session, account, is_test=is_test)
     _tell(
@@ -188,15 +190,14 @@ def rotate(
     revoke_previous: bool = False,
     is_test: bool = False,
 ) -> WebhookSecret:
-    """A new secret in the place of the active one. The caller holds the lock, and the approval.
+    """Replace the active secret. The caller holds the locks of `locked_account`.
 
     Args:
         session: the transaction.
-        account: whose.
-        cause: what the business is told.
-        revoke_previous: whether all earlier ones stop working at once, rather than at their own
-            expiry.
-        is_test: whether it is the test secret; either's life leaves the other's alone.
+        account: the account.
+        cause: the reason, for the business's email.
+        revoke_previous: whether all earlier secrets stop working now and not at their expiry.
+        is_test: whether it is the test secret; live and test secrets are independent.
     """
     previous = active(session, account.id, is_test=is_test)
     at = database_time(session)
@@ -205,7 +206,9 @@ def rotate(
     if previous is None:
         return issue(session, account, is_test=is_test, revoked_ids=ended)
     if not revoke_previous:
-        previous.state = "retiring" if previous.expires_at > at else "expired"
+        # An expired mark is not undone, so it needs both clocks; `expire_due` sets it later.
+        over = previous.expires_at <= time_by_both_clocks(session)
+        previous.state = "expired" if over else "retiring"
         previous.replaced_at = at
         session.flush()
     secret = _make(session, account, is_test=is_test)
@@ -233,30 +236,25 @@ def revoke(
     message_id: UUID,
     secret_id: UUID | None = None,
 ) -> None:
-    """Make secrets, given ones too, and public keys stop working at once.
-
-    The caller holds the lock.
+    """Revoke secrets, including platforms', and public keys. The caller holds the lock.
 
     Args:
         session: the transaction.
-        account: whose.
-        reason: what the business is told.
+        account: the account.
+        reason: an operator's reason, for the business's email.
         message_id: the fact's id.
-        secret_id: only this one.
+        secret_id: the only one to revoke; None for all.
     """
     at = database_time(session)
     which = true() if secret_id is None else WebhookSecret.id == secret_id
     ended = _revoke_live(session, account.id, at, which)
     ended += public_keys.revoke(session, account.id, at, secret_id)
     if ended:
-        _tell(session, _revoked(account, ended, reason), message_id)
+        _tell(session, _revoked(session, account, ended, reason), message_id)
 
 
 def end(session: Session, account_id: UUID, ids: Collection[UUID]) -> None:
-    """Make secrets and public keys stop working whose end was told; nobody is told again.
-
-    The caller holds the lock.
-    """
+    """Revoke secrets and public keys without another fact. The caller holds the lock."""
     at = database_time(session)
     _revoke_live(session, account_id, at, WebhookSecret.id.in_(ids))
     for one in ids:
@@ -264,53 +262,77 @@ def end(session: Session, account_id: UUID, ids: Collection[UUID]) -> None:
 
 
 def end_test_mode(session: Session, account: Account) -> None:
-    """Make every test secret of an account stop working at once. The caller holds the lock."""
+    """Revoke every test secret of an account. The caller holds the lock."""
     ended = _revoke_live(session, account.id, database_time(session), ours(is_test=True))
     if ended:
-        _tell(session, _revoked(account, ended, "You ended test mode: these were test secrets."))
+        reason = "You ended test mode: these were test secrets."
+        tell_revoked(session, account, ended, reason, "ended_test_mode")
 
 
 def tell_revoked_with(
     session: Session, account: Account, application_id: UUID, reason: str, message_id: UUID
 ) -> None:
-    """Tell of the secrets that the database revoked with an approval.
+    """Report the secrets that the database revoked with an approval.
 
     Args:
         session: the transaction.
-        account: whose.
-        application_id: whose approval was taken back.
-        reason: what the business is told.
+        account: the account.
+        application_id: the application whose approval was revoked.
+        reason: an operator's reason; may be empty.
         message_id: the fact's id.
     """
     ended = revoked.with_approval(session, application_id)
-    if ended:
-        _tell(session, _revoked(account, ended, reason), message_id)
+    if not ended:
+        return
+    if reason:
+        fact = _revoked(session, account, ended, reason)
+    else:
+        why = "Your KYC approval was revoked."
+        fact = _revoked(session, account, ended, why, "approval_revoked")
+    _tell(session, fact, message_id)
 
 
 def tell_revoked(
-    session: Session, account: Account, secret_ids: Sequence[UUID], reason: str
+    session: Session,
+    account: Account,
+    secret_ids: Sequence[UUID],
+    reason: str,
+    cause: RevokedCause,
 ) -> None:
-    """Tell of secrets that were revoked in this transaction.
+    """Report secrets that were revoked in this transaction.
 
     Args:
         session: the transaction.
-        account: whose.
-        secret_ids: which.
-        reason: what the business is told.
+        account: the account.
+        secret_ids: the secrets.
+        reason: the cause as a sentence in English.
+        cause: the cause, by which emails are translated.
     """
-    _tell(session, _revoked(account, secret_ids, reason))
+    _tell(session, _revoked(session, account, secret_ids, reason, cause))
 
 
-def _revoked(account: Account, secret_ids: Sequence[UUID], reason: str) -> SecretRevoked:
-    return SecretRevoked(**of_account(account), secret_ids=tuple(secret_ids), reason=reason)
+def _revoked(
+    session: Session,
+    account: Account,
+    ids: Sequence[UUID],
+    reason: str,
+    cause: RevokedCause = "",
+) -> SecretRevoked:
+    return SecretRevoked(
+        **of_account(account),
+        secret_ids=tuple(ids),
+        reason=reason,
+        kinds=revoked.kinds_of(session, ids),
+        cause=cause,
+    )
 
 
 def _revoke_live(
     session: Session, account_id: UUID, at: datetime, which: ColumnElement[bool]
 ) -> list[UUID]:
-    """Revoke secrets; returns those that were live.
+    """Revoke secrets; returns those that were active or retiring.
 
-    Expired ones too, of which nobody need be told: using one has a new one made.
+    Expired ones are revoked without being reported: their use would create a new one.
     """
     change = (
         update(WebhookSecret)
@@ -349,5 +371,5 @@ def _tell(
 
 
 def _lock_key(account_id: UUID) -> int:
-    """A signed 64-bit number for PostgreSQL's advisory locks, from the random end of the id."""
+    """Return a signed 64-bit key for PostgreSQL's advisory locks, from the id's random end."""
     return int.from_bytes(account_id.bytes[8:], signed=True)

@@ -1,6 +1,6 @@
-"""The schedule: rotate ahead of expiry, warn before a retiring secret ends, mark what has ended.
+"""The schedule of secrets: rotate before expiry, warn before the end, mark expired ones.
 
-Any number of schedulers may run at once: each account is taken by at most one of them.
+Schedulers may run in parallel: at most one takes an account.
 """
 
 from collections.abc import Sequence
@@ -15,15 +15,19 @@ from shared.bus import outbox
 from shared.bus.contract.events import SecretExpiring, of_account
 from shared.config.loading import settings
 from shared.db.models import Account, WebhookSecret
-from shared.db.session import database_time
+from shared.db.session import time_by_both_clocks
 
 AT_MOST = 200  # rows a run; the next run takes the rest
 LAST_WARNING = timedelta(days=1)  # before the end
 
 
 def tick(session: Session) -> None:
-    """Do what is due now."""
-    now = database_time(session)
+    """Do what is due now.
+
+    By the earlier of both clocks, since an expiry mark or a rotation is not undone when a clock
+    that was ahead is corrected. Workers reject expired secrets by the time itself.
+    """
+    now = time_by_both_clocks(session)
     rotate_due(session, now)
     warn_due(session, now)
     warn_last(session, now)
@@ -33,8 +37,8 @@ def tick(session: Session) -> None:
 def rotate_due(session: Session, now: datetime) -> None:
     """Replace the active secrets that end within `SECRET_ROTATE_AHEAD_DAYS`, or have ended.
 
-    None is replaced in the first half of its life, whatever is set: what comes in its place would
-    be due as well, and a business gets an email for each.
+    Not in the first half of a secret's life, whatever is configured: the new one would be due as
+    well, and a business gets an email for each.
     """
     until = now + timedelta(days=settings().secret_rotate_ahead_days)
     due = session.scalars(
@@ -58,7 +62,7 @@ def rotate_due(session: Session, now: datetime) -> None:
 
 
 def warn_due(session: Session, now: datetime) -> None:
-    """Tell the business, `SECRET_WARN_AHEAD_DAYS` before a replaced secret stops working."""
+    """Warn the business `SECRET_WARN_AHEAD_DAYS` before a replaced secret expires."""
     ahead = timedelta(days=settings().secret_warn_ahead_days)
     for secret in _ending(session, now, ahead, WebhookSecret.warned_at.is_(None)):
         secret.warned_at = now
@@ -67,9 +71,9 @@ def warn_due(session: Session, now: datetime) -> None:
 
 
 def warn_last(session: Session, now: datetime) -> None:
-    """Tell it once more, a day ahead, when requests are still signed with that secret."""
+    """Warn once more, a day before, if requests are still signed with the secret."""
     for secret in _ending(session, now, LAST_WARNING, WebhookSecret.last_warned_at.is_(None)):
-        # Also when there is nothing to say: else it would be looked at again at every run.
+        # Also without a warning, else every run would check it again.
         secret.last_warned_at = now
         use = _use(session, secret, now)
         warned_before = secret.warned_at is not None and secret.warned_at < now - LAST_WARNING / 2
@@ -109,7 +113,7 @@ def _warn(session: Session, secret: WebhookSecret, use: SecretUse, *, is_last: b
 
 
 def expire_due(session: Session, now: datetime) -> None:
-    """Mark the replaced secrets that have ended. The ingress needs no telling: it has the time."""
+    """Mark the replaced secrets that have expired. The ingress rejects them by their time."""
     due = (
         select(WebhookSecret.id)
         .where(WebhookSecret.state == "retiring", WebhookSecret.expires_at <= now)

@@ -1,4 +1,4 @@
-"""How much an account's webhook secrets and public keys are in use, as the ingress has counted."""
+"""The use of an account's webhook secrets and public keys, as counted by the ingress."""
 
 from collections.abc import Mapping
 from datetime import datetime, timedelta
@@ -14,11 +14,11 @@ DAY = timedelta(hours=24)
 
 
 class SecretUse(msgspec.Struct, frozen=True, kw_only=True):
-    """How much a secret is in use.
+    """The use of a secret.
 
     Attributes:
-        last_used_at: its latest accepted request; None when there was none.
-        share_of_last_day: of the account's accepted requests of the last day, from 0 to 1.
+        last_used_at: the time of its latest accepted request; None if there was none.
+        share_of_last_day: its share of the accepted requests of the last 24 hours, from 0 to 1.
     """
 
     last_used_at: datetime | None = None
@@ -31,14 +31,14 @@ UNUSED = SecretUse()
 def of_account(
     session: Session, account_id: UUID, now: datetime, *, is_test: bool = False
 ) -> Mapping[UUID, SecretUse]:
-    """The use of an account's secrets and public keys, by their ids; the unused are not there.
+    """Return the use of an account's secrets and public keys by id, without the unused.
 
     Args:
         session: of a role that may read `webhook_secrets` and `webhook_public_keys` (id,
             account_id) and `webhook_secret_use`.
-        account_id: whose.
-        now: the day ends here. It is counted by the hour, so it may begin up to an hour earlier.
-        is_test: whether of its test mode, whose requests are no part of the others.
+        account_id: the account.
+        now: the end of the day. Use is counted by the hour, so the day may begin an hour earlier.
+        is_test: whether of test mode, whose requests are counted separately.
     """
     lately = WebhookSecretUse.hour > now - DAY - timedelta(hours=1)
     theirs = union_all(

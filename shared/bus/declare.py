@@ -1,4 +1,4 @@
-"""`python -m shared.bus.declare`: users, rights and topology, and stop. A deployment's own step."""
+"""`python -m shared.bus.declare`: make users, rights and topology; a step of each deployment."""
 
 import base64
 import json
@@ -23,20 +23,19 @@ from shared.config.settings import Settings
 from shared.http import direct
 
 PAUSES = (1, 3, 5, 5, 5, 5, 5, 5, 5, 5)
-"""Seconds between attempts to connect: a broker that is only starting is waited for."""
+"""Seconds between attempts to connect, while the broker starts."""
 BODY_BYTES = 2000
-"""How much of an error's body is told: the broker says there what it refuses."""
+"""How much of an error's body is printed; the broker gives its reasons there."""
 
 
 def main() -> int:
     """Declare the topology on the broker of `AMQP_URL`, and make the services' users.
 
-    Users are made over `RABBITMQ_MANAGEMENT_URL`, for those named in `SERVICE_PASSWORDS` and
-    `OPERATOR_PASSWORDS`; without
-    such an address they are left as they are.
+    The users of `SERVICE_PASSWORDS` and `OPERATOR_PASSWORDS` are made through
+    `RABBITMQ_MANAGEMENT_URL`; without that address users are left unchanged.
 
     Returns:
-        The exit code: 2 for a bad configuration, 1 when the broker refuses.
+        The exit code: 2 for a bad configuration, 1 if the broker refuses.
     """
     try:
         config = begin("topology")
@@ -51,7 +50,8 @@ def main() -> int:
             untried = versions.warning("RabbitMQ", server_version(connection))
             if untried:
                 print(untried, file=sys.stderr)  # noqa: T201
-            declaration.declare(connection)
+            declaration.declare(connection, config.intake_shards)
+            left = declaration.retire(connection, config.intake_shards)
     except urllib.error.HTTPError as error:
         said = " ".join(error.read(BODY_BYTES).decode(errors="replace").split())
         return _say(1, f"{error.url} answered {error.code} {error.reason}: {said}")
@@ -59,6 +59,12 @@ def main() -> int:
         return _say(1, f"{type(error).__name__}: {error}")
     except (AMQPError, KombuError) as error:
         return _say(1, explain(error).sentence)
+    if left:
+        print(  # noqa: T201
+            f"INTAKE_SHARDS is {config.intake_shards}, and {', '.join(left)} are there: nothing "
+            "comes into them any more, and recorders empty them. How they go: docs/deploying.md",
+            file=sys.stderr,
+        )
     print("The broker has every queue, exchange and right, and the services' users.")  # noqa: T201
     return 0
 

@@ -1,16 +1,17 @@
-"""What is counted of the bus: per queue in a consumer, confirms in a publisher.
+"""Metrics of the bus: by queue in consumers, and of confirms in publishers.
 
-A consumer counts by the batch and not by the message: two observations for five hundred orders.
+A consumer observes batches and not messages: two observations for five hundred orders.
 """
 
 import time
+from collections import deque
 from collections.abc import Callable
 
 from prometheus_client import Counter, Gauge, Histogram
 
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 SAMPLE_SECONDS = 0.01
-"""The least time between two confirms that are observed: at most a hundred a second are."""
+"""The shortest time between two observed confirms: at most a hundred a second."""
 
 _handled = Counter("fellow_messages_handled", "Messages that are done.", ["queue"])
 _retried = Counter(
@@ -54,14 +55,32 @@ _confirm_seconds = Histogram(
     ["publisher"],
     buckets=SECONDS,
 )
+_missed = Counter(
+    "fellow_journal_missed", "Messages on the bus that the journal is not known to have."
+)
+LATELY = 3_600.0
+"""The window of `missed_lately`, in seconds."""
+_lately: deque[tuple[float, int]] = deque(maxlen=10_000)
+
+
+def miss(messages: int) -> None:
+    """Count published messages that the journal has not confirmed."""
+    _missed.inc(messages)
+    _lately.append((time.monotonic(), messages))
+
+
+def missed_lately() -> int:
+    """Return how many this process has counted within `LATELY`."""
+    now = time.monotonic()
+    return sum(messages for at, messages in tuple(_lately) if now - at < LATELY)
 
 
 class QueueMetrics:
-    """What one consumer reports.
+    """The metrics of one consumer.
 
     Args:
-        queue: its name.
-        unacknowledged: how many messages it holds now; asked when somebody looks.
+        queue: the name of its queue.
+        unacknowledged: returns the number of its unacknowledged messages; called by a scrape.
     """
 
     def __init__(self, queue: str, unacknowledged: Callable[[], float]) -> None:
@@ -76,20 +95,20 @@ class QueueMetrics:
         _in_hand.labels(queue).set_function(self._seconds_in_hand)
 
     def begun(self) -> None:
-        """A batch was begun."""
+        """Start the clock of a batch."""
         self._began = time.monotonic()
 
     def ended(self) -> None:
-        """The batch is in hand no more, whatever became of it."""
+        """Stop the clock of the batch."""
         self._began = None
 
     def done(self, messages: int, failed: int, age: float) -> None:
-        """The batch in hand was handled.
+        """Count a handled batch.
 
         Args:
-            messages: how many.
-            failed: how many of them.
-            age: of its first message, in seconds.
+            messages: their number.
+            failed: how many of them failed.
+            age: of the first message, in seconds.
         """
         self._handled.inc(messages - failed)
         self._batch_messages.observe(messages)
@@ -97,10 +116,10 @@ class QueueMetrics:
         self._age.observe(max(age, 0.0))
 
     def requeued(self, rung: str | None) -> None:
-        """A message failed.
+        """Count a failed message.
 
         Args:
-            rung: of the retry ladder; None for the dead queue.
+            rung: the name of its delay queue; None for the dead letter queue.
         """
         if rung is None:
             self._dead.inc()
@@ -113,7 +132,7 @@ class QueueMetrics:
 
 
 class ConfirmMetrics:
-    """What one publisher reports.
+    """The metrics of one publisher.
 
     Args:
         publisher: its name.
@@ -124,10 +143,10 @@ class ConfirmMetrics:
         self._next = 0.0
 
     def confirmed(self, sent_at: float) -> None:
-        """The broker confirmed a message; most of many are not looked at.
+        """Observe the time to a confirm; a sample at high rates.
 
         Args:
-            sent_at: when it was published, on the monotonic clock.
+            sent_at: when the message was published, by the monotonic clock.
         """
         now = time.monotonic()
         if now >= self._next:

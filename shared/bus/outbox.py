@@ -1,4 +1,4 @@
-"""Writing to the outbox, inside the caller's transaction."""
+"""Write messages to the outbox, in the caller's transaction."""
 
 from collections import OrderedDict
 from collections.abc import Sequence
@@ -16,9 +16,9 @@ from shared.db import arrays
 CHANNEL = "outbox"
 """The NOTIFY channel that wakes the relay."""
 MAX_BODY_BYTES = 16 * 1024 * 1024
-"""RabbitMQ 4 takes no more (`max_message_size`); none of ours has a hundredth of it."""
+"""The limit of RabbitMQ 4 (`max_message_size`); our messages have less than 1% of it."""
 
-# Both in one, since to ask the server costs as much as for ten rows.
+# Both in one, since a round trip costs as much as ten rows.
 _INSERT = text(f"""
     INSERT INTO outbox (message_id, exchange, routing_key, type, correlation_id, source,
                         traceparent, time, body)
@@ -34,7 +34,7 @@ _left: OrderedDict[str, None] = OrderedDict()
 
 
 COUNTED = 100_000
-"""What is beyond so many rows is not counted: a look must not take the longer the more wait."""
+"""Rows beyond this number are not counted, so that counting takes no longer with more rows."""
 _STANDING = text("""
     SELECT waiting, now() - waiting_since, parked, now() - parked_since
     FROM (SELECT count(*) AS waiting, min(created_at) AS waiting_since
@@ -47,18 +47,18 @@ _STANDING = text("""
 
 
 class UnpublishableError(ValueError):
-    """No broker would take the message; the sentence says what is wrong with it."""
+    """No broker would accept the message."""
 
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """How the outbox stands; figures beyond `COUNTED` mean more than that.
+    """The counts of the outbox; a count above `COUNTED` means "more than that".
 
     Attributes:
-        waiting: how many rows wait for the relay.
-        waiting_age: how long the oldest of those has.
-        parked: how many more cannot be published as they are.
-        parked_age: how long the first of those is known not to be.
+        waiting: rows that wait for the relay.
+        waiting_age: the age of the oldest of them.
+        parked: further rows, which cannot be published as they are.
+        parked_age: the time since the first of them was parked.
     """
 
     waiting: int
@@ -68,23 +68,23 @@ class Standing:
 
 
 def standing(by: Session | Connection) -> Standing:
-    """How many messages wait, and are parked, and for how long.
+    """Return the counts of the outbox.
 
     Args:
-        by: may read the outbox.
+        by: of a role that may read the outbox.
     """
     return Standing(*by.execute(_STANDING, {"most": COUNTED + 1}).one())
 
 
 def add(session: Session, messages: Sequence[Message]) -> None:
-    """Leave messages for the relay; they are published if, and only if, the transaction commits.
+    """Insert messages; the relay publishes them if, and only if, the transaction commits.
 
     Args:
-        session: the transaction that also writes the rows the messages tell of.
-        messages: published in this order by one relay, in any order by several.
+        session: the transaction that also writes the rows that the messages are about.
+        messages: may be published in any order.
 
     Raises:
-        UnpublishableError: nothing was written, since one of them could never be published.
+        UnpublishableError: one of them could never be published; none was inserted.
     """
     if not messages:
         return
@@ -119,13 +119,13 @@ def tell(
     traceparent: str | None = None,
     once: bool = False,
 ) -> None:
-    """Leave a fact for the relay; arguments are those of `message_for`.
+    """Insert a fact; the other arguments are those of `message_for`.
 
     Args:
-        session: the transaction that also writes the rows the fact tells of.
-        fact: what happened.
-        about: the order or account.
-        once: see `add_once`.
+        session: the transaction that also writes the rows that the fact is about.
+        fact: the event.
+        about: the id of the order or account.
+        once: whether to use `add_once`.
 
     Raises:
         UnpublishableError: as `add`.
@@ -145,14 +145,14 @@ def tell(
 
 
 def add_once(session: Session, message: Message) -> None:
-    """Leave a message whose id says what it tells, unless this process has left it before.
+    """Insert a message with an id derived from its content, unless this process has before.
 
-    Whoever hears of it twice knows by the id; this is for what can be asked for in a loop, so that
-    a row and a message come of it once a process, and not each time.
+    Consumers recognise a repetition by the id. This bounds what can be requested in a loop: one row
+    and one message a process, and not one a request.
 
     Args:
-        session: as for `add`; what is rolled back was not left.
-        message: its id is derived of what it tells.
+        session: as for `add`; a rolled back message counts as not inserted.
+        message: with a derived id.
 
     Raises:
         UnpublishableError: as `add`.
@@ -170,12 +170,12 @@ def add_once(session: Session, message: Message) -> None:
 
 
 def check(message: Message) -> None:
-    """Refuse what AMQP cannot hold.
+    """Check a message against the limits of AMQP.
 
     Raises:
-        UnpublishableError: it says which part, and how long that may be.
+        UnpublishableError: a part is too long; the sentence names it and its limit.
     """
-    # Bytes count, not characters; a text of 63 characters has at most 252.
+    # The limit is in bytes; 63 characters have at most 252.
     for name in _SHORT:
         text_ = getattr(message, name)
         if text_ is not None and len(text_) > 63:

@@ -1,1 +1,1 @@
-"""Settings: read from the environment, typed, and checked once at start."""
+"""Settings: read from the environment, converted, and checked once at start."""

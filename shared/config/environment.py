@@ -1,4 +1,4 @@
-"""Reading the environment: from variables and files to typed values, all faults at once."""
+"""Reads environment variables and files into typed settings, and collects all faults."""
 
 from collections.abc import Collection, Mapping
 from pathlib import Path
@@ -8,16 +8,16 @@ from urllib.parse import quote, urlsplit
 import msgspec
 from msgspec import inspect
 
-from shared.validation.words import must_be, shortened
+from shared.validation.phrases import must_be, shortened
 
 S = TypeVar("S", bound=msgspec.Struct)
 
 
 class ConfigurationError(Exception):
-    """The environment describes no system that may start; a line for each thing to change.
+    """The configuration is invalid; the message has a line for each fault.
 
     Args:
-        faults: a sentence each, in which a setting is named.
+        faults: a sentence each, with the name of the setting.
     """
 
     def __init__(self, *faults: str) -> None:
@@ -25,21 +25,21 @@ class ConfigurationError(Exception):
         self.faults = faults
 
 
-def given(
+def read_values(
     environ: Mapping[str, str],
     names: Collection[str],
     secret: Collection[str],
     optional: Collection[str],
     faults: list[str],
 ) -> dict[str, str]:
-    """The variables that are set to something, by name.
+    """Return the non-empty settings by name, from variables or from files.
 
     Args:
         environ: environment variables.
-        names: of those that count.
-        secret: of those that may be given as `NAME_FILE`, the path of a file that holds it.
-        optional: of those whose file may hold nothing, which is to have none.
-        faults: what cannot be read is added here.
+        names: of all settings.
+        secret: names that may be given as `NAME_FILE`, the path of a file with the value.
+        optional: names whose file may be empty, which means unset.
+        faults: to which faults are appended.
     """
     found: dict[str, str] = {}
     for name in names:
@@ -49,11 +49,11 @@ def given(
             faults.append(f"{name} and {name}_FILE are both set: set one of them")
         elif path:
             try:
-                value = Path(path).read_text().strip()
+                value = Path(path).read_text(encoding="utf-8").strip()
             except (OSError, UnicodeDecodeError) as error:
                 faults.append(f"{name}_FILE cannot be read: {error}")
             else:
-                # Not as if it were not set: its content was lost, or is only being written.
+                # Not treated as unset: the content was lost or is still being written.
                 if not value and name not in optional:
                     faults.append(f"{name}_FILE is empty: put back what {path} held")
         if value:
@@ -62,7 +62,7 @@ def given(
 
 
 def addresses(urls: str) -> tuple[str, ...]:
-    """The addresses of a broker, one or several separated by `;`, as kombu and others write them.
+    """Split the URLs of a broker, which are separated by `;` as in kombu.
 
     Args:
         urls: at least one.
@@ -74,12 +74,12 @@ def addresses(urls: str) -> tuple[str, ...]:
 def with_passwords(
     values: Mapping[str, str], servers: Collection[str], faults: list[str]
 ) -> dict[str, str]:
-    """The values, each `NAME_PASSWORD` of a server put into its `NAME_URL`.
+    """Return the values with each server's `NAME_PASSWORD` put into its `NAME_URL`.
 
     Args:
-        values: as from `given`.
-        servers: the names.
-        faults: an address that can take no password is added here.
+        values: from `read_values`.
+        servers: prefixes of the names, such as `AMQP`.
+        faults: to which faults are appended.
     """
     found = dict(values)
     for server in servers:
@@ -88,7 +88,7 @@ def with_passwords(
             continue
         urls = addresses(url) if server == "AMQP" else (url,)
         if any(map(is_unreadable, urls)):
-            continue  # which is said of the address itself
+            continue  # the URL itself is reported later
         if not all(urlsplit(each).username and not urlsplit(each).password for each in urls):
             faults.append(
                 f"{server}_URL must name a user and no password where its password is given apart"
@@ -105,9 +105,9 @@ def _with_password(url: str, password: str) -> str:
 
 
 def is_unreadable(url: str) -> bool:
-    """Whether nothing can be read from an address (RFC 3986), such as one with a bare / in it."""
+    """Return whether a URL (RFC 3986) cannot be parsed, e.g. one with an unescaped / in it."""
     try:
-        urlsplit(url).port  # noqa: B018 - it is parsed when it is asked for
+        urlsplit(url).port  # noqa: B018 - the property parses it
     except ValueError:
         return True
     return False
@@ -116,13 +116,13 @@ def is_unreadable(url: str) -> bool:
 def typed(
     values: Mapping[str, str], settings: type[S], secret: Collection[str], faults: list[str]
 ) -> S:
-    """The settings that values describe; one that is no good has its default.
+    """Convert values to settings; an invalid one keeps its default.
 
     Args:
-        values: by the names that the fields have in the environment.
-        settings: the type; each field has a default.
-        secret: the names of those whose value is not said again.
-        faults: what is no good is added here.
+        values: by environment variable.
+        settings: the type, whose fields all have defaults.
+        secret: names whose values are not quoted in faults.
+        faults: to which faults are appended.
     """
     found: dict[str, object] = {}
     for field in msgspec.structs.fields(settings):
@@ -132,6 +132,6 @@ def typed(
         try:
             found[field.name] = msgspec.convert(values[name], field.type, strict=False)
         except msgspec.ValidationError:
-            is_said = "" if name in secret else f", not {shortened(values[name])}"
-            faults.append(f"{name} must be {must_be(inspect.type_info(field.type))}{is_said}")
+            quoted = "" if name in secret else f", not {shortened(values[name])}"
+            faults.append(f"{name} must be {must_be(inspect.type_info(field.type))}{quoted}")
     return settings(**found)

@@ -1,4 +1,4 @@
-"""The form of a key: 32 random bytes in base64."""
+"""Decodes keys: 32 random bytes in base64."""
 
 import base64
 import binascii
@@ -11,11 +11,11 @@ KEY_ID_BYTES = 4
 
 
 def decode_key(key: str, setting: str) -> bytes:
-    """The 32 bytes of a key.
+    """Return the 32 bytes of a key.
 
     Args:
-        key: them in base64, in either alphabet.
-        setting: where it stands, for the sentence of an error.
+        key: base64, in the standard or the URL-safe alphabet.
+        setting: that contains it, for error messages.
 
     Raises:
         ConfigurationError: it is not base64 or not 32 bytes long.
@@ -30,5 +30,5 @@ def decode_key(key: str, setting: str) -> bytes:
 
 
 def key_id(key: bytes) -> bytes:
-    """By what a key is named beside what it made; nothing of the key can be told from it."""
+    """Return the 4-byte id stored beside data made with a key; it reveals nothing of the key."""
     return hashlib.sha256(b"order-fellow key id\0" + key).digest()[:KEY_ID_BYTES]

@@ -1,4 +1,4 @@
-"""The settings of a process: read from its environment and checked once, at its start."""
+"""Loads the settings of a process from its environment and checks them once, at its start."""
 
 import os
 import random
@@ -12,7 +12,7 @@ from shared.config import environment
 from shared.config.environment import ConfigurationError
 from shared.config.keys import decode_key
 from shared.config.processes import KEYS, READS
-from shared.config.production import complaints
+from shared.config.production import production_faults
 from shared.config.settings import JOURNAL_DAYS, Settings
 
 ADDRESSES = (
@@ -26,7 +26,7 @@ ADDRESSES = (
     "ALERT_WEBHOOK_URL",
 )
 
-# May be given as `NAME_FILE`, the path of a file that holds it.
+# May be given as `NAME_FILE`, the path of a file with the value.
 SECRET = frozenset(
     {
         "AMQP_URL",
@@ -42,14 +42,14 @@ SECRET = frozenset(
 )
 
 OPTIONAL = frozenset({"OPERATOR_PASSWORDS", "SMTP_PASSWORD", "ALERT_WEBHOOK_URL"})
-"""Of these, what an installation may do without; its file is there, and empty."""
+"""Secrets that may be unset; compose mounts an empty file for them then."""
 
-_OF_NO_MESSAGE = (
+_NOT_IN_JOURNAL = (
     "RETENTION_UNPROVED_DAYS",
     "RETENTION_KNOWN_NETWORKS_DAYS",
     "RETENTION_SESSIONS_DAYS",
 )
-"""Of what these end the journal says nothing."""
+"""Retention settings of data that no journalled message restores."""
 SHORTER = (
     (
         "SECRET_ROTATE_AHEAD_DAYS",
@@ -59,28 +59,28 @@ SHORTER = (
     (
         "SECRET_WARN_AHEAD_DAYS",
         "SECRET_LIFETIME_DAYS",
-        "a business would be reminded of an end that is a whole life away",
+        "a business would be reminded as soon as the secret is made",
     ),
     (
         "ACCESS_TOKEN_SECONDS",
         "REFRESH_TOKEN_SECONDS",
-        "what renews an access token would end before it",
+        "the refresh token would expire before the access token that it renews",
     ),
 )
-"""Settings that contradict each other unless the first is less than the second, and why."""
+"""Pairs of settings of which the first must be less than the second, and why."""
 
 
 def names() -> list[str]:
-    """The environment variables that are settings, without those that name a file of one."""
+    """Return the environment variables of all settings, without their `NAME_FILE` forms."""
     return [field.encode_name for field in msgspec.structs.fields(Settings)]
 
 
 def forget(environ: MutableMapping[str, str], but: Collection[str] = ()) -> None:
-    """Remove every setting: a shell's `HOST`, which some systems export, is none of ours.
+    """Remove all settings, such as a `HOST` that some shells export.
 
     Args:
         environ: environment variables.
-        but: what is left.
+        but: names to keep.
     """
     for name in {*names(), *(f"{name}_FILE" for name in SECRET)}.difference(but):
         environ.pop(name, None)
@@ -90,20 +90,19 @@ def load(environ: Mapping[str, str], process: str = "", *, needs_keys: bool = Tr
     """Read and check the settings in `environ`.
 
     Args:
-        environ: environment variables; those that are no setting of ours are ignored, and so is
-            one that is set to nothing.
-        process: one of `READS`, whose keys alone are needed, and in production kept; any other
-            needs all.
+        environ: environment variables; unknown and empty ones are ignored.
+        process: one of `READS`: only the settings that it reads are checked, and in production
+            other keys are dropped. Any other name reads all settings.
         needs_keys: whether it uses the keys that it reads; `fellow` uses none of the console's.
 
     Raises:
         ConfigurationError: a value has the wrong type, form or range, a file cannot be read, or
-            production runs on what `production.py` refuses; with all of these at once.
+            `production.py` refuses a setting in production; has all faults.
     """
     faults: list[str] = []
-    given = environment.given(environ, names(), SECRET, OPTIONAL, faults)
-    given = environment.with_passwords(given, ("AMQP", "DATABASE"), faults)
-    settings = environment.typed(given, Settings, SECRET, faults)
+    values = environment.read_values(environ, names(), SECRET, OPTIONAL, faults)
+    values = environment.with_passwords(values, ("AMQP", "DATABASE"), faults)
+    settings = environment.typed(values, Settings, SECRET, faults)
     if settings.amqp_order == "shuffled":
         urls = environment.addresses(settings.amqp_url)
         shuffled = ";".join(random.sample(urls, len(urls)))
@@ -113,7 +112,7 @@ def load(environ: Mapping[str, str], process: str = "", *, needs_keys: bool = Tr
         unread = {name.lower(): "" for name in KEYS if name not in reads}
         settings = msgspec.structs.replace(settings, **unread)
     unreadable = [name for name in ADDRESSES if _is_unreadable(getattr(settings, name.lower()))]
-    # Not in its own words, which may be a part of the password.
+    # urllib's message may quote a part of the password.
     faults += (
         f"{name} cannot be read: write what is special in its password as %xx"
         for name in unreadable
@@ -122,7 +121,7 @@ def load(environ: Mapping[str, str], process: str = "", *, needs_keys: bool = Tr
     reads = reads.difference(unreadable)
     faults += _faults(settings, reads)
     if settings.environment == "production":
-        faults += complaints(settings, reads)
+        faults += production_faults(settings, reads)
     if faults:
         raise ConfigurationError(*dict.fromkeys(faults))
     return settings
@@ -132,10 +131,13 @@ _process = ""
 
 
 def begin(process: str) -> Settings:
-    """The settings of this process, as one of `READS`; the first call of its `main`.
+    """Load and return the settings of this process; the first call of its `main`.
+
+    Args:
+        process: one of `READS`.
 
     Raises:
-        ConfigurationError: as `load` does.
+        ConfigurationError: see `load`.
     """
     global _process
     _process = process
@@ -145,7 +147,7 @@ def begin(process: str) -> Settings:
 
 @cache
 def settings() -> Settings:
-    """The settings of this process, read from its environment at the first call."""
+    """Return the settings of this process, loaded from its environment at the first call."""
     return load(os.environ, _process)
 
 
@@ -154,7 +156,7 @@ def _is_unreadable(addresses: str) -> bool:
 
 
 def _faults(settings: Settings, reads: Collection[str]) -> list[str]:
-    """What is wrong with settings wherever they are used, a sentence each."""
+    """Return the faults that are refused in every environment, a sentence each."""
     faults = _broker_faults(settings.amqp_url) if "AMQP_URL" in reads else []
     if "DATABASE_URL" in reads and not settings.database_url.startswith("postgresql+psycopg2://"):
         faults.append("DATABASE_URL must start with postgresql+psycopg2://")
@@ -174,10 +176,10 @@ def _faults(settings: Settings, reads: Collection[str]) -> list[str]:
                 faults += error.faults
     for name in sorted(name for name in reads if name.startswith("RETENTION_")):
         days = getattr(settings, name.lower())
-        # What the journal can say again must still be known, or it would be done again.
-        if 0 < days <= JOURNAL_DAYS and name not in _OF_NO_MESSAGE:
+        # A replay of the journal would create removed rows again.
+        if 0 < days <= JOURNAL_DAYS and name not in _NOT_IN_JOURNAL:
             faults.append(
-                f"{name} must be more than the journal's {JOURNAL_DAYS} days, or 0 for ever"
+                f"{name} must be more than the journal's {JOURNAL_DAYS} days, or 0 for no limit"
             )
     for shorter, longer, why in SHORTER:
         short, long = (getattr(settings, name.lower()) for name in (shorter, longer))
@@ -187,7 +189,7 @@ def _faults(settings: Settings, reads: Collection[str]) -> list[str]:
 
 
 def _broker_faults(amqp_url: str) -> list[str]:
-    """What is wrong with the addresses of the broker; no password is said."""
+    """Return the faults of the broker's URLs, without quoting passwords."""
     urls = environment.addresses(amqp_url)
     if not all(url.startswith(("amqp://", "amqps://")) for url in urls):
         if len(urls) == 1:
@@ -196,7 +198,7 @@ def _broker_faults(amqp_url: str) -> list[str]:
             "AMQP_URL: each address must start with amqp:// or amqps://; "
             "write ; in a password as %3B"
         ]
-    # Users and virtual hosts are a cluster's, and what a process believes goes by its own user.
+    # Users and virtual hosts are the same on all nodes of a cluster.
     nodes = [urlsplit(url) for url in urls]
     users = sorted({unquote(node.username or "guest") for node in nodes})
     vhosts = sorted({unquote(node.path[1:]) or "/" for node in nodes})

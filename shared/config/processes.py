@@ -1,6 +1,7 @@
-"""Which process reads which settings: what each container is given, and checks at its start.
+"""The settings that each process reads: what its container is given and checks at its start.
 
-A key is in as few of them as can be: who reads a container's environment learns its keys.
+Each key is given to as few containers as possible, because reading a container's environment
+reveals its keys.
 """
 
 from collections.abc import Mapping
@@ -19,8 +20,8 @@ KEYS = (
 
 _COMMON = ("ENVIRONMENT", "LOG_LEVEL", "LOG_FORMAT", "UNPROTECTED_HOSTS")
 _BUS = ("AMQP_URL", "AMQP_ORDER", "AMQP_PASSWORD", "AMQP_HEARTBEAT")
-_BOOKS = ("DATABASE_URL", "DATABASE_PASSWORD", "DATABASE_POOL_SIZE", "DATABASE_CONNECT_TIMEOUT")
-_SERVER = (*_COMMON, "OTEL_EXPORTER_OTLP_ENDPOINT", *_BUS, *_BOOKS)
+_DATABASE = ("DATABASE_URL", "DATABASE_PASSWORD", "DATABASE_POOL_SIZE", "DATABASE_CONNECT_TIMEOUT")
+_SERVER = (*_COMMON, "OTEL_EXPORTER_OTLP_ENDPOINT", *_BUS, *_DATABASE)
 _CONSUMER = (*_SERVER, "HEALTH_FILE", "METRICS_PORT", "METRICS_HOST")
 _HTTP = (*_SERVER, "HOST", "TRUSTED_PROXIES", "REQUEST_SECONDS")
 _HTTP_LIMITS = ("SIGN_IN_ATTEMPTS_PER_MINUTE", "ACCOUNT_ATTEMPTS_PER_MINUTE")
@@ -67,6 +68,7 @@ READS: Mapping[str, tuple[str, ...]] = {
         "ADDRESS_REFUSALS_PER_MINUTE",
         "TRACKING_VIEWS_PER_MINUTE",
         "SECRET_POLL_SECONDS",
+        "INTAKE_SHARDS",
         "RETENTION_REQUEST_LOG_DAYS",
         "RETENTION_UNPROVED_DAYS",
         "RETENTION_KNOWN_NETWORKS_DAYS",
@@ -83,6 +85,7 @@ READS: Mapping[str, tuple[str, ...]] = {
     ),
     "orders": (
         *_CONSUMER,
+        "INTAKE_SHARDS",
         "ORDER_BATCH_SIZE",
         "ACCOUNT_EMAIL_BURST",
         "ACCOUNT_EMAILS_PER_SECOND",
@@ -113,8 +116,8 @@ READS: Mapping[str, tuple[str, ...]] = {
         "RETENTION_DELIVERIES_DAYS",
     ),
     "audit": _CONSUMER,
-    "relay": _CONSUMER,
-    # `fellow` too, which runs where the console does.
+    "relay": (*_CONSUMER, "INTAKE_SHARDS"),
+    # Also for `fellow`, which runs in the same container.
     "ops": (
         *_HTTP,
         *_HTTP_LIMITS,
@@ -135,14 +138,15 @@ READS: Mapping[str, tuple[str, ...]] = {
         "OPS_SECOND_FACTOR",
         "SECOND_FACTOR_KEYS",
         "RABBITMQ_MANAGEMENT_URL",
+        "INTAKE_SHARDS",
         "BACKUP_DAYS",
-        # It ends dead letters, and counts what the others will end.
+        # It discards dead letters, and counts what other services will remove.
         *_RETENTION,
     ),
-    # No broker, and of the database its own sessions alone: all else it asks of the API.
+    # No broker, and only its own sessions in the database: the rest comes from the API.
     "portal": (
         *_COMMON,
-        *_BOOKS,
+        *_DATABASE,
         "HOST",
         "TRUSTED_PROXIES",
         "CLIENTS_CONNECT_DIRECTLY",
@@ -154,10 +158,10 @@ READS: Mapping[str, tuple[str, ...]] = {
         "PORTAL_API_URL",
         "PORTAL_KEYS",
     ),
-    # No broker: it is met by HTTP and by mail, as every business is.
+    # No broker: like any business, it uses HTTP and email.
     "proof": (
         *_COMMON,
-        *_BOOKS,
+        *_DATABASE,
         "HOST",
         "HEALTH_FILE",
         "METRICS_PORT",
@@ -172,6 +176,7 @@ READS: Mapping[str, tuple[str, ...]] = {
         "AMQP_URL",
         "AMQP_PASSWORD",
         "RABBITMQ_MANAGEMENT_URL",
+        "INTAKE_SHARDS",
         "SERVICE_PASSWORDS",
         "OPERATOR_PASSWORDS",
     ),

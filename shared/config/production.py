@@ -1,7 +1,6 @@
-"""What production refuses: keys that can be guessed or are used twice, connections in the clear,
-links that nobody else can open.
+"""Checks for production: no guessable or reused keys, unencrypted connections or local-only links.
 
-Each complaint names the setting and says what to do.
+Each fault names the setting and says what to do.
 """
 
 import base64
@@ -21,7 +20,8 @@ from sqlalchemy.exc import ArgumentError
 
 from shared.config.environment import ConfigurationError, addresses
 from shared.config.processes import KEYS
-from shared.validation.words import shortened
+from shared.security.networks import is_this_machine
+from shared.validation.phrases import shortened
 
 if TYPE_CHECKING:
     from shared.config.settings import Settings
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 SHORTEST_KEY = 32  # RFC 7518, 3.2: no shorter than the hash's output, which is 32 bytes for HS256
 SHORTEST_PASSWORD = 12
 LINKS = ("PUBLIC_URL", "TRACKING_URL")
-"""What begins links in emails, on pages and in documents: whoever reads those opens them."""
+"""Prefixes of links in emails, on pages and in documents, which readers open."""
 _FEWEST_DIFFERENT = 8
 _WORDS = (
     b"changeme",
@@ -46,12 +46,12 @@ _WORDS = (
 _ENCRYPTED = frozenset({"require", "verify-ca", "verify-full"})  # libpq, "SSL Mode Descriptions"
 
 
-def complaints(settings: "Settings", reads: Collection[str]) -> Iterator[str]:
-    """Why a process may not start in production, a sentence each.
+def production_faults(settings: "Settings", reads: Collection[str]) -> Iterator[str]:
+    """Yield the reasons why a process may not start in production, a sentence each.
 
     Args:
-        settings: all of them.
-        reads: the names of those that the process reads; no other is looked at.
+        settings: all settings.
+        reads: the names of those that the process reads; others are not checked.
     """
     yield from _weak_keys(settings, reads)
     yield from _used_twice(settings, reads)
@@ -59,7 +59,7 @@ def complaints(settings: "Settings", reads: Collection[str]) -> Iterator[str]:
     if "DATABASE_URL" in reads and "sslmode=" not in settings.database_url:
         yield (
             "DATABASE_URL does not say how it is protected: end it with ?sslmode=verify-full, or "
-            "with ?sslmode=disable where nobody else is on the network to the database"
+            "with ?sslmode=disable on a private network to the database"
         )
     if "AMQP_URL" in reads and "guest:guest@" in settings.amqp_url:
         yield "AMQP_URL signs in as guest: give the service its own user"
@@ -67,32 +67,32 @@ def complaints(settings: "Settings", reads: Collection[str]) -> Iterator[str]:
     yield from _links_to_nowhere(settings, reads)
     if "EMAIL_FROM" in reads and _is_default(settings, "EMAIL_FROM"):
         named = _named_hosts(settings)
-        # A mailbox on one's own network, for trying it out, keeps whatever comes.
-        if not _is_this_machine(settings.smtp_host) and settings.smtp_host.lower() not in named:
+        # A test mailbox on the private network accepts any sender.
+        if not is_this_machine(settings.smtp_host) and settings.smtp_host.lower() not in named:
             yield (
-                "EMAIL_FROM is not set, and no server delivers what comes from a domain that does "
-                "not exist: say from whom emails are, such as Order Fellow <orders@yours.example>"
+                "EMAIL_FROM is not set, and mail servers refuse a sender whose domain does not "
+                "exist: set the sender of emails, such as Order Fellow <orders@yours.example>"
             )
     if "ALERT_WEBHOOK_URL" in reads and settings.alert_webhook_url.startswith("http://"):
-        # Wherever it is: whoever reads its path can write there.
+        # On any host, because its path is a secret.
         yield "ALERT_WEBHOOK_URL is not encrypted: it must begin with https://"
-    # Of what everybody reaches; the console is for a network of one's own.
+    # Only for public services; the console is for a private network.
     is_direct = settings.clients_connect_directly or "CLIENTS_CONNECT_DIRECTLY" not in reads
     if not settings.trusted_proxies and not is_direct:
         yield (
-            "TRUSTED_PROXIES is 0, so all who come through a proxy are one client, whom strangers' "
-            "guesses hold up: say how many proxies add to X-Forwarded-For, or "
-            "CLIENTS_CONNECT_DIRECTLY=true where none stands in front"
+            "TRUSTED_PROXIES is 0, so all clients behind a proxy share the limits of one: set how "
+            "many proxies add to X-Forwarded-For, or CLIENTS_CONNECT_DIRECTLY=true if there is no "
+            "proxy"
         )
     for name in reads:
         if name.startswith("RETENTION_") and not getattr(settings, name.lower()):
-            yield f"{name} is 0, for ever: say after how many days that ends"
+            yield f"{name} is 0, so nothing is removed: set the number of days"
 
 
 def weakness(key: str) -> str | None:
-    """Why a key can be guessed; None when nothing speaks for it.
+    """Return why a key can be guessed; None if no weakness was found.
 
-    What is found is what people type and copy, not every key with too little chance in it.
+    It finds keys that people type or copy, not all keys with too little entropy.
     """
     if len(key) < SHORTEST_KEY:
         return f"is shorter than {SHORTEST_KEY} characters"
@@ -134,7 +134,7 @@ def _weak_keys(settings: "Settings", reads: Collection[str]) -> Iterator[str]:
 
 
 def _used_twice(settings: "Settings", reads: Collection[str]) -> Iterator[str]:
-    """One key for two uses gives each of them the other's holders, and its faults."""
+    """Yield faults of keys with two uses: whoever holds the key for one use has it for both."""
     used: dict[bytes, str] = {}
     named = [(name, key) for name in KEYS if name in reads for key in settings.listed(name)]
     named += _server_passwords(settings, reads)
@@ -142,7 +142,7 @@ def _used_twice(settings: "Settings", reads: Collection[str]) -> Iterator[str]:
         named.append(("SMTP_PASSWORD", settings.smtp_password))
     for name, value in named:
         before = used.setdefault(_material(value), name)
-        if before == name and name in KEYS and sum(one == (name, value) for one in named) > 1:
+        if before == name and name in KEYS and named.count((name, value)) > 1:
             yield f"{name} lists one key twice: take one out, and make another to rotate to"
         # A service has one password, on both of its servers.
         elif before != name and {before, name} != {"AMQP_URL", "DATABASE_URL"}:
@@ -156,10 +156,10 @@ def _given_passwords(settings: "Settings", reads: Collection[str]) -> Iterator[s
     }
     for setting in ("SERVICE_PASSWORDS", "OPERATOR_PASSWORDS"):
         try:
-            given = settings.passwords_in(setting) if setting in reads else {}
+            passwords = settings.passwords_in(setting) if setting in reads else {}
         except ConfigurationError:
-            continue  # which is said everywhere, not only in production
-        for name, password in given.items():
+            continue  # reported in every environment
+        for name, password in passwords.items():
             other = owners.setdefault(password, name)
             if other != name:
                 yield f"{setting}: {other} and {name} share a password: give each its own"
@@ -171,7 +171,7 @@ def _given_passwords(settings: "Settings", reads: Collection[str]) -> Iterator[s
 
 
 def _server_passwords(settings: "Settings", reads: Collection[str]) -> list[tuple[str, str]]:
-    # All of the broker's addresses have one.
+    # All URLs of the broker have the same password.
     urls = {"AMQP_URL": addresses(settings.amqp_url)[0], "DATABASE_URL": settings.database_url}
     found = [(name, urlsplit(url).password) for name, url in urls.items() if name in reads]
     return [(name, unquote(password)) for name, password in found if password]
@@ -179,18 +179,18 @@ def _server_passwords(settings: "Settings", reads: Collection[str]) -> list[tupl
 
 def _in_the_clear(settings: "Settings", reads: Collection[str]) -> Iterator[str]:
     named = _named_hosts(settings)
-    for setting, host, cure in _open_connections(settings, reads):
-        if not _is_this_machine(host) and host.lower() not in named:
+    for setting, host, remedy in _open_connections(settings, reads):
+        if not is_this_machine(host) and host.lower() not in named:
             yield (
-                f"{setting} speaks to {host} without TLS: {cure}, or name {host} in "
-                "UNPROTECTED_HOSTS where nobody else is on the network to it"
+                f"{setting} speaks to {host} without TLS: {remedy}, or name {host} in "
+                "UNPROTECTED_HOSTS if the network to it is private"
             )
 
 
 def _open_connections(
     settings: "Settings", reads: Collection[str]
 ) -> Iterator[tuple[str, str, str]]:
-    """Setting, host and cure of each connection that is not encrypted."""
+    """Yield setting, host and remedy of each unencrypted connection."""
     if "AMQP_URL" in reads:
         for url in addresses(settings.amqp_url):
             parts = urlsplit(url)
@@ -214,21 +214,21 @@ def _links_to_nowhere(settings: "Settings", reads: Collection[str]) -> Iterator[
         url: str = getattr(settings, name.lower())
         if name in reads and url and not _is_for_others(url):
             yield (
-                f"{name} is the beginning of links that others open: it must begin with https:// "
-                f"and name a host that they reach, not {shortened(url)}"
+                f"{name} is the prefix of links that others open: it must begin with https:// and "
+                f"name a host that they can reach, not {shortened(url)}"
             )
 
 
 def _is_for_others(url: str) -> bool:
     parts = urlsplit(url)
     host = (parts.hostname or "").rstrip(".")
-    # RFC 6761, 6.3: every name under localhost is this machine.
-    if parts.scheme != "https" or _is_this_machine(host) or host.endswith(".localhost"):
+    # Names under localhost are this machine (RFC 6761, 6.3).
+    if parts.scheme != "https" or is_this_machine(host) or host.endswith(".localhost"):
         return False
     try:
         address = ipaddress.ip_address(host)
     except ValueError:
-        try:  # browsers read 127.1 and 0x7f000001 as inet_aton(3) does (WHATWG URL, 3.5)
+        try:  # browsers parse 127.1 and 0x7f000001 like inet_aton(3) (WHATWG URL, 3.5)
             address = ipaddress.ip_address(socket.inet_aton(host))
         except OSError:
             return True
@@ -237,30 +237,21 @@ def _is_for_others(url: str) -> bool:
 
 
 def _database_hosts(database_url: str) -> list[str]:
-    """The hosts of a PostgreSQL URL that are not spoken to by TLS for sure."""
+    """Return the hosts of a PostgreSQL URL that does not require TLS."""
     try:
         url = make_url(database_url)
     except ArgumentError:
-        return []  # nothing connects by it
+        return []  # nothing can connect by it
     query = {name: (v,) if isinstance(v, str) else v for name, v in url.query.items()}
     if query.get("sslmode", ("",))[-1] in _ENCRYPTED:
         return []
     hosts = [url.host or "", *query.get("host", ()), *query.get("hostaddr", ())]
-    places = [place for given in hosts for place in given.split(",")]
+    places = [place for listed in hosts for place in listed.split(",")]
     return [place.rpartition(":")[0] if place.count(":") == 1 else place for place in places]
 
 
-def _is_this_machine(host: str) -> bool:
-    if host in ("", "localhost") or host.startswith("/"):  # a socket of this machine
-        return True
-    try:
-        return ipaddress.ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        return False
-
-
 def _material(key: str) -> bytes:
-    """The bytes of a key, however it is written."""
+    """Return the bytes of a key, decoded if it is base64 in either alphabet."""
     try:
         standard = key.replace("-", "+").replace("_", "/")
         return base64.b64decode(standard + "=" * (-len(standard) % 4), validate=True)

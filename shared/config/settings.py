@@ -1,9 +1,9 @@
-"""Everything that can be set, by environment variable.
+"""All settings, each an environment variable.
 
 Every variable has a default that works in development. With `ENVIRONMENT=production` a process
-refuses to start while a key that it needs can be guessed, a connection is open to others or a link
-leads nowhere (`production.py`), and says which one; keys that it does not need (`processes.py`) it
-does not have. What is secret may be in a file: `NAME_FILE`.
+refuses to start with guessable keys, unencrypted connections or links that others cannot open
+(`production.py`), and does not load keys that it does not need (`processes.py`). Secrets may be in
+files: `NAME_FILE`.
 """
 
 from collections.abc import Collection
@@ -12,26 +12,22 @@ from typing import Annotated, Literal
 import msgspec
 
 from shared.config.environment import ConfigurationError
-from shared.security.service_accounts import is_operators
+from shared.security.service_accounts import OPERATOR_NAME, is_operator_name
 
 DEVELOPMENT_JWT_KEY = "development-only-jwt-key-never-use-in-production"
-# 32 bytes of zeros and ones in base64url: recognisably not random.
+# Base64 of 32 consecutive byte values each, recognisably not random; one key per use.
 DEVELOPMENT_ENCRYPTION_KEY = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8="
-# Another, of 32 bytes from 0x20: what signs must not be what seals.
 DEVELOPMENT_RECEIPT_KEY = "ICEiIyQlJicoKSorLC0uLzAxMjM0NTY3ODk6Ozw9Pj8="
-# And one from 0x40.
 DEVELOPMENT_CODE_KEY = "QEFCQ0RFRkdISUpLTE1OT1BRUlNUVVZXWFlaW1xdXl8="
-# And one from 0x60.
 DEVELOPMENT_SECOND_FACTOR_KEY = "YGFiY2RlZmdoaWprbG1ub3BxcnN0dXZ3eHl6e3x9fn8="
-# And one from 0x80.
 DEVELOPMENT_UNSUBSCRIBE_KEY = "gIGCg4SFhoeIiYqLjI2Oj5CRkpOUlZaXmJmam5ydnp8="
-# And from 0xc0.
 DEVELOPMENT_PORTAL_KEY = "wMHCw8TFxsfIycrLzM3Oz9DR0tPU1dbX2Nna29zd3t8="
-# And from 0xa0.
 DEVELOPMENT_TRACKING_KEY = "oKGio6SlpqeoqaqrrK2ur7CxsrO0tba3uLm6u7y9vr8="
 
 JOURNAL_DAYS = 7
-"""For how long the journal keeps messages (`x-max-age`, shared/bus/contract/topology.py)."""
+"""Days for which the journal keeps messages (`x-max-age`, shared/bus/contract/topology.py)."""
+MOST_SHARDS = 64
+"""Maximum number of queues for `intake`."""
 
 Seconds = Annotated[float, msgspec.Meta(gt=0)]
 Count = Annotated[int, msgspec.Meta(ge=1)]
@@ -39,8 +35,8 @@ Days = Annotated[int, msgspec.Meta(ge=0)]
 Port = Annotated[int, msgspec.Meta(ge=1, le=65535)]
 
 
-def _text(pattern: str, words: str) -> msgspec.Meta:
-    return msgspec.Meta(pattern=pattern, description=words)
+def _text(pattern: str, description: str) -> msgspec.Meta:
+    return msgspec.Meta(pattern=pattern, description=description)
 
 
 _WEB_ADDRESS = "an address that begins with http:// or https://"
@@ -60,10 +56,10 @@ HostAndPort = Annotated[str, _text(r"^([^:\s]+:[0-9]{1,5})?$", "a host and a por
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True, rename=str.upper):
-    """Everything that can be set, by the environment variable of the same name in capitals.
+    """All settings, each an environment variable of the same name in upper case.
 
-    `docs/configuration.md` is made from this: the comments are its headings, and what stands under
-    a field is its meaning.
+    `docs/configuration.md` is generated from this: the comments are its headings, and the text
+    under a field is its description.
     """
 
     # General
@@ -74,61 +70,67 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, rename=str.upper):
     log_format: Literal["console", "json"] = "console"
     """`console` for people, `json` for machines."""
     health_file: str = ""
-    """A consumer or the relay writes into it, each second, how it stands; `deploy/alive` and
-    `python -m shared.health` exit 0 while it is at work, and say else why not."""
+    """File to which a consumer or the relay writes its state every second; `deploy/alive` and
+    `python -m shared.health` exit 0 if it is healthy, and otherwise print why not."""
     metrics_port: Annotated[int, msgspec.Meta(ge=0, le=65535)] = 0
-    """Port of a process's metrics page; `0` is none. The ingress has `/metrics` on its own port
-    instead."""
+    """Port of a process's metrics page; `0` disables it. The ingress has `/metrics` on its own
+    port instead."""
     metrics_host: str = "127.0.0.1"
-    """Address it listens on; never one that the outside can reach."""
+    """Address it listens on; must not be reachable from outside."""
     otel_exporter_otlp_endpoint: WebAddressOrNone = ""
-    """OpenTelemetry collector that gets traces by HTTP, such as `http://collector:4318`; see
+    """OpenTelemetry collector that receives traces over HTTP, such as `http://collector:4318`; see
     [tracing.md](tracing.md)."""
 
     # Servers
     amqp_url: str = "amqp://guest:guest@127.0.0.1:5672/"
-    """RabbitMQ, with the service's user; `amqps://` for TLS. Of a cluster the addresses of several
-    nodes, separated by `;`, with one user and virtual host: while one is away the next is used."""
+    """RabbitMQ, with the service's user; `amqps://` for TLS. For a cluster, the URLs of several
+    nodes, separated by `;`, with one user and virtual host: if one is unreachable the next is
+    used."""
     amqp_order: Literal["listed", "shuffled"] = "listed"
-    """Which of several is tried first: `listed`, as they stand there, or `shuffled`, in an order
-    that each start of a process draws, so that all of them are spread over the nodes."""
+    """Order in which several nodes are tried: `listed`, as given, or `shuffled`, randomly at each
+    start of a process, which spreads the processes over the nodes."""
     amqp_password: str = ""
-    """Put into `AMQP_URL`, which then names a user alone."""
+    """Password that is put into `AMQP_URL`, which then has a user only."""
     database_url: str = "postgresql+psycopg2://postgres@127.0.0.1:5432/order_fellow"
-    """PostgreSQL; must start with `postgresql+psycopg2://`. A pooler between has to pool sessions,
-    since listening and locks last as long as one, and to pass `options` on."""
+    """PostgreSQL; must start with `postgresql+psycopg2://`. A pooler in between must use session
+    pooling, because LISTEN and advisory locks belong to a session, and pass `options` on."""
     database_password: str = ""
-    """Put into `DATABASE_URL` likewise."""
+    """Password that is put into `DATABASE_URL`, which then has a user only."""
     database_pool_size: Count = 10
-    """Connections a process keeps at most; an ingress worker and the console two more, to count."""
+    """Connections per process at most; an ingress worker and the console use two more for attempt
+    counts."""
     database_connect_timeout: Seconds = 5.0
     """Seconds."""
     amqp_heartbeat: Annotated[int, msgspec.Meta(ge=5, le=600)] = 30
     """Seconds, 5 to 600."""
+    intake_shards: Annotated[int, msgspec.Meta(ge=1, le=MOST_SHARDS)] = 1
+    """Number of queues over which accepted webhooks are spread by account: `orders.intake`,
+    `orders.intake.1` and so on, each with its own leader on the broker; the same for all
+    processes. See [deploying.md](deploying.md#intake-in-several-queues) for how to change it."""
 
     # Setting the servers up
     service_passwords: str = ""
-    """For the two set-up steps alone: `ingress=...,kyc=...`, a password for each service's user
+    """Only for the two set-up steps: `ingress=...,kyc=...`, a password for each service's user
     on the broker and role in the database."""
     operator_passwords: str = ""
-    """For the topology step alone: `ada=...,ola=...`, a user of the broker for each operator,
+    """Only for the topology step: `ada=...,ola=...`, a user of the broker for each operator,
     who may publish `kyc.decide` and nothing else."""
     rabbitmq_management_url: WebAddressOrNone = ""
-    """For the topology step alone: where it makes those users, such as
+    """Only for the topology step: the management API that creates these users, such as
     `http://rabbitmq:15672`."""
 
     unprotected_hosts: str = ""
-    """Hosts that production may speak to without TLS, separated by commas, since nobody else is
-    on the network to them; without it every `amqp://`, `sslmode` below `require`, `http://` and
-    mail server without STARTTLS on another machine is refused."""
+    """Hosts to which production may connect without TLS over a private network, separated by
+    commas. Otherwise it refuses `amqp://`, `sslmode` below `require`, `http://` and mail servers
+    without STARTTLS on other machines."""
 
     # Keys
     secret_encryption_keys: str = DEVELOPMENT_ENCRYPTION_KEY
     """Keys that seal webhook secrets at rest, separated by commas: the first seals, all
     open."""
     one_time_code_keys: str = DEVELOPMENT_CODE_KEY
-    """Keys of one-time codes, 32 bytes in base64 each, separated by commas: the first seals
-    those that are mailed and hashes those that are stored, all open and verify."""
+    """Keys of one-time codes, 32 bytes in base64 each, separated by commas: the first seals codes
+    on their way to the mail and hashes stored ones, all open and verify."""
     second_factor_keys: str = DEVELOPMENT_SECOND_FACTOR_KEY
     """Keys that seal the second factors of ops staff, 32 bytes in base64 each, separated by
     commas: the first seals, all open."""
@@ -139,21 +141,20 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, rename=str.upper):
     """Ed25519 keys of [receipts](request-log.md), separated by commas: the first signs, all are
     published."""
     unsubscribe_keys: str = DEVELOPMENT_UNSUBSCRIBE_KEY
-    """Keys of the links by which customers leave, and of the hashes that those are known by who
-    have left, 32 bytes in base64 each, separated by commas: the first signs and hashes, all verify
-    and find."""
+    """Keys of the unsubscribe links and of the hashes of suppressed addresses, 32 bytes in base64
+    each, separated by commas: the first signs and hashes, all verify and find."""
     portal_keys: str = DEVELOPMENT_PORTAL_KEY
-    """Keys that seal what the portal holds of those who are signed in to it, 32 bytes in base64
-    each, separated by commas: the first seals, all open."""
+    """Keys that seal the sessions of the portal, 32 bytes in base64 each, separated by commas: the
+    first seals, all open."""
     tracking_keys: str = DEVELOPMENT_TRACKING_KEY
     """Keys of the links to orders in customers' emails, 32 bytes in base64 each, separated by
     commas: the first signs, all verify."""
     access_token_seconds: Seconds = 600.0
-    """Life of an access token; less than a refresh token's."""
+    """Lifetime of an access token; less than that of a refresh token."""
     refresh_token_seconds: Seconds = 86_400.0
-    """Life of a refresh token."""
+    """Lifetime of a refresh token."""
     session_seconds: Count = 2_592_000
-    """Life of a sign-in, however often it is renewed."""
+    """Lifetime of a sign-in, including its renewals."""
 
     # Ingress
     host: str = "127.0.0.1"
@@ -163,149 +164,150 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, rename=str.upper):
     web_concurrency: Count = 2
     """Ingress workers."""
     public_url: WebAddress = "http://127.0.0.1:8000"
-    """Where the API is for the outside; emails and OpenAPI say so. Production takes `https://`
-    alone, and no address of this machine."""
+    """Public URL of the API, used in emails and OpenAPI. Production requires `https://` and refuses
+    addresses of this machine."""
     security_contact: Contact = ""
-    """Whom to tell of a weakness, such as `mailto:security@shop.example`: in
-    `/.well-known/security.txt`, which is not there while this is empty."""
+    """Contact for vulnerability reports, such as `mailto:security@shop.example`, in
+    `/.well-known/security.txt`, which does not exist while this is empty."""
     trusted_proxies: Annotated[int, msgspec.Meta(ge=0, le=10)] = 0
-    """How many proxies stand in front and add to `X-Forwarded-For`."""
+    """Number of proxies in front that add to `X-Forwarded-For`."""
     clients_connect_directly: bool = False
-    """Says that no proxy stands in front. Else production refuses `TRUSTED_PROXIES=0`, with which
-    all clients of a proxy are one, and share its limits ([proxies.md](proxies.md))."""
+    """Declares that there is no proxy in front. Otherwise production refuses `TRUSTED_PROXIES=0`,
+    with which all clients behind a proxy share the limits of one ([proxies.md](proxies.md))."""
     max_body_bytes: Count = 262_144
     """Largest webhook body."""
     request_seconds: Seconds = 10.0
-    """How long a request may take to arrive, and a client may take nothing of its answer."""
+    """Longest time for a request to arrive, and for a client to read nothing of its response."""
     max_outstanding_confirms: Count = 5_000
-    """Orders a worker may have on their way; beyond it the answer is 503."""
+    """Unconfirmed orders per worker; beyond it the response is 503."""
     confirm_timeout: Seconds = 2.0
-    """Seconds a confirm may take before the order goes to the outbox."""
+    """Seconds to wait for a confirm before the order is written to the outbox."""
     account_rate_per_second: Count = 5_000
-    """Orders an account may send, a worker."""
+    """Orders per account and worker."""
     address_refusals_per_minute: Count = 600
-    """Refused webhooks an address may cause, a worker."""
+    """Refused webhooks per client address and worker."""
     sign_in_attempts_per_minute: Count = 30
-    """Registrations, and codes asked for, by a network (an IPv4 address, a /64 of IPv6), a
-    worker and route; wrong sign-ins and codes in all workers. An account's own networks are let
-    through."""
+    """Registrations and requested codes per network (an IPv4 address or an IPv6 /64), worker and
+    route; failed sign-ins and codes per network over all workers. A network can cause four times as
+    many emails per hour to addresses whose accounts were not used from it. Networks that an account
+    has used have limits of their own."""
     tracking_views_per_minute: Count = 60
-    """Looks at one order by its customer's link, and at the page to leave by, from anywhere; links
-    that lead to none from a network; a worker."""
+    """Views of one order by its customer's link, and of the unsubscribe page, from all networks;
+    views of invalid links per network; per worker."""
     account_attempts_per_minute: Count = 10
-    """Wrong sign-ins and codes for one account, from all networks that it was not used from, and
-    for one user of the console, from browsers that are not known; an hour has 45 and 20 of them.
-    And of each thing that a session can change so many changes, a worker."""
+    """Failed sign-ins and codes for one account from all networks that it has not used, and for one
+    user of the console from unknown browsers; at most 45 and 20 per hour. Also the changes to each
+    thing that a session can change, per worker."""
     secret_poll_seconds: Seconds = 1.0
-    """How stale a worker's secrets may get while the bus is away."""
+    """Maximum age of a worker's secrets while the bus is unreachable."""
 
     # Ops console
     ops_port: Port = 8001
     """Port the ops console listens on, at `HOST`."""
     ops_idle_seconds: Seconds = 1_800.0
-    """A console session ends after so long without a request."""
+    """Time without a request after which a console session ends."""
     ops_session_seconds: Seconds = 43_200.0
-    """And after so long in any case."""
+    """Longest lifetime of a console session."""
     ops_second_factor: Literal["optional", "required"] = "optional"
-    """Whether everybody needs a second factor at the console: `optional` or `required`, which
-    it is in compose; see [console.md](console.md#a-second-factor)."""
+    """Whether console users need a second factor: `optional` or `required`, the value in compose;
+    see [console.md](console.md#a-second-factor)."""
 
     # Alerts
     alert_email_to: EmailsOrNone = ""
-    """Who is told of troubles by email, addresses separated by commas; see
+    """Recipients of alerts by email, addresses separated by commas; see
     [operations.md](operations.md#alerts)."""
     alert_webhook_url: WebAddressOrNone = ""
-    """An incoming webhook of Slack, a workflow of Teams, or anything else that takes JSON with a
-    `text`. A secret: whoever has it can write there."""
+    """Webhook for alerts: an incoming webhook of Slack, a workflow of Teams, which gets a card, or
+    any other that accepts JSON with a `text`. A secret: it permits writing there."""
     alert_after_seconds: Seconds = 60.0
-    """For how long a trouble must last before anybody is told."""
+    """How long a condition must last before an alert is sent."""
     alert_remind_seconds: Seconds = 14_400.0
-    """After how long who is told is reminded of one that nobody has acknowledged."""
+    """Interval of reminders of an alert that is not acknowledged."""
 
     # Portal
     portal_port: Port = 8002
     """Port the portal listens on, at `HOST`."""
     portal_api_url: WebAddress = "http://127.0.0.1:8000"
-    """Where the portal finds the API: an ingress itself and no proxy before it, since the portal
-    says whose request it is as a proxy does, by `X-Forwarded-For`."""
+    """URL of the API for the portal: an ingress without a proxy in between, because the portal
+    sends the client's address in `X-Forwarded-For` as a proxy does."""
     tracking_url: WebAddressOrNone = ""
-    """Where customers see their order, such as `https://portal.shop.example/track`, a page of the
-    portal; while it is empty, emails have no link. In production as `PUBLIC_URL`."""
+    """URL of the customers' order page, such as `https://portal.shop.example/track`, a page of the
+    portal; if empty, emails have no link. In production as `PUBLIC_URL`."""
 
     # The standing proof
     proof_url: WebAddress = "http://127.0.0.1:8000"
-    """Where the standing proof sends its orders; in compose the door."""
+    """URL to which the standing proof sends its orders; in compose the door."""
     proof_port: Port = 2525
-    """Where the standing proof takes its emails."""
+    """Port on which the standing proof receives its emails."""
     proof_seconds: Seconds = 60.0
-    """Seconds from one proof to the next."""
+    """Interval between two proofs."""
     proof_sink: HostAndPort = ""
-    """Where the notifier gives the standing proof's emails, `host:port`; in compose
-    `proof:2525`."""
+    """Mail server for the standing proof's emails, `host:port`; in compose `proof:2525`."""
 
     # KYC
     kyc_approvals_required: Annotated[int, msgspec.Meta(ge=1, le=10)] = 1
-    """How many operators, each by name, must decide the same before an approval or a revocation
-    takes effect; see [console.md](console.md#two-persons)."""
+    """Number of operators, each by name, whose equal decisions an approval or a revocation needs;
+    see [console.md](console.md#two-persons)."""
     kyc_approval_days: Count = 7
-    """How long one's decision waits for the others'."""
+    """How long a decision waits for further ones."""
     kyc_unnamed_decisions: Literal["", "take", "refuse"] = ""
-    """`refuse` or `take` decisions that the broker vouches for no person of; empty is `refuse`
-    in production, else `take`."""
+    """Whether to `take` or `refuse` decisions without a person authenticated by the broker, such
+    as those of the shared `fellow_operator`; empty means `refuse` in production, else `take`."""
 
     # Webhook secrets
     secret_lifetime_days: Count = 90
-    """Life of a webhook secret."""
+    """Lifetime of a webhook secret."""
     secret_rotate_ahead_days: Count = 14
-    """How long before its end the next one is made; less than its life."""
+    """How long before its end the next secret is made; less than its lifetime."""
     secret_warn_ahead_days: Count = 3
-    """How long before the end of a replaced one the business is reminded; less than its life."""
+    """How long before the end of a replaced secret the business is reminded; less than its
+    lifetime."""
     secret_schedule_seconds: Seconds = 15.0
-    """Between two looks for what is due."""
+    """Interval of the check for due rotations and reminders."""
 
     # Consumers
     order_batch_size: Count = 500
     """Orders recorded in one transaction."""
     account_email_burst: Count = 1_000
-    """Order emails an account may cause at once, a recorder; what is beyond waits in
+    """Order emails that an account may cause in a burst, per recorder; further ones wait in
     `notifier.bulk`."""
     account_emails_per_second: Count = 100
-    """Order emails an account may cause for ever before they go there."""
+    """Sustained rate of an account's order emails beyond which they wait there."""
     account_updates_waiting: Count = 10_000
-    """Status updates of an account, a recorder, that may come back for four hours because their
-    order is not known; what is beyond is given up at once, and told to its sender."""
+    """Status updates of an account with an unknown order, per recorder, that are retried for four
+    hours; further ones are given up immediately, and their sender is notified."""
     email_batch_size: Count = 64
     """Emails sent between two commits."""
     recipient_emails_per_day: Count = 500
-    """Order emails of one account to one address in a day, each queue of a notifier; what is
-    beyond is kept as undeliverable and not sent."""
+    """Order emails of one account to one mailbox per day and queue of a notifier, ignoring what
+    follows a `+`; further ones are recorded as undeliverable and not sent."""
 
     # Customers' data
     retention_orders_days: Days = 730
-    """After which an order ends, with its history and conflicts: counted from when it was
-    recorded, or from what its sender stamped last. 0 is for ever, here and below; production
-    refuses it ([privacy.md](privacy.md))."""
+    """After which an order is removed with its history and conflicts: counted from its recording
+    or from the latest time stamped by its sender; of an order that waits to be placed, from its
+    first event. 0 keeps it indefinitely, here and below; production refuses 0
+    ([privacy.md](privacy.md))."""
     retention_test_orders_days: Days = 30
-    """After which a test order ends that its business has not cleared."""
+    """After which a test order is removed."""
     retention_history_days: Days = 365
-    """After which the note of a status ends."""
+    """After which the note of a status is removed."""
     retention_conflicts_days: Days = 90
-    """After which a conflicting order ends."""
+    """After which a conflicting order is removed."""
     retention_deliveries_days: Days = 365
-    """After which it is forgotten that an email was sent."""
+    """After which the record of a sent email is removed."""
     retention_request_log_days: Days = 30
     """Days of the request log."""
     retention_dead_letters_days: Days = 90
-    """After which a dead letter that nobody dealt with is discarded."""
+    """After which a dead letter is discarded."""
     retention_unproved_days: Days = 1
-    """After which a registration ends whose address nobody proved."""
+    """After which a registration without a proved address is removed."""
     retention_known_networks_days: Days = 365
-    """After which a network counts as an account's no longer that it was not used from."""
+    """After which an unused network no longer counts as an account's own."""
     retention_sessions_days: Days = 1
-    """After which it is forgotten that a session was there which has ended."""
+    """After which an ended session is removed."""
     backup_days: Days = 0
-    """For how long you keep backups of the database, which `fellow customer` tells; 0: not
-    known."""
+    """How long you keep backups of the database, which `fellow customer` reports; 0: unknown."""
 
     # Email
     smtp_host: str = "127.0.0.1"
@@ -313,27 +315,26 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, rename=str.upper):
     smtp_port: Port = 1025
     """Its port."""
     smtp_starttls: bool = False
-    """`true` asks for TLS and verifies the certificate."""
+    """`true` requires TLS and verifies the certificate."""
     smtp_username: str = ""
-    """Signs in when set."""
+    """User name for authentication; empty for none."""
     smtp_password: str = ""
-    """With this password."""
+    """Password for authentication."""
     smtp_timeout: Seconds = 300.0
-    """Seconds for the greeting and for each command (RFC 5321, 4.5.3.2); a machine that does
-    not answer at all is given up after 30."""
+    """Seconds for the greeting and for each command (RFC 5321, 4.5.3.2); connecting times out
+    after 30."""
     smtp_content_timeout: Seconds = 600.0
-    """Seconds for the reply to an email's content; with less, one that was taken late goes out
-    twice."""
+    """Seconds for the reply to an email's content; with less, an email that was accepted late is
+    sent twice."""
     smtp_connections: Count = 4
-    """Connections kept open for order emails; up to 28 more while the server thinks about one
-    each."""
+    """Connections kept open for order emails; up to 28 more while those wait for a reply."""
     smtp_bulk_connections: Count = 2
-    """Connections kept open for those that wait in `notifier.bulk`."""
+    """Connections kept open for emails in `notifier.bulk`."""
     email_from: str = "Order Fellow <no-reply@order-fellow.example>"
     """The From header."""
 
     def listed(self, name: str) -> tuple[str, ...]:
-        """The keys in a setting, the one that seals or signs first.
+        """Return the keys in a setting; the first seals or signs.
 
         Args:
             name: one of `shared.config.processes.KEYS`.
@@ -342,7 +343,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, rename=str.upper):
         return tuple(key.strip() for key in keys.split(",") if key.strip())
 
     def passwords_of(self, services: Collection[str]) -> dict[str, str]:
-        """The passwords among `SERVICE_PASSWORDS` that are for `services`.
+        """Return the `SERVICE_PASSWORDS` of `services`.
 
         Raises:
             ConfigurationError: a part of it is not `name=password`.
@@ -351,10 +352,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, rename=str.upper):
         return {name: known[name] for name in services if name in known}
 
     def passwords_in(self, setting: str) -> dict[str, str]:
-        """The passwords in `SERVICE_PASSWORDS` or `OPERATOR_PASSWORDS`, by name.
+        """Return the passwords in `SERVICE_PASSWORDS` or `OPERATOR_PASSWORDS` by name.
 
         Raises:
-            ConfigurationError: a part of it is not `name=password`, or a name is none.
+            ConfigurationError: a part of it is not `name=password`, or a name is invalid.
         """
         found: dict[str, str] = {}
         example = "ingress=...,kyc=..." if setting == "SERVICE_PASSWORDS" else "ada=...,ola=..."
@@ -363,10 +364,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, rename=str.upper):
             name, equals, password = part.strip().partition("=")
             if name and not (equals and password):
                 raise ConfigurationError(f"{setting} must be like {example}")
-            if setting == "OPERATOR_PASSWORDS" and name and not is_operators(name):
+            if setting == "OPERATOR_PASSWORDS" and name and not is_operator_name(name):
                 raise ConfigurationError(
-                    f"{setting}: {name} is no operator's name: up to 64 small letters, digits, "
-                    "dots, underscores and hyphens, as on the console, and no fellow_"
+                    f"{setting}: {name} is not a valid operator name: {OPERATOR_NAME}"
                 )
             if name:
                 found[name] = password

@@ -1,9 +1,9 @@
-"""Columns of values as PostgreSQL array literals, for `unnest(CAST(:name AS uuid[]))`.
+"""PostgreSQL array literals, for `unnest(CAST(:name AS uuid[]))`.
 
-psycopg2 writes a list as `ARRAY['a', 'b', ...]`, an expression whose every element the server has
-to parse and to type. A literal is one constant: half the time for both sides, row by row.
+psycopg2 writes a list as `ARRAY['a', 'b', ...]`, whose elements the server parses and types one by
+one. A literal is one constant, which takes half the time per row on both sides.
 
-Form: PostgreSQL, 8.15.2 "Array Value Input".
+Syntax: PostgreSQL, 8.15.2 "Array Value Input".
 """
 
 from collections.abc import Iterable
@@ -12,27 +12,27 @@ from uuid import UUID
 
 
 def uuids(values: Iterable[UUID | str]) -> str:
-    """A literal for `uuid[]`."""
+    """Return a literal for `uuid[]`."""
     return "{" + ",".join(map(str, values)) + "}"
 
 
 def times(values: Iterable[datetime]) -> str:
-    """A literal for `timestamptz[]`; the values have a time zone."""
+    """Return a literal for `timestamptz[]`; the values must have a time zone."""
     return "{" + ",".join([value.isoformat() for value in values]) + "}"
 
 
 def booleans(values: Iterable[bool]) -> str:
-    """A literal for `boolean[]`."""
+    """Return a literal for `boolean[]`."""
     return "{" + ",".join(["t" if value else "f" for value in values]) + "}"
 
 
 def texts(values: Iterable[str | None]) -> str:
-    """A literal for `text[]`; None becomes NULL."""
+    """Return a literal for `text[]`; None becomes NULL."""
     return "{" + ",".join(["NULL" if v is None else _quoted(v) for v in values]) + "}"
 
 
 def blobs(values: Iterable[bytes]) -> str:
-    """A literal for `bytea[]`, in hexadecimal form (PostgreSQL, 8.4.1)."""
+    """Return a literal for `bytea[]`, in hexadecimal form (PostgreSQL, 8.4.1)."""
     return "{" + ",".join(['"\\\\x' + value.hex() + '"' for value in values]) + "}"
 
 

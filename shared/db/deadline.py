@@ -1,7 +1,7 @@
-"""A database that hangs is one that does not answer: who has a limit is cut off from it after that.
+"""Deadlines for database calls of a thread, enforced by shutting the connection's socket down.
 
-A server that is stopped (`docker pause`), or whose commits wait for a standby, keeps its
-connections alive: neither TCP nor a timeout of its own ends a statement then.
+A paused server (`docker pause`), or one whose commits wait for a standby, keeps its connections
+alive: neither TCP nor a server-side timeout ends a statement then.
 """
 
 import itertools
@@ -21,22 +21,22 @@ from sqlalchemy.exc import OperationalError, SQLAlchemyError
 from sqlalchemy.orm import Session
 
 ANSWER_SECONDS = 5.0
-"""For the database, where somebody waits for a page or an answer."""
+"""Default deadline while a user waits for a page or a response."""
 _TICK = 0.1
 _AWAKE_TICKS = 50
-"""Ticks without a question until the watchdog sleeps, so that a busy process wakes it seldom."""
+"""Idle ticks until the watchdog sleeps, so that a busy process rarely has to wake it."""
 
 
 class NoAnswerError(SQLAlchemyError):
-    """The database had not answered when its time was over; the message says so."""
+    """The database did not answer before the deadline."""
 
 
 class TookTooLongError(Exception):
-    """The database answers, and had not done a statement when its time was over."""
+    """The database ended a statement at its time limit."""
 
 
 class _Budget:
-    """What is left of the time that a thread gives the database."""
+    """The remaining time for a thread's database calls, in seconds."""
 
     __slots__ = ("left", "seconds")
 
@@ -53,18 +53,18 @@ _own = _Thread()
 
 @contextmanager
 def within(seconds: float) -> Iterator[None]:
-    """Give the database so many seconds for all that this thread asks of it inside.
+    """Limit the total time of this thread's database calls in the block.
 
-    What it has not answered by then is ended, by cutting the connection; what waits for anybody
-    else does not count. Inside of another limit the smaller one holds. It goes for connections of
-    engines that are watched.
+    A call that exceeds it fails, because its connection is cut. Time spent outside of database
+    calls does not count. The smaller of nested limits applies. Only connections of engines passed
+    to `watch` are limited.
 
     Args:
-        seconds: for connecting, statements and commits together. A connection takes two in any case
-            (libpq, `connect_timeout`).
+        seconds: for connecting, statements and commits together. Connecting may take two seconds
+            in any case (libpq, `connect_timeout`).
 
     Raises:
-        NoAnswerError: they are over, and what was under way failed by it.
+        NoAnswerError: the time was used up and the call in progress failed.
     """
     outer = _own.budget
     budget = _own.budget = _Budget(seconds if outer is None else min(seconds, outer.left))
@@ -82,16 +82,16 @@ def within(seconds: float) -> Iterator[None]:
 
 @contextmanager
 def at_most(session: Session, seconds: float) -> Iterator[None]:
-    """Have the server end a statement inside that takes longer, for what can be done without.
+    """Limit each statement in the block by `statement_timeout`, for optional queries.
 
-    What comes after goes on in the same transaction. The limit of `within` holds besides.
+    The block is a savepoint, so the transaction remains usable. `within` applies as well.
 
     Args:
         session: the transaction.
         seconds: for each statement.
 
     Raises:
-        TookTooLongError: one of them took longer.
+        TookTooLongError: a statement took longer.
     """
     try:
         with session.begin_nested():
@@ -110,18 +110,18 @@ def _set_statement_timeout(session: Session, value: str) -> None:
 
 
 def left() -> float:
-    """The seconds that this thread may give the database yet; infinite where it has no limit."""
+    """Return the remaining seconds for this thread's database calls; infinite without a limit."""
     return inf if _own.budget is None else max(_own.budget.left, 0.0)
 
 
 def watch(engine: Engine) -> Engine:
-    """Have an engine make connections that `within` can cut."""
+    """Make an engine create connections that `within` can cut; return the engine."""
     event.listen(engine, "do_connect", _connect)
     return engine
 
 
 class _Watchdog:
-    """Cuts connections whose answer is overdue; one thread for the process."""
+    """Cuts connections whose response is overdue; one thread per process."""
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
@@ -131,7 +131,7 @@ class _Watchdog:
         self._is_asleep = False
 
     def expect(self, connection: "Connection", until: float) -> int:
-        """Cut a connection at a time, unless it is told before that the answer has come."""
+        """Cut a connection at `until` (monotonic) unless `answered` is called with the result."""
         with self._changed:
             number = next(self._numbers)
             self._awaited[number] = until, connection
@@ -143,7 +143,7 @@ class _Watchdog:
         return number
 
     def answered(self, number: int) -> None:
-        """What was expected under a number has come."""
+        """Cancel the deadline with the number that `expect` returned."""
         with self._changed:
             self._awaited.pop(number, None)
 
@@ -162,87 +162,89 @@ class _Watchdog:
 
 
 _watchdog = _Watchdog()
-# A child has none of its parent's threads.
+# Threads do not survive a fork.
 os.register_at_fork(after_in_child=_watchdog.__init__)  # type: ignore[misc]
 
 
 class Connection(extensions.connection):
-    """One whose every question has the time that its thread has left."""
+    """A connection whose calls are limited by the remaining time of the calling thread."""
 
     def __init__(self, *args: Any, **more: Any) -> None:
         super().__init__(*args, **more)
         self.cursor_factory = Cursor
 
     def commit(self) -> None:
-        """As of the class above."""
-        _ask(self, super().commit)
+        """Commit, within the remaining time."""
+        _call(self, super().commit)
 
     def rollback(self) -> None:
-        """As of the class above."""
-        _ask(self, super().rollback)
+        """Roll back, within the remaining time."""
+        _call(self, super().rollback)
 
 
 class Cursor(extensions.cursor):
-    """Of such a connection."""
+    """A cursor of a limited connection."""
 
     def execute(self, *args: Any) -> None:
-        """As of the class above."""
-        _ask(self.connection, super().execute, *args)
+        """Execute, within the remaining time."""
+        _call(self.connection, super().execute, *args)
 
     def executemany(self, *args: Any) -> None:
-        """As of the class above."""
-        _ask(self.connection, super().executemany, *args)
+        """Execute, within the remaining time."""
+        _call(self.connection, super().executemany, *args)
 
     def copy_expert(self, *args: Any) -> None:
-        """As of the class above."""
-        _ask(self.connection, super().copy_expert, *args)
+        """Copy, within the remaining time."""
+        _call(self.connection, super().copy_expert, *args)
 
     def fetchmany(self, *args: Any) -> list[tuple[Any, ...]]:
-        """As of the class above; a named cursor asks the server for them."""
+        """Fetch; limited for a named cursor, which requests rows from the server."""
         if self.name is None:
             return super().fetchmany(*args)
-        rows: list[tuple[Any, ...]] = _ask(self.connection, super().fetchmany, *args)
+        rows: list[tuple[Any, ...]] = _call(self.connection, super().fetchmany, *args)
         return rows
 
 
-def _ask(connection: Any, ask: Callable[..., Any], *args: Any) -> Any:
+def _call(connection: Any, method: Callable[..., Any], *args: Any) -> Any:
     budget = _own.budget
     if budget is None:
-        return ask(*args)
+        return method(*args)
     if budget.left <= 0:
-        # Cut before it is asked: who is refused a rollback must see a connection that is lost, and
-        # not put it back into a pool, or leave it to the garbage collector, amid its transaction.
+        # Cut first: after a failed rollback the connection must count as lost. Otherwise it would
+        # return to the pool, or to the garbage collector, in the middle of its transaction.
         _cut(connection)
-        return ask(*args)
+        return method(*args)
     started = monotonic()
     number = _watchdog.expect(connection, started + budget.left)
     try:
-        return ask(*args)
+        return method(*args)
     finally:
         _watchdog.answered(number)
         budget.left -= monotonic() - started
 
 
-def _connect(dialect: Any, _: Any, given: Any, named: dict[str, Any]) -> Any:
-    """Make a connection, as SQLAlchemy's event `do_connect` has it."""
+def _connect(dialect: Any, _: Any, args: Any, named: dict[str, Any]) -> Any:
+    """Connect within the remaining time; a handler of SQLAlchemy's event `do_connect`."""
     named = {**named, "connection_factory": Connection}
     budget = _own.budget
     if budget is None:
-        return dialect.connect(*given, **named)
+        return dialect.connect(*args, **named)
     if budget.left <= 0:
         raise psycopg2.OperationalError("no time is left for the database")
     started = monotonic()
     longest = named.get("connect_timeout", budget.seconds)
-    named["connect_timeout"] = max(1, min(longest, ceil(budget.left)))
+    # The timeout applies to each host (libpq, `connect_timeout`), and one may not answer.
+    hosts = str(named.get("host") or "").count(",") + 1
+    named["connect_timeout"] = max(1, min(longest, ceil(budget.left) // hosts))
     try:
-        return dialect.connect(*given, **named)
+        return dialect.connect(*args, **named)
     finally:
         budget.left -= monotonic() - started
 
 
 def _cut(connection: "Connection") -> None:
-    # Its own close would wait for who is waiting in it.
+    # connection.close() would wait for the thread that is blocked in it.
     with suppress(Exception):
         if not connection.closed:
-            with socket.socket(fileno=os.dup(connection.fileno())) as its_socket:
-                its_socket.shutdown(socket.SHUT_RDWR)
+            with socket.socket(fileno=os.dup(connection.fileno())) as duplicate:
+                duplicate.shutdown(socket.SHUT_RDWR)

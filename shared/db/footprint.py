@@ -1,9 +1,9 @@
-"""What a transaction has written so far, read inside of it: for one that is never committed.
+"""Reads from inside of a transaction what it has written; for dry runs, which are rolled back.
 
-PostgreSQL counts for each transaction what it has done to each table, its triggers' work included
-("The Cumulative Statistics System", pg_stat_xact_user_tables), so nothing is left out of the
-numbers. The rows themselves are found by ids that were spoken of, and are those whose `xmin` is
-this transaction; so a look costs the same whatever the tables hold.
+The numbers are complete: PostgreSQL counts the changes of the current transaction by table,
+including those of triggers ("The Cumulative Statistics System", pg_stat_xact_user_tables). The rows
+are found by the ids in the transaction's statements, and by `xmin`; so the cost does not depend on
+the size of the tables.
 """
 
 import re
@@ -22,12 +22,11 @@ _ID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 
 class Row(msgspec.Struct):
-    """A row as it would be.
+    """A written row.
 
     Attributes:
-        values: by column, as JSON has them. Columns of bytes are left out: they are sealed or
-            hashed, and nothing that a person reads.
-        before: what the columns that change hold now; None for a new row.
+        values: JSON values by column, without bytea columns, which are sealed or hashed.
+        before: the committed values of the changed columns; None for a new row.
     """
 
     values: dict[str, Any]
@@ -35,14 +34,14 @@ class Row(msgspec.Struct):
 
 
 class Changes(msgspec.Struct):
-    """What happens to one table.
+    """The changes to one table.
 
     Attributes:
         table: its name.
-        inserted: how many rows are new.
-        updated: how many change.
-        deleted: how many go.
-        rows: those of the first two kinds that were found, `MOST_ROWS` at most; none of a table
+        inserted: number of inserted rows.
+        updated: number of updated rows.
+        deleted: number of deleted rows.
+        rows: the inserted and updated rows that were found, at most `MOST_ROWS`; empty for a table
             that the role may not read.
     """
 
@@ -54,8 +53,8 @@ class Changes(msgspec.Struct):
 
 
 @contextmanager
-def ids_spoken_of(connection: Connection) -> Iterator[set[str]]:
-    """Collect the UUIDs in the statements of a connection and in their values."""
+def mentioned_ids(connection: Connection) -> Iterator[set[str]]:
+    """Collect the UUIDs in the statements of a connection and their parameters."""
     found: set[str] = set()
 
     def note(_: Any, __: Any, statement: str, values: Any, *___: Any) -> None:
@@ -70,12 +69,12 @@ def ids_spoken_of(connection: Connection) -> Iterator[set[str]]:
 
 
 def read(connection: Connection, ids: Collection[str], beside: Collection[str]) -> list[Changes]:
-    """What the connection's transaction has written.
+    """Return the changes made by the connection's transaction, by table.
 
     Args:
-        connection: whose only transaction so far it is: what earlier ones did would be counted too.
-        ids: what rows are found by.
-        beside: tables that are left out.
+        connection: in its first transaction: the counts of earlier ones would be included.
+        ids: UUIDs that find the rows.
+        beside: tables to leave out.
     """
     counted = connection.execute(_COUNTED).all()
     return [
@@ -92,7 +91,7 @@ def read(connection: Connection, ids: Collection[str], beside: Collection[str]) 
 
 
 def compare(connection: Connection, changes: Collection[Changes]) -> None:
-    """Note in changed rows what they hold now; asked after the transaction was rolled back."""
+    """Set `before` of the updated rows; call it after the transaction was rolled back."""
     for change in changes:
         key = connection.scalar(_KEY, {"table": change.table}) if change.updated else None
         rows = {row.values[key]: row for row in change.rows} if key else {}
@@ -107,9 +106,9 @@ def compare(connection: Connection, changes: Collection[Changes]) -> None:
 
 
 def _rows(connection: Connection, table: str, ids: Collection[str]) -> list[Row]:
-    """Rows that were written since the transaction has an id, of those that it spoke of.
+    """Return the rows with one of the ids that were written since the transaction got its id.
 
-    A savepoint has an id of its own, which is later (PostgreSQL, "Subtransactions").
+    A savepoint has its own, later id (PostgreSQL, "Subtransactions"), hence `age() <= 0`.
     """
     columns = _columns(connection, table)
     found_by = [name for name, is_first in columns.items() if is_first]
@@ -127,9 +126,9 @@ def _select(table: str, columns: Mapping[str, bool]) -> str:
 
 
 def _columns(connection: Connection, table: str) -> dict[str, bool]:
-    """The columns to show, and of each whether an index of UUIDs begins with it.
+    """Return the columns to show, each with whether an index of UUIDs begins with it.
 
-    None of a table of which the role may not read every row's `xmin`.
+    Empty if the role may not read the table's `xmin`.
     """
     rows = connection.execute(_COLUMNS, {"table": table}).all()
     return {row.attname: row.is_first for row in rows}
@@ -150,7 +149,7 @@ _COLUMNS = text("""
           AND a.atttypid <> CAST('bytea' AS regtype) AND has_table_privilege(a.attrelid, 'SELECT')
     ORDER BY a.attnum
 """)
-# Of one column, of UUIDs: every table that is updated has such a one.
+# The primary key if it is one UUID column, as that of every table that is updated.
 _KEY = text("""
     SELECT a.attname FROM pg_index i
     JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = i.indkey[0]

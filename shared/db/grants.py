@@ -1,7 +1,7 @@
-"""Who may do what in the database: a role for each service, and no more rights than its work needs.
+"""Database privileges: one role per service with the least rights that it needs.
 
-This is rule 4 of the architecture, "a table has one writer", as the database enforces it. The one
-public app runs the routes of four services, and so has the rights of their HTTP sides.
+They enforce rule 4 of the architecture, "a table has one writer". The public app runs the routes of
+four services, and so has the rights of their HTTP sides.
 
 Applied after the migrations, each time they run.
 """
@@ -14,18 +14,18 @@ from sqlalchemy import Connection, text
 from shared.config.environment import ConfigurationError
 from shared.security.service_accounts import SERVICES, login
 
-# What others than services.accounts may know of an account: not its password's hash.
+# For services other than services.accounts: everything but the password hash.
 ACCOUNT = "SELECT (id, company_name, email, email_verified_at, closed_at, created_at)"
-INBOX = "SELECT, INSERT, UPDATE, DELETE"  # UPDATE: to lock what is pruned
-# Leave a message for the relay; who wrote it, and what became of it, are not the writer's to say.
-TELL = (
+INBOX = "SELECT, INSERT, UPDATE, DELETE"  # UPDATE: to lock rows for pruning
+# Add a message for the relay; its writer and its publication state are not the writer's to set.
+OUTBOX = (
     "INSERT (message_id, exchange, routing_key, type, correlation_id, source, traceparent, "
     "time, body)"
 )
-# Written of its own rows alone (migration 0037); DELETE: those of instances long gone.
-BEAT = "SELECT, INSERT, UPDATE, DELETE"
-# What ops staff ask about a message of its queues, and its answer; no other's are seen.
-REHEARSE = "SELECT, UPDATE (taken_at, report), DELETE"
+# Restricted to the service's own rows (migration 0037); DELETE: rows of former instances.
+HEARTBEATS = "SELECT, INSERT, UPDATE, DELETE"
+# Restricted to dry runs of messages in the service's own queues.
+REHEARSALS = "SELECT, UPDATE (taken_at, report), DELETE"
 
 GRANTS: Mapping[str, Mapping[str, str]] = {
     "ingress": {
@@ -36,13 +36,13 @@ GRANTS: Mapping[str, Mapping[str, str]] = {
         "known_networks": "SELECT, INSERT, UPDATE (last_used_at), DELETE",
         "attempt_counts": "SELECT, INSERT, UPDATE, DELETE",
         "one_time_codes": "SELECT, INSERT, UPDATE, DELETE",
-        "revoked_tokens": "SELECT, INSERT, DELETE",  # of versions before: their workers may run
+        "revoked_tokens": "SELECT, INSERT, DELETE",  # written by earlier versions, which may run
         "kyc_applications": "SELECT, INSERT",
         "webhook_secrets": "SELECT, INSERT, UPDATE",
         "webhook_public_keys": "SELECT, INSERT, UPDATE (state, revoked_at)",
         "webhook_requests": "SELECT, INSERT",
         "webhook_secret_use": "SELECT, INSERT, UPDATE",
-        # What the business says of its own requests; what ops staff say is services.secrets' part.
+        # The business's own restrictions; those of ops staff are written by services.secrets.
         "webhook_policies": (
             "SELECT, INSERT (account_id, allowed_networks, standard_webhooks_only), "
             "UPDATE (allowed_networks, standard_webhooks_only)"
@@ -54,74 +54,76 @@ GRANTS: Mapping[str, Mapping[str, str]] = {
         "email_deliveries": "SELECT",
         "suppressions": "SELECT, INSERT, DELETE",  # the HTTP side of services.notifier
         "audit_log": "SELECT (sequence, type, happened_at, correlation_id, data)",
-        "outbox": TELL,
-        "service_heartbeats": BEAT,
+        "outbox": OUTBOX,
+        "service_heartbeats": HEARTBEATS,
     },
     "kyc": {
         "accounts": ACCOUNT,
         "kyc_applications": "SELECT, UPDATE",
         "kyc_decisions": "SELECT, INSERT, UPDATE",
         "ops_users": "SELECT (id, name)",
-        "rehearsals": REHEARSE,
+        "rehearsals": REHEARSALS,
         "webhook_secrets": "SELECT (id, revoked_with)",
         "webhook_public_keys": "SELECT (id, revoked_with)",
         "inbox": INBOX,
-        "outbox": TELL,
-        "service_heartbeats": BEAT,
+        "outbox": OUTBOX,
+        "service_heartbeats": HEARTBEATS,
     },
     "secrets": {
         "accounts": ACCOUNT,
         "kyc_applications": "SELECT",
         "webhook_secrets": "SELECT, INSERT, UPDATE",
         "webhook_public_keys": "SELECT, UPDATE (state, revoked_at)",
-        "rehearsals": REHEARSE,
+        "rehearsals": REHEARSALS,
         "webhook_secret_use": "SELECT",
         "webhook_policies": (
             "SELECT, INSERT (account_id, rate_per_second, blocked_at), "
             "UPDATE (rate_per_second, blocked_at)"
         ),
         "inbox": INBOX,
-        "outbox": TELL,
-        "service_heartbeats": BEAT,
+        "outbox": OUTBOX,
+        "service_heartbeats": HEARTBEATS,
     },
     "orders": {
         "accounts": "SELECT (id, company_name, email)",
-        # DELETE, and UPDATE of the notes and tracking: what is over (shared/db/retention.py).
+        # DELETE, and UPDATE of note and tracking: for retention (shared/db/retention.py).
         "orders": "SELECT, INSERT, UPDATE, DELETE",
         "order_status_history": "SELECT, INSERT, UPDATE (note, tracking, applied), DELETE",
         "order_conflicts": "SELECT, INSERT, UPDATE (at), DELETE",  # UPDATE: to lock
         "waiting_updates": "SELECT, INSERT, UPDATE (given_up_at), DELETE",
         "awaited_orders": (
-            "SELECT, INSERT, UPDATE (since, cancelled_at, cancelled_by, cancel_reason), DELETE"
+            "SELECT, INSERT, "
+            "UPDATE (since, cancelled_at, cancelled_by, cancel_reason, cancelled_before), DELETE"
         ),
-        "rehearsals": REHEARSE,
+        "rehearsals": REHEARSALS,
         "inbox": INBOX,
-        "outbox": TELL,
-        "service_heartbeats": BEAT,
+        "outbox": OUTBOX,
+        "service_heartbeats": HEARTBEATS,
     },
     "notifier": {
         "accounts": "SELECT (id, company_name, email, closed_at)",
         "email_senders": "SELECT",
         "suppressions": "SELECT, INSERT, UPDATE, DELETE",
         "webhook_policies": "SELECT (account_id, blocked_at)",
-        "orders": "SELECT (id, customer_email)",  # whether the person was erased meanwhile
+        # To check whether the customer was erased, and for the order number.
+        "orders": "SELECT (id, customer_email, order_number)",
         "email_deliveries": "SELECT, INSERT, UPDATE, DELETE",
         "email_leases": "SELECT, INSERT, UPDATE, DELETE",
-        "rehearsals": REHEARSE,
+        "rehearsals": REHEARSALS,
         "inbox": INBOX,
-        "outbox": TELL,
-        "service_heartbeats": BEAT,
+        "outbox": OUTBOX,
+        "service_heartbeats": HEARTBEATS,
     },
     "relay": {
-        # It also locks what is under way.
+        # UPDATE also locks rows that are being published.
         "outbox": "SELECT, UPDATE (attempts, next_try_at, parked_at, reason), DELETE",
-        "service_heartbeats": BEAT,
+        "service_heartbeats": HEARTBEATS,
     },
     "audit": {
         "audit_log": "SELECT, INSERT",
-        "rehearsals": REHEARSE,
+        "rehearsals": REHEARSALS,
         "inbox": INBOX,
-        "service_heartbeats": BEAT,
+        "service_heartbeats": HEARTBEATS,
     },
     "ops": {
         "accounts": ACCOUNT,
@@ -148,8 +150,8 @@ GRANTS: Mapping[str, Mapping[str, str]] = {
         "email_senders": "SELECT",
         "suppressions": "SELECT",
         "inbox": "SELECT",
-        # A trigger lets them change and delete what is parked, and nothing else.
-        "outbox": f"SELECT, {TELL}, UPDATE (correlation_id, body, next_try_at), DELETE",
+        # A trigger limits changes and deletions to parked messages.
+        "outbox": f"SELECT, {OUTBOX}, UPDATE (correlation_id, body, next_try_at), DELETE",
         "audit_log": "SELECT",
         "service_heartbeats": "SELECT",
         "ops_users": "SELECT, INSERT, UPDATE, DELETE",
@@ -161,19 +163,19 @@ GRANTS: Mapping[str, Mapping[str, str]] = {
         "rehearsals": "SELECT, INSERT (id, queue, message), DELETE",
         "alembic_version": "SELECT",
     },
-    # What it shows it asks of the API, by the token of who is signed in.
+    # It reads everything from the API with the signed-in user's token.
     "portal": {
         "portal_sessions": "SELECT, INSERT, UPDATE, DELETE",
-        "service_heartbeats": BEAT,
+        "service_heartbeats": HEARTBEATS,
     },
-    # A business as every other; it says how it stands, and that is all.
-    "proof": {"service_heartbeats": BEAT},
+    # It acts as a business through the API and only writes its heartbeat.
+    "proof": {"service_heartbeats": HEARTBEATS},
 }
 
 FUNCTIONS: Mapping[str, tuple[str, ...]] = {
     "ingress": (
         "keep_webhook_request_partitions(integer, timestamp with time zone)",
-        "keep_webhook_request_partitions(integer)",  # of versions before: workers may still run
+        "keep_webhook_request_partitions(integer)",  # earlier versions: workers may still run
         "keep_webhook_request_partitions()",
         "hold_approval(uuid)",
         "clear_test_orders(uuid)",
@@ -192,14 +194,14 @@ FUNCTIONS: Mapping[str, tuple[str, ...]] = {
         "lift_suppression(uuid)",
     ),
 }
-"""Who may call which of our functions; a trigger's function nobody calls."""
+"""Functions that each service may execute; trigger functions are granted to no role."""
 
 _TAKE_FROM_PUBLIC = text("""
     DO $$ DECLARE ours regprocedure; BEGIN
         FOR ours IN
             SELECT oid FROM pg_proc WHERE pronamespace = 'public'::regnamespace
             AND pg_has_role(proowner, 'USAGE') AND NOT EXISTS (
-                SELECT FROM pg_depend  -- an extension's are for its users
+                SELECT FROM pg_depend  -- leave the functions of extensions
                 WHERE classid = 'pg_proc'::regclass AND objid = pg_proc.oid AND deptype = 'e')
         LOOP
             EXECUTE format('REVOKE EXECUTE ON ROUTINE %s FROM PUBLIC', ours);
@@ -209,22 +211,21 @@ _TAKE_FROM_PUBLIC = text("""
 
 
 def apply(connection: Connection, passwords: Mapping[str, str]) -> None:
-    """Make the roles that are not there, and give each just its rights.
+    """Create missing roles and set the privileges of each.
 
     Args:
-        connection: in a transaction, as a user who owns the tables and may create roles.
-        passwords: by service; those named here may sign in with it. A role without one is left as
-            it is, and a new one cannot sign in.
+        connection: in a transaction, as a user that owns the tables and may create roles.
+        passwords: login passwords by service. A role without one is left unchanged; a new one
+            cannot log in.
 
     Raises:
-        ConfigurationError: the user may not create roles, and some are missing.
+        ConfigurationError: roles are missing and the user may not create them.
     """
     _create_missing(connection)
     connection.execute(text("REVOKE CREATE ON SCHEMA public FROM PUBLIC"))
-    # PUBLIC's by default, and whoever may execute a trigger's function may hang it on a temporary
-    # table of their own, where it runs with its owner's rights. Each time, since a restore into a
-    # new server, whose roles are not there yet, leaves all to everybody: a function's rights come
-    # in one piece, which fails.
+    # EXECUTE is granted to PUBLIC by default, and a role with it can attach a trigger function to
+    # its own temporary table, where it runs with the owner's rights. Revoked each time, because a
+    # restore into a new server without the roles fails to restore the ACL of functions.
     connection.execute(_TAKE_FROM_PUBLIC)
     for service in SERVICES:
         role = login(service)
@@ -235,7 +236,7 @@ def apply(connection: Connection, passwords: Mapping[str, str]) -> None:
             connection.execute(text(f"GRANT {privileges} ON {table} TO {role}"))
         for function in FUNCTIONS.get(service, ()):
             connection.execute(text(f"GRANT EXECUTE ON FUNCTION {function} TO {role}"))
-        if TELL in GRANTS[service].get("outbox", ""):
+        if OUTBOX in GRANTS[service].get("outbox", ""):
             connection.execute(text(f"GRANT USAGE ON SEQUENCE outbox_sequence_seq TO {role}"))
         if service in passwords:
             _set_password(connection, role, passwords[service])
@@ -253,7 +254,7 @@ def _create_missing(connection: Connection) -> None:
             "let the migrations run as one with CREATEROLE, or create them by hand (NOLOGIN)."
         )
     for role in missing:
-        # Roles are the whole server's: the migration of another database may be making them now.
+        # Roles are cluster-wide: the migration of another database may create them concurrently.
         connection.execute(
             text(
                 f"DO $$ BEGIN CREATE ROLE {role} NOLOGIN; "
@@ -263,7 +264,7 @@ def _create_missing(connection: Connection) -> None:
 
 
 def _set_password(connection: Connection, role: str, password: str) -> None:
-    # Only the SCRAM verifier travels, so that no statement log holds a password.
+    # Only the SCRAM verifier is sent, so that no statement log contains a password.
     verifier = encrypt_password(
         password, role, connection.connection.driver_connection, "scram-sha-256"
     )

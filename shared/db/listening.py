@@ -1,4 +1,4 @@
-"""Being woken by the database: NOTIFY on a channel, over a connection of its own."""
+"""Waits for NOTIFY on a PostgreSQL channel, over a separate connection."""
 
 import select
 import threading
@@ -9,20 +9,19 @@ from psycopg2.extensions import connection as PgConnection  # noqa: N812 - a cla
 
 from shared.db.session import connect_args
 
-LOOK_SECONDS = 1.0
-"""How long a stop may go unnoticed, and how soon a lost connection is made again."""
+POLL_SECONDS = 1.0
+"""Longest time until a stop is noticed, and the delay before reconnecting."""
 
 
 class Listener:
-    """Waits for what is said on a channel; used by one thread.
+    """Waits for notifications on a channel; used by one thread.
 
-    What is said while there is no connection is lost: whoever waits also looks by itself, now and
-    then.
+    Notifications sent while it is disconnected are lost, so its users also poll now and then.
 
     Args:
-        database_url: where.
+        database_url: of the database.
         channel: its name.
-        name: what the server calls the connection.
+        name: application_name of the connection.
     """
 
     def __init__(self, database_url: str, channel: str, name: str) -> None:
@@ -30,14 +29,14 @@ class Listener:
         self._connection: PgConnection | None = None
 
     def wait(self, stopping: threading.Event, seconds: float) -> bool:
-        """Wait until something is said, for so long at most, and no longer than until a stop.
+        """Wait for a notification, at most for `seconds` or until a stop.
 
         Args:
-            stopping: set at the stop.
-            seconds: how long.
+            stopping: set to stop.
+            seconds: longest wait.
 
         Returns:
-            Whether there may be something new: it was said, or what was said may have been lost.
+            Whether one arrived, or may have been lost during a reconnect.
         """
         deadline = time.monotonic() + seconds
         while not stopping.is_set() and (left := deadline - time.monotonic()) > 0:
@@ -45,14 +44,14 @@ class Listener:
                 if self._connection is None:
                     self._connection = self._connected()
                     return True
-                if select.select([self._connection], [], [], min(left, LOOK_SECONDS))[0]:
+                if select.select([self._connection], [], [], min(left, POLL_SECONDS))[0]:
                     self._connection.poll()
                     if self._connection.notifies:
                         self._connection.notifies.clear()
                         return True
             except (psycopg2.Error, OSError):
                 self._connection = None
-                stopping.wait(min(left, LOOK_SECONDS))
+                stopping.wait(min(left, POLL_SECONDS))
         return False
 
     def _connected(self) -> PgConnection:

@@ -1,4 +1,4 @@
-"""`python -m shared.db.migrate`: bring the database to the newest schema and stop."""
+"""`python -m shared.db.migrate`: migrates the database to the newest schema."""
 
 import sys
 import time
@@ -13,49 +13,49 @@ from sqlalchemy.exc import OperationalError
 from shared import versions
 from shared.config.environment import ConfigurationError
 from shared.config.loading import begin
-from shared.db.locking.lock_patience import BlockedError
+from shared.db.locking.lock_retry import BlockedError
 from shared.db.session import connect_args
 from shared.security.service_accounts import SERVICES
 
 MIGRATIONS = Path(__file__).parent / "migrations"
 PATIENCE_SECONDS = 60.0
-"""How long a server that does not answer yet is waited for: a new one restarts once (initdb)."""
-_PASSES = ("the database system is", "too many clients", "remaining connection slots")
+"""How long to wait for a server that is starting: a new one restarts once (initdb)."""
+_TEMPORARY = ("the database system is", "too many clients", "remaining connection slots")
 
 
 def config(database_url: str) -> Config:
-    """Alembic's configuration for a database.
+    """Return Alembic's configuration for a database.
 
     Args:
         database_url: `postgresql+psycopg2://...`.
     """
-    made = Config()
-    made.set_main_option("script_location", str(MIGRATIONS))
-    made.attributes["database_url"] = database_url
-    return made
+    result = Config()
+    # Alembic uses a ConfigParser, which interpolates %.
+    result.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
+    result.attributes["database_url"] = database_url
+    return result
 
 
 def upgrade(database_url: str, passwords: Mapping[str, str] | None = None) -> None:
-    """Run the migrations that the database lacks, and grant each service's role its rights.
+    """Run the missing migrations, and grant each service's role its privileges.
 
-    Each version is a transaction of its own, and asks for its locks briefly and again, so that a
-    system that runs goes on. Two processes that run at once wait for each other: the environment
-    takes an advisory lock.
+    Each migration is a separate transaction, and waits for locks only briefly before it retries, so
+    that a running system is not blocked. Concurrent runs wait for each other by an advisory lock.
 
     Args:
-        database_url: `postgresql+psycopg2://...`, as the owner of it all.
-        passwords: by service, for those whose role may sign in; see `shared/db/grants.py`.
+        database_url: `postgresql+psycopg2://...`, as the owner of the tables.
+        passwords: by service, for roles that may log in; see `shared/db/grants.py`.
 
     Raises:
-        shared.db.locking.lock_patience.BlockedError: somebody keeps what has to be locked.
+        shared.db.locking.lock_retry.BlockedError: another transaction keeps a needed lock.
     """
-    wanted = config(database_url)
-    wanted.attributes["passwords"] = passwords or {}
-    command.upgrade(wanted, "head")
+    alembic = config(database_url)
+    alembic.attributes["passwords"] = passwords or {}
+    command.upgrade(alembic, "head")
 
 
 def server_version(database_url: str) -> str:
-    """The version that the database says it is of, such as `15.18 (Debian 15.18-0+deb12u1)`."""
+    """Return the server's version, such as `15.18 (Debian 15.18-0+deb12u1)`."""
     engine = create_engine(
         database_url, poolclass=NullPool, connect_args=connect_args(database_url)
     )
@@ -64,33 +64,33 @@ def server_version(database_url: str) -> str:
 
 
 def _wait_for_server(database_url: str) -> str:
-    """The version of the database, once it answers.
+    """Wait until the server answers and return its version.
 
     Raises:
-        sqlalchemy.exc.OperationalError: it does not within `PATIENCE_SECONDS`, or refuses us.
+        sqlalchemy.exc.OperationalError: it does not within `PATIENCE_SECONDS`, or refuses access.
     """
     deadline = time.monotonic() + PATIENCE_SECONDS
-    is_told = False
+    is_announced = False
     while True:
         try:
             return server_version(database_url)
         except OperationalError as error:
-            said = str(error.orig)
-            is_refusal = "FATAL:" in said and not any(words in said for words in _PASSES)
+            reason = str(error.orig)
+            is_refusal = "FATAL:" in reason and not any(part in reason for part in _TEMPORARY)
             if is_refusal or time.monotonic() > deadline:
                 raise
-        if not is_told:
-            is_told = True
+        if not is_announced:
+            is_announced = True
             print(f"Waiting up to {PATIENCE_SECONDS:g} s for the database", file=sys.stderr)  # noqa: T201
         time.sleep(1)
 
 
 def main() -> int:
-    """Upgrade the database of this environment.
+    """Migrate the database of this environment.
 
     Returns:
-        The exit code: 2 for a bad configuration, 1 when the database does not answer or refuses
-        us, or when somebody keeps what has to be locked.
+        The exit code: 2 for an invalid configuration, 1 if the database does not answer or refuses
+        access, or if another transaction keeps a needed lock.
     """
     try:
         found = begin("migrations")
@@ -102,8 +102,8 @@ def main() -> int:
         print(f"The database cannot be migrated. {error}", file=sys.stderr)  # noqa: T201
         return 2
     except OperationalError as error:
-        said = " ".join(str(error.orig).split())
-        print(f"The database cannot be migrated. {said}", file=sys.stderr)  # noqa: T201
+        reason = " ".join(str(error.orig).split())
+        print(f"The database cannot be migrated. {reason}", file=sys.stderr)  # noqa: T201
         return 1
     except BlockedError as error:
         print(f"The database is not at the newest schema. {error}", file=sys.stderr)  # noqa: T201

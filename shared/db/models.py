@@ -1,7 +1,7 @@
-"""Every table. The comment above each group names the one service that writes it; others may read.
+"""All tables. The comment above each group names the one service that writes it; others may read.
 
-Constraints do the guarding: one active secret an account, one open application an account, one
-delivery a fact and recipient. The constraints hold even where the code has a fault.
+Constraints enforce the invariants even if the code has a bug: one active secret per account, one
+open application per account, one delivery per fact and recipient.
 """
 
 from datetime import UTC, datetime
@@ -35,14 +35,15 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 from sqlalchemy.ext.hybrid import hybrid_property
-from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+from sqlalchemy.orm import DeclarativeBase, Mapped, configure_mappers, mapped_column
 
 from shared.ids import new_id
 from shared.security.service_accounts import CONSOLE, login
+from shared.synthetic import TEST
 
 
 class Base(DeclarativeBase):
-    """The declarative base; constraint names are fixed so that migrations can name them."""
+    """The declarative base; its naming convention lets migrations refer to constraints by name."""
 
     metadata = MetaData(
         naming_convention={
@@ -70,23 +71,31 @@ class Account(Base):
     """A business."""
 
     __tablename__ = "accounts"
+    __table_args__ = (
+        Index(
+            "ix_accounts_company_name",
+            "company_name",
+            postgresql_using="gin",
+            postgresql_ops={"company_name": "gin_trgm_ops"},
+        ),
+    )
 
     id: Mapped[UUID] = mapped_column(primary_key=True, default=new_id)
     company_name: Mapped[str]
     email: Mapped[str] = mapped_column(unique=True)  # stored in lower case
-    # Loaded when it is asked for: only services.accounts may read it (see grants.py).
+    # Deferred, because only services.accounts may read it (see grants.py).
     password_hash: Mapped[str] = mapped_column(deferred=True)
     email_verified_at: Mapped[datetime | None]
-    # With it a trigger ends the approval, and so the secrets. The address is free again then.
+    # Setting it fires a trigger that ends the approval, and so the secrets, and frees the address.
     closed_at: Mapped[datetime | None]
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
 
 
 class PendingProof(Base):
-    """Something that waits for the code that was mailed for it, and for that one alone.
+    """An operation that is completed by a code sent by email.
 
-    A registration is no account until its address is proved: whoever registers an address first has
-    nothing, and several may wait for the same one, each with its own password and code.
+    A registration becomes an account only when its address is proved. Several registrations of one
+    address may be pending at the same time, each with its own password and code.
     """
 
     __tablename__ = "pending_proofs"
@@ -98,30 +107,30 @@ class PendingProof(Base):
 
     id: Mapped[UUID] = mapped_column(primary_key=True, default=new_id)
     purpose: Mapped[str] = mapped_column(String(16))
-    email: Mapped[str] = mapped_column(index=True)  # where the code goes, in lower case
+    email: Mapped[str] = mapped_column(index=True)  # recipient of the code, in lower case
     account_id: Mapped[UUID | None] = mapped_column(
         ForeignKey("accounts.id", ondelete="CASCADE"), index=True
     )
     company_name: Mapped[str] = mapped_column(default="", server_default="")
     password_hash: Mapped[str | None]
-    network: Mapped[str]  # from where it was asked for
+    network: Mapped[str]  # of the client that requested it
     code_id: Mapped[UUID]
     code_hash: Mapped[bytes]
-    # Wrong tries from there, and from anywhere else: a stranger's use up nobody's but their own.
+    # Failed attempts from `network` and from elsewhere, counted separately so that a stranger
+    # cannot use up the attempts of the owner.
     attempts: Mapped[int] = mapped_column(SmallInteger, default=0, server_default="0")
     strange_attempts: Mapped[int] = mapped_column(SmallInteger, default=0, server_default="0")
     code_made_at: Mapped[datetime]
     code_expires_at: Mapped[datetime]
-    # Whether nobody but who began it has asked for its code, as far as that can be seen.
+    # Whether, as far as can be determined, only its initiator has requested the code.
     is_named: Mapped[bool] = mapped_column(default=True, server_default=true())
     created_at: Mapped[datetime] = mapped_column(server_default=func.now(), index=True)
 
 
 class EmailSender(Base):
-    """How the emails about a business's orders name it, and where answers to them go.
+    """The display name, reply address, language and time zone of a business's emails.
 
-    And the language and the time zone of all its emails. An account without a row, or with an empty
-    value, has ours, English and UTC.
+    The defaults for a missing row or an empty value are our own sender, English and UTC.
     """
 
     __tablename__ = "email_senders"
@@ -130,12 +139,12 @@ class EmailSender(Base):
     display_name: Mapped[str] = mapped_column(default="", server_default="")
     reply_to: Mapped[str] = mapped_column(default="", server_default="")  # proved
     language: Mapped[str] = mapped_column(default="", server_default="")  # ISO 639-1
-    time_zone: Mapped[str] = mapped_column(default="", server_default="")  # IANA's name
+    time_zone: Mapped[str] = mapped_column(default="", server_default="")  # IANA name
     changed_at: Mapped[datetime] = mapped_column(server_default=func.now())
 
 
 class KnownNetwork(Base):
-    """A network that an account was used from; its owner is let through from there."""
+    """A network from which an account has signed in; sign-ins from it have their own limit."""
 
     __tablename__ = "known_networks"
     __table_args__ = (UniqueConstraint("account_id", "network"),)
@@ -144,22 +153,22 @@ class KnownNetwork(Base):
     account_id: Mapped[UUID] = mapped_column(ForeignKey("accounts.id", ondelete="CASCADE"))
     network: Mapped[str]
     first_used_at: Mapped[datetime] = mapped_column(server_default=func.now())
-    # To the day: not every sign-in writes it.
+    # Accurate to a day, so that not every sign-in writes it.
     last_used_at: Mapped[datetime] = mapped_column(server_default=func.now(), index=True)
 
 
 class AttemptCount(Base):
-    """How often something was tried since the count began; see `shared/db/attempts.py`."""
+    """The number of attempts in a time window; see `shared/db/attempts.py`."""
 
     __tablename__ = "attempt_counts"
 
-    key: Mapped[bytes] = mapped_column(primary_key=True)  # a hash: of whom or where is not told
+    key: Mapped[bytes] = mapped_column(primary_key=True)  # keyed hash of the counted subject
     count: Mapped[int] = mapped_column(Integer)
     ends_at: Mapped[datetime] = mapped_column(index=True)
 
 
 class OneTimeCode(Base):
-    """Of the version before, whose workers may still run; `PendingProof` is what is used now."""
+    """Replaced by `PendingProof`; kept while workers of the previous version may still run."""
 
     __tablename__ = "one_time_codes"
 
@@ -174,7 +183,7 @@ class OneTimeCode(Base):
 
 
 class AccountSession(Base):
-    """A sign-in and all that it was renewed to, until it ends."""
+    """A sign-in session, including its renewals."""
 
     __tablename__ = "account_sessions"
     __table_args__ = (Index("ix_account_sessions_over", text("coalesce(ended_at, expires_at)")),)
@@ -183,17 +192,17 @@ class AccountSession(Base):
     account_id: Mapped[UUID] = mapped_column(
         ForeignKey("accounts.id", ondelete="CASCADE"), index=True
     )
-    refresh_id: Mapped[UUID]  # the one refresh token that renews it; any earlier one ends it
+    refresh_id: Mapped[UUID]  # the current refresh token; using an earlier one ends the session
     network: Mapped[str]
-    client: Mapped[str]  # what called itself so: User-Agent
+    client: Mapped[str]  # User-Agent
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
     renewed_at: Mapped[datetime] = mapped_column(server_default=func.now())
-    expires_at: Mapped[datetime]  # however often it is renewed
+    expires_at: Mapped[datetime]  # absolute: a renewal does not extend it
     ended_at: Mapped[datetime | None]
 
 
 class RevokedToken(Base):
-    """A used refresh token of versions before, whose tokens have no session; nobody adds to it."""
+    """A used refresh token of earlier versions, which had no sessions; no longer written."""
 
     __tablename__ = "revoked_tokens"
 
@@ -205,26 +214,26 @@ class RevokedToken(Base):
 
 
 class WebhookRequest(Base):
-    """A webhook request that belongs to an account, accepted or refused.
+    """An accepted or refused webhook request of an account.
 
-    Kept for `RETENTION_REQUEST_LOG_DAYS`.
-    A partition a day, made and dropped by the function `keep_webhook_request_partitions`. No key of
-    its own: it would be an index that no question needs.
+    Kept for `RETENTION_REQUEST_LOG_DAYS`. One partition per day, created and dropped by the
+    function `keep_webhook_request_partitions`. No primary key, because no query would use its
+    index.
     """
 
     __tablename__ = "webhook_requests"
 
-    at: Mapped[datetime]  # when it arrived, by the ingress's clock
+    at: Mapped[datetime]  # arrival time by the ingress's clock
     id: Mapped[int] = mapped_column(BigInteger, Identity(always=True, cache=1000))
     account_id: Mapped[UUID]
     accepted: Mapped[bool]
-    code: Mapped[str]  # `accepted`, or that of the error
+    code: Mapped[str]  # `accepted`, or the error code
     event_type: Mapped[str | None]
     event_id: Mapped[UUID | None]
     order_id: Mapped[UUID | None]
     idempotency_key: Mapped[str | None]  # or webhook-id
     secret_id: Mapped[UUID | None]
-    # With the body, whose hash is here, and the secret: all that its signature is made of.
+    # Together with the body and the secret, everything needed to recompute the signature.
     scheme: Mapped[str]
     signature: Mapped[str | None]
     webhook_timestamp: Mapped[str | None]
@@ -232,8 +241,9 @@ class WebhookRequest(Base):
     body_bytes: Mapped[int | None]
     latency_us: Mapped[int]
     client_address: Mapped[str]
-    note: Mapped[str | None]  # why nothing was recorded of what was in order
-    order_number: Mapped[str | None]  # of what has a note: its order may be in no book
+    note: Mapped[str | None]  # why a valid request recorded nothing
+    order_number: Mapped[str | None]  # set with `note`: the order may be in no table
+    fault: Mapped[str | None]  # why a shop's delivery was refused; quotes none of its content
 
     __mapper_args__ = {"primary_key": ["at", "id"]}  # noqa: RUF012 - SQLAlchemy's own attribute
     __table_args__ = (
@@ -250,13 +260,13 @@ class WebhookRequest(Base):
 
 
 class WebhookSecretUse(Base):
-    """How often a secret was used in an hour. A ring of 24 rows a secret, so nothing grows."""
+    """Uses of a secret in one hour; a ring of 24 rows per secret, so the table does not grow."""
 
     __tablename__ = "webhook_secret_use"
 
     secret_id: Mapped[UUID] = mapped_column(primary_key=True)
     hour_of_day: Mapped[int] = mapped_column(SmallInteger, primary_key=True)  # of `hour`, in UTC
-    hour: Mapped[datetime]  # which hour is counted here: the latest of this name
+    hour: Mapped[datetime]  # the hour counted in this row
     accepted: Mapped[int] = mapped_column(BigInteger)
     last_used_at: Mapped[datetime]
 
@@ -265,20 +275,20 @@ class WebhookSecretUse(Base):
 
 
 def bare(number: Any) -> ColumnElement[str]:
-    """A registration number without what tells no two apart: case, white space, punctuation.
+    """Return a registration number in lower case without white space and punctuation.
 
     Args:
         number: a column or an expression.
     """
-    # Literals, so that it is the expression of the index.
+    # Literals, because the expression must match that of the index.
     signs: ColumnElement[str] = literal_column("'[[:space:][:punct:]]'")
-    nothing: ColumnElement[str] = literal_column("''")
-    each: ColumnElement[str] = literal_column("'g'")
-    return func.regexp_replace(func.lower(number), signs, nothing, each)
+    empty: ColumnElement[str] = literal_column("''")
+    flags: ColumnElement[str] = literal_column("'g'")
+    return func.regexp_replace(func.lower(number), signs, empty, flags)
 
 
 class KycApplication(Base):
-    """One submission. An account has at most one that is pending or approved."""
+    """A KYC submission. An account has at most one that is pending or approved."""
 
     __tablename__ = "kyc_applications"
     __table_args__ = (
@@ -289,6 +299,13 @@ class KycApplication(Base):
             postgresql_where=text("status IN ('pending', 'approved')"),
         ),
         Index("ix_kyc_applications_registration_number", "business_registration_number"),
+        Index("ix_kyc_applications_status_submitted_at_id", "status", "submitted_at", "id"),
+        Index(
+            "ix_kyc_applications_status_decided",
+            "status",
+            text("coalesce(decided_at, submitted_at)"),
+            "id",
+        ),
         CheckConstraint(
             "status IN ('pending', 'approved', 'rejected', 'revoked', 'incomplete')", "status"
         ),
@@ -307,11 +324,11 @@ class KycApplication(Base):
 
 
 def kyc_state(status: str, decided_at: datetime | None) -> str:
-    """How an application stands, as a decision on it says what was looked at.
+    """Return the version of an application's state, by which a decision names the reviewed state.
 
     Args:
         status: of the application.
-        decided_at: when it was decided on last; None: never.
+        decided_at: time of the latest decision; None if there is none.
     """
     return status if decided_at is None else f"{status} {decided_at.astimezone(UTC).isoformat()}"
 
@@ -325,9 +342,9 @@ Index(
 
 
 class KycNote(Base):
-    """What an operator wrote on an application, for other operators; never told to the business.
+    """An operator's note on an application for other operators; never shown to the business.
 
-    A trigger keeps each as it was written.
+    A trigger refuses changes.
     """
 
     __tablename__ = "kyc_notes"
@@ -340,9 +357,9 @@ class KycNote(Base):
 
 
 class KycDecision(Base):
-    """What one person has decided on an application that takes several of them.
+    """One person's decision on an application that needs several people.
 
-    `person` is who they are, `decided_by` how the books name them.
+    `person` identifies the decider; `decided_by` is their name in the audit log.
     """
 
     __tablename__ = "kyc_decisions"
@@ -362,10 +379,10 @@ class KycDecision(Base):
     withdrawn_at: Mapped[datetime | None]
 
     @classmethod
-    def is_of_nobody(cls) -> ColumnElement[bool]:
-        """Whether it was decided on the console, by who is no user of it any more.
+    def is_of_removed_user(cls) -> ColumnElement[bool]:
+        """Whether it was made on the console by a user who has been removed since.
 
-        Who decided by their own user of the broker need be none of the console's.
+        Decisions sent with a broker user of one's own need no console user.
         """
         on_console = cls.decided_by.endswith(f" ({login(CONSOLE)})", autoescape=True)
         is_user = select(OpsUser.id).where(OpsUser.name == cls.person).exists()
@@ -376,17 +393,18 @@ class KycDecision(Base):
 
 
 class WebhookSecret(Base):
-    """One webhook secret, sealed. `active` -> `retiring` -> `expired`; or `revoked` at once.
+    """A sealed webhook secret: `active` -> `retiring` -> `expired`, or `revoked`.
 
-    An account has one that is active, and one of its test mode where it wants that.
+    An account has one active secret, and optionally one for test mode.
 
-    Triggers see to it that none is live whose business is not approved, and that none goes back.
+    Triggers ensure that a secret is valid only while its business is approved, and that no state
+    is entered again.
 
-    `expires_at` is the end of validity whatever the state: a retiring secret's is moved forward
-    when its overlap is shorter than its own life.
+    `expires_at` is the end of validity in every state; retirement brings it forward if the overlap
+    ends earlier.
 
-    With a `platform`, the business has given it: that platform makes it, and signs with it for one
-    of the business's shops. Such a one has no end of its own.
+    A secret with a `platform` was generated by that platform, which signs with it for one of the
+    business's shops. It does not expire.
     """
 
     __tablename__ = "webhook_secrets"
@@ -410,32 +428,31 @@ class WebhookSecret(Base):
 
     id: Mapped[UUID] = mapped_column(primary_key=True, default=new_id)
     account_id: Mapped[UUID] = mapped_column(ForeignKey("accounts.id"), index=True)
-    platform: Mapped[str] = mapped_column(default="", server_default="")  # empty: ours
+    platform: Mapped[str] = mapped_column(default="", server_default="")  # empty: generated by us
     shop: Mapped[str] = mapped_column(default="", server_default="")  # as the business names it
-    # SHA-256 of the whole whsk_ string; of a given one random, since nothing sends it.
+    # SHA-256 of the whole whsk_ string; random for a platform's secret, which is never sent.
     key_hash: Mapped[bytes] = mapped_column(unique=True)
-    sealed: Mapped[bytes]  # the bytes, or what was given, sealed for the row's id
+    sealed: Mapped[bytes]  # the secret, sealed for the row's id
     is_test: Mapped[bool] = mapped_column(default=False, server_default=false())
     state: Mapped[str] = mapped_column(String(16))
     issued_at: Mapped[datetime] = mapped_column(server_default=func.now())
     expires_at: Mapped[datetime]
     replaced_at: Mapped[datetime | None]
     revoked_at: Mapped[datetime | None]
-    revoked_with: Mapped[UUID | None]  # the application whose approval was taken back
+    revoked_with: Mapped[UUID | None]  # the application whose approval was revoked
     warned_at: Mapped[datetime | None]
-    last_warned_at: Mapped[datetime | None]  # a day ahead; told only while it is in use
-    # Set by a trigger at every change, also one made by hand. The caches poll by them: `change`
-    # tells which of two answers is newer; `changed_in`, the transaction, what nobody has seen yet.
+    last_warned_at: Mapped[datetime | None]  # one day before the end; only of a secret in use
+    # Set by a trigger at every change, including manual ones. The caches poll by them: `change`
+    # orders two versions of a row; `changed_in`, the transaction, finds rows not read yet.
     updated_at: Mapped[datetime] = mapped_column(server_default=func.now())
     change: Mapped[int] = mapped_column(BigInteger, server_default="0")
     changed_in: Mapped[int] = mapped_column(BigInteger, server_default="0", index=True)
 
 
 class WebhookPublicKey(Base):
-    """A public key (Ed25519) that a business signs by. `active`, or `revoked` and never back.
+    """An Ed25519 public key that verifies a business's signatures: `active`, then `revoked`.
 
-    The triggers of the secrets hold here too: none is active whose business is not approved, and
-    with the approval all end.
+    The triggers of the secrets apply: a key is active only while its business is approved.
     """
 
     __tablename__ = "webhook_public_keys"
@@ -457,19 +474,19 @@ class WebhookPublicKey(Base):
     state: Mapped[str] = mapped_column(String(16))
     added_at: Mapped[datetime] = mapped_column(server_default=func.now())
     revoked_at: Mapped[datetime | None]
-    revoked_with: Mapped[UUID | None]  # the application whose approval was taken back
-    # Set by a trigger, as those of the secrets.
+    revoked_with: Mapped[UUID | None]  # the application whose approval was revoked
+    # Set by a trigger, like those of `WebhookSecret`.
     updated_at: Mapped[datetime] = mapped_column(server_default=func.now())
     change: Mapped[int] = mapped_column(BigInteger, server_default="0")
     changed_in: Mapped[int] = mapped_column(BigInteger, server_default="0", index=True)
 
 
 class WebhookPolicy(Base):
-    """How an account's requests are taken; an account without a row has the defaults.
+    """Restrictions on an account's requests; an account without a row has the defaults.
 
-    `allowed_networks` are CIDR (IPv4 or IPv6); none means from anywhere. `rate_per_second` holds a
-    worker; NULL means ACCOUNT_RATE_PER_SECOND. With `standard_webhooks_only` no request is taken
-    that a copy of it could not be told from.
+    `allowed_networks` are CIDR networks (IPv4 or IPv6); empty allows any. `rate_per_second` applies
+    per worker; NULL means ACCOUNT_RATE_PER_SECOND. `standard_webhooks_only` refuses the schemes
+    that cannot detect a replay.
     """
 
     __tablename__ = "webhook_policies"
@@ -479,8 +496,8 @@ class WebhookPolicy(Base):
     allowed_networks: Mapped[list[str]] = mapped_column(server_default="{}")
     rate_per_second: Mapped[int | None] = mapped_column(Integer)
     standard_webhooks_only: Mapped[bool] = mapped_column(server_default=false())
-    blocked_at: Mapped[datetime | None]  # by ops; nobody signs in, no webhook is taken
-    # Set by a trigger, as those of the secrets.
+    blocked_at: Mapped[datetime | None]  # by ops; sign-ins and webhooks are refused
+    # Set by a trigger, like those of `WebhookSecret`.
     updated_at: Mapped[datetime] = mapped_column(server_default=func.now())
     change: Mapped[int] = mapped_column(BigInteger, server_default="0")
     changed_in: Mapped[int] = mapped_column(BigInteger, server_default="0", index=True)
@@ -490,20 +507,20 @@ class WebhookPolicy(Base):
 
 
 class Order(Base):
-    """One order, as its sender described it, and where it is now."""
+    """An order with its current status."""
 
     __tablename__ = "orders"
     __table_args__ = (
         Index("ix_orders_account_id_accepted_at_id", "account_id", "accepted_at", "id"),
-        # Of the few that are tests: what counts the others looks for these.
+        # Partial, because counts of live orders subtract the few test orders.
         Index(
             "ix_orders_test", "account_id", "accepted_at", "id", postgresql_where=text("is_test")
         ),
         Index("ix_orders_test_accepted_at", "accepted_at", postgresql_where=text("is_test")),
         Index("ix_orders_test_recorded_at", "recorded_at", postgresql_where=text("is_test")),
-        # Of whichever business: a person has few.
+        # Across all businesses: a person has few orders.
         Index("ix_orders_customer_email", text("lower(customer_email)")),
-        # Of shops' orders alone: where the id is derived from the number, it is the index.
+        # Only orders of shops; elsewhere the id is derived from the number.
         Index(
             "ix_orders_of_shops",
             "order_number",
@@ -520,24 +537,23 @@ class Order(Base):
     item_summary: Mapped[str]
     address: Mapped[str]
     tracking_status: Mapped[str] = mapped_column(String(24))
-    status_at: Mapped[datetime]  # when the sender said so; see services/orders/progress.py
-    status_event_id: Mapped[UUID]  # the message that said so; the order's own id at first
-    accepted_at: Mapped[datetime]  # as the sender stamped it, where it did
+    status_at: Mapped[datetime]  # the update's time; see services/orders/progress.py
+    status_event_id: Mapped[UUID]  # the message with the current status; at first the order's id
+    accepted_at: Mapped[datetime]  # the sender's timestamp, or else the arrival time
     recorded_at: Mapped[datetime] = mapped_column(server_default=func.now())
-    # The sender's own. The id is derived from it (shared/ids.py), but for the orders of shops.
+    # The sender's number. The id is derived from it (shared/ids.py), except for orders of shops.
     order_number: Mapped[str | None]
     sent_metadata: Mapped[dict[str, Any] | None] = mapped_column("metadata")
-    # What is known of the parcel by field, and for each which message said so: its status, stamp
-    # and id.
+    # Tracking by field, and for each field the message that set it: its status, time and id.
     tracking: Mapped[dict[str, Any] | None]
     tracking_said: Mapped[dict[str, Any] | None]
-    # Which link of its emails leads to its page; see shared/security/tracking.py.
+    # Number of the tracking link that is valid; see shared/security/tracking.py.
     tracking_link: Mapped[int] = mapped_column(default=0, server_default=text("0"))
     is_test: Mapped[bool] = mapped_column(default=False, server_default=false())
 
     @hybrid_property
     def is_live(self) -> bool:
-        """The one rule by which test orders are in no figure and no list but their own."""
+        """Whether the order counts in figures and lists: test orders have their own."""
         return not self.is_test
 
     @is_live.inplace.expression
@@ -547,99 +563,140 @@ class Order(Base):
 
     @classmethod
     def has_number_in_shop(cls, number: str) -> ColumnElement[bool]:
-        """Whether a shop calls an order so, of which its id does not tell.
+        """Whether the order came from a shop and has this number, which its id is not derived from.
 
         Args:
-            number: as `shared.ids.normalised_number` makes it.
+            number: normalised by `shared.ids.normalised_number`.
         """
         return and_(cls.order_number == number, cls.sent_metadata.has_key("shop"))
 
 
 class OrderStatusHistory(Base):
-    """Every status an order was said to have, also those that came too late to count."""
+    """All status updates of an order, including those that came too late to apply."""
 
     __tablename__ = "order_status_history"
     __table_args__ = (
-        # What is over: few have either.
+        # For retention; few rows have either.
         Index(
             "ix_order_status_history_noted_at",
             "at",
             postgresql_where=text("note <> '' OR tracking IS NOT NULL"),
         ),
+        Index(
+            "ix_order_status_history_order_id_at_recorded_at",
+            "order_id",
+            "at",
+            text("recorded_at NULLS FIRST"),
+        ),
     )
 
     event_id: Mapped[UUID] = mapped_column(primary_key=True)
-    order_id: Mapped[UUID] = mapped_column(index=True)
+    order_id: Mapped[UUID]
     tracking_status: Mapped[str] = mapped_column(String(24))
     note: Mapped[str] = mapped_column(default="", server_default="")
-    at: Mapped[datetime]  # when the sender said so
+    at: Mapped[datetime]  # the update's time
     recorded_at: Mapped[datetime | None] = mapped_column(server_default=func.now())
     applied: Mapped[bool]
-    tracking: Mapped[dict[str, Any] | None]  # what this message said of the parcel
+    tracking: Mapped[dict[str, Any] | None]  # the tracking fields of this message
+
+
+CONFLICT_EMAIL = "lower((event -> 'customer_details') ->> 'email')"
+"""The customer's address in a conflict's event; the expression of the index."""
 
 
 class OrderConflict(Base):
-    """Another order that was sent under the number or key of one that was there already."""
+    """A different order that was sent under the number or key of a recorded one."""
 
     __tablename__ = "order_conflicts"
+    __table_args__ = (
+        Index(
+            "ix_order_conflicts_email",
+            text(CONFLICT_EMAIL),
+            postgresql_where=text("event IS NOT NULL"),
+        ),
+        Index(
+            "ix_order_conflicts_kept_order_id",
+            "order_id",
+            postgresql_where=text("event IS NOT NULL"),
+        ),
+    )
 
     event_id: Mapped[UUID] = mapped_column(primary_key=True)  # the message's id
     order_id: Mapped[UUID] = mapped_column(index=True)
     account_id: Mapped[UUID]
-    event: Mapped[dict[str, Any] | None]  # the order as it was sent this time; of some, no more
-    at: Mapped[datetime] = mapped_column(index=True)  # when the sender said so
+    event: Mapped[dict[str, Any] | None]  # the order as sent; NULL beyond the first 20
+    at: Mapped[datetime] = mapped_column(index=True)  # the event's time
     recorded_at: Mapped[datetime | None] = mapped_column(server_default=func.now())
 
 
 class WaitingUpdate(Base):
-    """An update of an order that its account did not have when it came.
+    """An update that arrived before its order.
 
-    It stays when the order came after all: then the history has the event too.
+    The row is kept when the order arrives; the history then has the event too.
     """
 
     __tablename__ = "waiting_updates"
 
     event_id: Mapped[UUID] = mapped_column(primary_key=True)  # the message's id
     account_id: Mapped[UUID]
-    order_id: Mapped[UUID]  # as the sender wrote it, or of the number that it wrote
+    order_id: Mapped[UUID]  # given by the sender, or derived from the given number
     order_number: Mapped[str | None]
     since: Mapped[datetime] = mapped_column(index=True)
     given_up_at: Mapped[datetime | None]
 
 
-class AwaitedOrder(Base):
-    """An order of a shop that is not placed yet or has no address; what has both creates it.
+WORDS_OF_CANCELLATIONS = "(cancel_reason <> '' OR cancelled_before @? '$[*][2] ? (@ <> \"\")')"
+"""Whether an awaited order has a cancellation reason; the exact expression of the index."""
 
-    Where the shop has cancelled it meanwhile that counts if it turns out to be placed before.
+
+class AwaitedOrder(Base):
+    """A shop's order that is not placed yet or has no address; an event with both creates it.
+
+    A cancellation in between is applied if the order proves to have been placed before it.
     """
 
     __tablename__ = "awaited_orders"
+    __table_args__ = (
+        Index(
+            "ix_awaited_orders_words_since",
+            "since",
+            postgresql_where=text(WORDS_OF_CANCELLATIONS),
+        ),
+    )
 
     order_id: Mapped[UUID] = mapped_column(primary_key=True)
     account_id: Mapped[UUID]
     since: Mapped[datetime] = mapped_column(index=True)
-    cancelled_at: Mapped[datetime | None]  # as the shop says
+    cancelled_at: Mapped[datetime | None]  # the shop's time
     cancelled_by: Mapped[UUID | None]  # the message's id
     cancel_reason: Mapped[str | None]  # in the shop's words
+    cancelled_before: Mapped[list[Any] | None] = mapped_column(JSONB)
+    """Earlier cancellations, newest first: each a list of time, message id and reason."""
 
 
 # --- services.notifier -----------------------------------------------------------------------
 
 
+EMAIL_OF_TEST = "template LIKE '" + TEST.replace("_", r"\_") + "%'"
+"""Whether an email is about a test order; the exact expression of the index."""
+
+
 class EmailDelivery(Base):
-    """One email: a fact, told to one recipient by one template, at most once."""
+    """One email: the notification of one recipient about one fact."""
 
     __tablename__ = "email_deliveries"
     __table_args__ = (
         UniqueConstraint("fact_id", "recipient"),
         Index("ix_email_deliveries_subject_id", "subject_id"),
-        Index("ix_email_deliveries_at", "at"),  # the newest, and what is over
+        Index("ix_email_deliveries_at", "at"),  # for the newest, and for retention
         Index(
-            "ix_email_deliveries_unsent_at_id",
+            "ix_email_deliveries_unsent_state_at_id",
+            "state",
             "at",
             "id",
             postgresql_where=text("state <> 'sent'"),
         ),
+        Index("ix_email_deliveries_tests_at", "at", postgresql_where=text(EMAIL_OF_TEST)),
         CheckConstraint(
             "state IN ('sent', 'undeliverable', 'unsubscribed', 'suppressed')", "state"
         ),
@@ -647,21 +704,21 @@ class EmailDelivery(Base):
 
     id: Mapped[UUID] = mapped_column(primary_key=True, default=new_id)
     fact_id: Mapped[UUID]
-    subject_id: Mapped[str]  # the order or account the story is about
+    subject_id: Mapped[str]  # the order or account it is about
     recipient: Mapped[str]
     template: Mapped[str]
-    message_id: Mapped[str]  # of RFC 5322; derived, so that a double can be recognised
+    message_id: Mapped[str]  # RFC 5322; derived, so that a duplicate can be recognised
     state: Mapped[str] = mapped_column(String(16))
     response: Mapped[str] = mapped_column(default="", server_default="")
     at: Mapped[datetime] = mapped_column(server_default=func.now())
 
 
 class Suppression(Base):
-    """A customer whom one business mails no more: they have left, or their address was refused.
+    """A customer to whom a business no longer sends email: unsubscribed, or a refused address.
 
-    `order_id`: of that order alone; NULL is all of the business's. `address_hash` is keyed and of
-    one account (`shared/security/unsubscribe_tokens.py`), `key_id` says by which key. The address
-    beside it is for the business to read; it is NULL once the customer was erased.
+    `order_id` limits it to one order; NULL means all of the business's. `address_hash` is keyed per
+    account (`shared/security/unsubscribe_tokens.py`) with the key of `key_id`. `address` is shown
+    to the business; it is NULL once the customer was erased.
     """
 
     __tablename__ = "suppressions"
@@ -682,6 +739,7 @@ class Suppression(Base):
             postgresql_where=text("order_id IS NOT NULL"),
         ),
         Index("ix_suppressions_account_id_id", "account_id", "id"),
+        Index("ix_suppressions_account_id_cause_id", "account_id", "cause", "id"),
         Index("ix_suppressions_refused_since", "since", postgresql_where=text("cause = 'refused'")),
         Index(
             "ix_suppressions_untold",
@@ -700,15 +758,15 @@ class Suppression(Base):
     address_hash: Mapped[bytes]
     key_id: Mapped[bytes]
     address: Mapped[str | None]
-    by_order_id: Mapped[UUID] = mapped_column(index=True)  # whose email it was
+    by_order_id: Mapped[UUID] = mapped_column(index=True)  # the order of the email that caused it
     smtp_code: Mapped[int | None] = mapped_column(SmallInteger)
-    response: Mapped[str] = mapped_column(default="", server_default="")  # the mail server's words
+    response: Mapped[str] = mapped_column(default="", server_default="")  # the mail server's text
     since: Mapped[datetime] = mapped_column(server_default=func.now())
-    told_at: Mapped[datetime | None]  # of what was refused: when its business was told
+    told_at: Mapped[datetime | None]  # when the business was notified of a refused address
 
 
 class EmailLease(Base):
-    """An email that a mail server thinks about: other notifiers leave it alone for so long."""
+    """An email that is being sent: until `good_until` other notifiers do not send it."""
 
     __tablename__ = "email_leases"
 
@@ -720,7 +778,7 @@ class EmailLease(Base):
 
 
 class OpsUser(Base):
-    """Somebody who may sign in to the ops console."""
+    """A user of the ops console."""
 
     __tablename__ = "ops_users"
     __table_args__ = (CheckConstraint("rights <@ '{kyc,messages,customers}'::varchar[]", "rights"),)
@@ -729,7 +787,7 @@ class OpsUser(Base):
     name: Mapped[str] = mapped_column(unique=True)  # in lower case
     password_hash: Mapped[str]
     rights: Mapped[list[str]] = mapped_column(ARRAY(String(16)), server_default="{}")
-    # For the console of the version before, which reads it.
+    # Read by the console of the previous version.
     role: Mapped[str] = mapped_column(
         String(16),
         Computed(
@@ -741,7 +799,7 @@ class OpsUser(Base):
 
 
 class OpsSession(Base):
-    """A signed-in browser. Its token is in the browser's cookie alone; here is its hash."""
+    """A browser session of the console; only the hash of its token is stored."""
 
     __tablename__ = "ops_sessions"
 
@@ -750,31 +808,31 @@ class OpsSession(Base):
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
     seen_at: Mapped[datetime] = mapped_column(server_default=func.now())
     note: Mapped[str] = mapped_column(default="", server_default="")  # shown once, on the next page
-    # By which its user names it: of the token nothing is shown.
+    # Identifies the session on pages, which never show the token.
     id: Mapped[UUID] = mapped_column(unique=True, server_default=func.gen_random_uuid())
     network: Mapped[str] = mapped_column(default="", server_default="")
-    client: Mapped[str] = mapped_column(default="", server_default="")  # as it calls itself
-    # The password was right; until the code is, it is good for giving one.
+    client: Mapped[str] = mapped_column(default="", server_default="")  # User-Agent
+    # The password was right; until the second factor is too, the session can only submit a code.
     awaits_code: Mapped[bool] = mapped_column(default=False, server_default=false())
 
 
 class PortalSession(Base):
-    """A browser that is signed in to the portal; written by services.portal.
+    """A browser session of the portal; written by services.portal.
 
-    Its token is in the browser's cookie alone; here is its hash.
+    Only the hash of its token is stored.
     """
 
     __tablename__ = "portal_sessions"
 
     token_hash: Mapped[bytes] = mapped_column(primary_key=True)  # SHA-256
-    # The tokens of the API, by which the portal asks for it; bound to the hash.
+    # The API tokens that the portal uses for this session; sealed, bound to the hash.
     sealed: Mapped[bytes]
     expires_at: Mapped[datetime]  # of the refresh token
     note: Mapped[str] = mapped_column(default="", server_default="")  # shown once, on the next page
 
 
 class OpsSecondFactor(Base):
-    """What a user's codes are made of (TOTP, RFC 6238), sealed; bound to the user's id."""
+    """A user's TOTP secret (RFC 6238), sealed and bound to the user's id."""
 
     __tablename__ = "ops_second_factors"
 
@@ -782,19 +840,19 @@ class OpsSecondFactor(Base):
         ForeignKey("ops_users.id", ondelete="CASCADE"), primary_key=True
     )
     sealed: Mapped[bytes | None]
-    # Shown, and not confirmed by a code yet; since when, and to which session (its token's hash).
+    # A secret not confirmed by a code yet; when it was shown, and the session's token hash.
     offered: Mapped[bytes | None]
     offered_at: Mapped[datetime | None]
     offered_to: Mapped[bytes | None]
     confirmed_at: Mapped[datetime | None]
-    # Of the newest code that was taken: neither it nor an earlier one is taken again (5.2).
+    # Time step of the newest accepted code: it and earlier ones are refused (RFC 6238, 5.2).
     last_step: Mapped[int] = mapped_column(BigInteger, default=0, server_default="0")
-    # Since the last right one: its user is told at the next sign-in.
+    # Since the last accepted code; shown to the user at the next sign-in.
     wrong_codes: Mapped[int] = mapped_column(Integer, default=0, server_default="0")
 
 
 class OpsRecoveryCode(Base):
-    """The hash of a code that stands in for a lost second factor; gone once it was used."""
+    """The hash of a code that replaces a lost second factor; deleted when used."""
 
     __tablename__ = "ops_recovery_codes"
 
@@ -803,21 +861,21 @@ class OpsRecoveryCode(Base):
 
 
 class OpsAttemptCount(Base):
-    """How often a sign-in at the console was tried; see `shared/db/attempts.py`."""
+    """The number of sign-in attempts at the console; see `shared/db/attempts.py`."""
 
     __tablename__ = "ops_attempt_counts"
 
-    key: Mapped[bytes] = mapped_column(primary_key=True)  # a hash: of whom or where is not told
+    key: Mapped[bytes] = mapped_column(primary_key=True)  # keyed hash of the counted subject
     count: Mapped[int] = mapped_column(Integer)
     ends_at: Mapped[datetime] = mapped_column(index=True)
 
 
 class OpsTrouble(Base):
-    """One trouble, from when it was first seen to when it was last; see ops' `episodes.py`."""
+    """An episode of an alert, from its first to its last sighting; see ops' `episodes.py`."""
 
     __tablename__ = "ops_troubles"
     __table_args__ = (
-        # Open once, however many consoles look.
+        # One open episode per key, however many consoles poll.
         Index(
             "ix_ops_troubles_open", "key", unique=True, postgresql_where=text("ended_at IS NULL")
         ),
@@ -835,8 +893,8 @@ class OpsTrouble(Base):
     acknowledged_at: Mapped[datetime | None]
     note: Mapped[str] = mapped_column(default="", server_default="")
     muted_by: Mapped[str] = mapped_column(default="", server_default="")
-    muted_until: Mapped[datetime | None]  # of what is muted; NULL: to its end
-    # What was sent of it, by channel: what of it, when, and how much it was.
+    muted_until: Mapped[datetime | None]  # if muted; NULL: until the episode ends
+    # Notifications sent, by channel: the kind, the time and the figure.
     told: Mapped[dict[str, Any]] = mapped_column(default=dict, server_default="{}")
     figure: Mapped[int] = mapped_column(BigInteger, default=0, server_default="0")
     accepted_figure: Mapped[int | None] = mapped_column(BigInteger)
@@ -850,8 +908,8 @@ class InboxEntry(Base):
 
     __tablename__ = "inbox"
     __table_args__ = (
-        # Of the derived ids (UUIDv5) alone: the others tell their age themselves. Each kind has an
-        # index of its own, so that what is over is in front, and a run walks nothing else.
+        # Derived ids (UUIDv5) need `handled_at`; a UUIDv7 contains its own time. One index per
+        # kind, so that expired rows come first and pruning reads no others.
         Index(
             "ix_inbox_derived",
             "consumer",
@@ -869,17 +927,17 @@ class InboxEntry(Base):
     consumer: Mapped[str] = mapped_column(String(64), primary_key=True)
     message_id: Mapped[UUID] = mapped_column(primary_key=True)
     handled_at: Mapped[datetime] = mapped_column(server_default=func.now())
-    # Of a command, whose id is its sender's: the SHA-256 of what it says and, behind it, that of
-    # the person who says it, where one is named.
+    # Of a command, whose id its sender chooses: the SHA-256 of its content, followed by that of
+    # the person who issued it, if named.
     digest: Mapped[bytes | None]
 
 
 class OutboxMessage(Base):
-    """A message that waits for the relay; what became of it so far is in its own row.
+    """A message to be published by the relay, and the state of its publication.
 
-    Fresh: `next_try_at` is NULL. In doubt: it was sent and not confirmed, and is tried again from
-    `next_try_at` on. Parked (`parked_at`): it could not be published, for the reason that is given;
-    it is tried again too, or mended, or discarded by ops staff. While it is tried it has no reason.
+    Fresh: `next_try_at` is NULL. Unconfirmed: it was sent without a confirm, and is sent again from
+    `next_try_at` on. Parked (`parked_at`): publishing failed for `reason`; it is retried too, or
+    edited or discarded by ops staff. `reason` is empty during a try.
     """
 
     __tablename__ = "outbox"
@@ -895,7 +953,7 @@ class OutboxMessage(Base):
             "parked_at",
             postgresql_where=text("parked_at IS NOT NULL"),
         ),
-        # What AMQP's short strings hold, in bytes: see shared/bus/contract/message.py.
+        # The limit of AMQP short strings, in bytes: see shared/bus/contract/message.py.
         CheckConstraint(
             " AND ".join(
                 f"octet_length({column}) <= 255"
@@ -932,14 +990,14 @@ class OutboxMessage(Base):
     parked_at: Mapped[datetime | None]
     reason: Mapped[str] = mapped_column(server_default="")
     written_by: Mapped[str] = mapped_column(server_default=text("CURRENT_USER"))
-    # Who has changed what it says since, set by a trigger: empty where nobody has.
+    # The role that edited the message, set by a trigger; empty if unedited.
     mended_by: Mapped[str] = mapped_column(server_default="")
 
 
 class Rehearsal(Base):
-    """What a message would do: ops staff ask, the service that would handle it answers.
+    """A dry run of a message, requested by ops staff and answered by the service that handles it.
 
-    Unlogged, and gone when the answer is read or a minute later; see
+    Unlogged; deleted when the answer is read, or after a minute. See
     `shared/bus/consume/rehearsals/requests.py`.
     """
 
@@ -960,11 +1018,11 @@ class Rehearsal(Base):
 AUDIT_WORDS = (
     "(((((((actor || ' ') || address) || ' ') || correlation_id) || ' ') || type) || ' ') || data"
 )
-"""All of a row of the audit log that is searched for words, as its index has it."""
+"""The searched text of a row of the audit log; the exact expression of the index."""
 
 
 class AuditEntry(Base):
-    """What somebody did. Rows are added and never changed: a trigger refuses all else, to anybody.
+    """An entry of the audit log. Append-only: a trigger refuses updates and deletes by any role.
 
     Each row holds the hash of the one before and its own; see `shared/security/audit_chain.py`.
     """
@@ -989,7 +1047,7 @@ class AuditEntry(Base):
     actor: Mapped[str]  # who
     address: Mapped[str]  # from where
     correlation_id: Mapped[str]
-    data: Mapped[str]  # the event's JSON, to the byte, since it is hashed
+    data: Mapped[str]  # the event's JSON, byte for byte, because it is hashed
     previous_hash: Mapped[bytes]
     hash: Mapped[bytes]
     recorded_at: Mapped[datetime] = mapped_column(server_default=func.now())  # not hashed
@@ -999,7 +1057,7 @@ class AuditEntry(Base):
 
 
 class ServiceHeartbeat(Base):
-    """A process that runs, and what it says of its queues; see `shared/telemetry/heartbeat.py`."""
+    """A running process and the state of its queues; see `shared/telemetry/heartbeat.py`."""
 
     __tablename__ = "service_heartbeats"
 
@@ -1009,3 +1067,7 @@ class ServiceHeartbeat(Base):
     started_at: Mapped[datetime]
     seen_at: Mapped[datetime]
     queues: Mapped[dict[str, Any]]
+
+
+# Before gunicorn forks; otherwise each worker would do it at its first query.
+configure_mappers()

@@ -1,9 +1,7 @@
-"""What is removed when its time is over: each place once, for the service that owns it and for
-whoever counts what would go.
+"""Retention rules: removes expired rows for the service that owns them, and counts them for ops.
 
-An order goes with its history and conflicts, since they are about it. Of the history of an order
-that stays, the notes and where the parcel was to be followed end earlier: they are what a sender
-wrote, and the rest is what became of it.
+An order is removed together with its history and conflicts, whether it was placed or not. The notes
+and tracking in the history of a kept order expire earlier, because they are the sender's own text.
 """
 
 import asyncio
@@ -16,33 +14,34 @@ from sqlalchemy import text
 from sqlalchemy.orm import Session
 
 from shared.config.settings import Settings
+from shared.db.models import WORDS_OF_CANCELLATIONS
 from shared.db.session import time_by_both_clocks
 from shared.periodic import Periodic, keep_running
 from shared.telemetry import metrics
 
 SECONDS = 30.0
-"""From one run to the next."""
+"""Interval between two runs."""
 AT_MOST = 20_000
-"""Rows of a table that one run looks at, so that no transaction is long."""
+"""Rows of a table examined by one run, which keeps the transaction short."""
 
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where something is that ends.
+    """A set of rows that expire.
 
     Attributes:
-        name: as the setting `RETENTION_…_DAYS` has it, in small letters.
-        owner: the service that removes it.
-        table: where its rows are, or those that it is told by.
-        key: the table's, a UUID.
-        candidates: a query for what may be over `:before`, in the order of an index and behind
-            the place that `:owner`, `:at` and `:id` name; with a place for a limit. It gives the
-            key, and the three for each row.
-        over: a condition for what is over.
-        oldest: a query for the time of the oldest.
-        beside: further parts of the statement that ends the rows, after `gone`, which has their
-            keys; with a place for a limit.
-        ends: what ends them, where they are not deleted.
+        name: of the setting `RETENTION_…_DAYS`, in lower case.
+        owner: the service that removes the rows.
+        table: that holds them, or by which they are selected.
+        key: the table's UUID key column.
+        candidates: a query for rows that may have expired `:before`, in the order of an index and
+            after the position `:owner`, `:at`, `:id`; with a `{limit}`. It returns the key and that
+            position for each row.
+        over: a condition for expired rows.
+        oldest: a query for the time of the oldest row.
+        beside: further CTEs of the removing statement, after `gone`, which has the removed keys;
+            with a `{limit}`.
+        ends: the statement that replaces the default DELETE.
     """
 
     name: str
@@ -56,17 +55,31 @@ class Place:
     ends: str = ""
 
     def days(self, config: Settings) -> int:
-        """For how many days it is kept; 0 is for ever."""
+        """Return for how many days rows are kept; 0 means indefinitely."""
         kept: int = getattr(config, f"retention_{self.name}_days")
         return kept
 
 
 Position = tuple[UUID, str, UUID]
-"""How far a place was looked through: the owner's id, a time and the row's id."""
+"""The position of a scan: the owner's id, a time and the row's id."""
 START: Position = (UUID(int=0), "-infinity", UUID(int=0))
 
-# The accounts that have orders, hopping over the index of orders by account: an index by time alone
-# would be paid for by every order that is recorded.
+
+def _beside(name: str, table: str, key: str, over: str, ends: str = "") -> str:
+    """Return a CTE that removes expired rows from a further table.
+
+    The condition is repeated for the removal itself: the same row may have been renewed meanwhile.
+    """
+    return f"""
+        {name} AS (
+            {ends or f"DELETE FROM {table}"}
+            WHERE {key} IN (SELECT {key} FROM {table} WHERE {over} {{limit}}) AND {over}
+        )
+    """  # noqa: S608
+
+
+# The accounts that have orders, by a loose index scan over the orders by account: an index by time
+# alone would cost every order that is recorded.
 _SENDERS = """
     WITH RECURSIVE senders AS (
         (SELECT account_id FROM orders WHERE account_id >= :owner ORDER BY account_id LIMIT 1)
@@ -76,13 +89,17 @@ _SENDERS = """
         FROM senders WHERE senders.account_id IS NOT NULL
     )
 """
+_ABOUT_ORDERS = (
+    "history AS (DELETE FROM order_status_history WHERE order_id IN (SELECT id FROM gone))",
+    "conflicts AS (DELETE FROM order_conflicts WHERE order_id IN (SELECT id FROM gone))",
+)
 ORDERS = Place(
     name="orders",
     owner="orders",
     table="orders",
     key="id",
-    # By when it was recorded and when its sender last said something of it. The sender's own stamp,
-    # which is never later, finds the candidates; it may lie years back.
+    # By the time of recording and of the last update. Candidates are found by the sender's own
+    # timestamp, which is never later but may be years earlier.
     candidates=f"""
         {_SENDERS}
         SELECT old.id AS key, senders.account_id AS owner, old.accepted_at AS at, old.id
@@ -97,11 +114,18 @@ ORDERS = Place(
               )
             ORDER BY accepted_at, id {{limit}}
         ) AS old {{limit}}
-    """,  # noqa: S608 - our own names, here and below
+    """,  # noqa: S608 - constants, here and below
     over="accepted_at < :before AND status_at < :before AND recorded_at < :before",
     beside=(
-        "history AS (DELETE FROM order_status_history WHERE order_id IN (SELECT id FROM gone))",
-        "conflicts AS (DELETE FROM order_conflicts WHERE order_id IN (SELECT id FROM gone))",
+        *_ABOUT_ORDERS,
+        # Unplaced orders expire by the same setting. Until then the id is kept, by which the order
+        # is recorded even if its invoice is paid late, and so is its cancellation.
+        _beside(
+            "awaited",
+            "awaited_orders",
+            "order_id",
+            "since < :before AND coalesce(cancelled_at, since) < :before",
+        ),
     ),
     oldest=f"""
         {_SENDERS.replace("WHERE account_id >= :owner", "")}
@@ -114,6 +138,7 @@ ORDERS = Place(
 TEST_ORDERS = replace(
     ORDERS,
     name="test_orders",
+    beside=_ABOUT_ORDERS,
     candidates="""
         SELECT id AS key, account_id AS owner, accepted_at AS at, id FROM orders
         WHERE is_test AND accepted_at < :before
@@ -140,54 +165,55 @@ def _rows(name: str, owner: str, table: str, key: str, since: str, only: str = "
     )
 
 
-def _beside(name: str, table: str, key: str, over: str) -> str:
-    """A part of a statement that ends what is over in a table beside a place's.
-
-    It is looked at once more when it is removed: somebody may have begun anew in the same row.
-    """
-    return f"""
-        {name} AS (
-            DELETE FROM {table}
-            WHERE {key} IN (SELECT {key} FROM {table} WHERE {over} {{limit}}) AND {over}
-        )
-    """  # noqa: S608
-
-
-_SAID = "(note <> '' OR tracking IS NOT NULL)"
+_HAS_TEXT = "(note <> '' OR tracking IS NOT NULL)"
 HISTORY = replace(
-    _rows("history", "orders", "order_status_history", "event_id", "at", _SAID),
-    over=f"{_SAID} AND at < :before AND coalesce(recorded_at, at) < :before",
+    _rows("history", "orders", "order_status_history", "event_id", "at", _HAS_TEXT),
+    over=f"{_HAS_TEXT} AND at < :before AND coalesce(recorded_at, at) < :before",
     ends="UPDATE order_status_history SET note = '', tracking = NULL",
     oldest=f"""
         SELECT coalesce(recorded_at, at) FROM order_status_history
-        WHERE {_SAID} ORDER BY at LIMIT 1
+        WHERE {_HAS_TEXT} ORDER BY at LIMIT 1
     """,  # noqa: S608
 )
 CONFLICTS = replace(
     _rows("conflicts", "orders", "order_conflicts", "event_id", "at"),
     over="at < :before AND coalesce(recorded_at, at) < :before",
     oldest="SELECT coalesce(recorded_at, at) FROM order_conflicts ORDER BY at LIMIT 1",
-    # Updates that wait or were given up end with them, and orders that were never placed: they are
-    # of the same kind, and nobody's.
+    # Waiting and given-up updates expire under the same setting: they belong to no recorded order
+    # either. So do the cancellation reasons of orders that were never placed.
     beside=(
         _beside("updates", "waiting_updates", "event_id", "since < :before"),
-        _beside("awaited", "awaited_orders", "order_id", "since < :before"),
+        _beside(
+            "reasons",
+            "awaited_orders",
+            "order_id",
+            # By the latest cancellation: the event that places the order may follow a minute later,
+            # however long the order has waited.
+            f"since < :before AND cancelled_at < :before AND {WORDS_OF_CANCELLATIONS}",
+            # Time and message id stay: they decide whether the cancellation applies.
+            ends="""
+                UPDATE awaited_orders SET cancel_reason = '', cancelled_before = (
+                    SELECT jsonb_agg(jsonb_build_array(entry -> 0, entry -> 1, '') ORDER BY place)
+                    FROM jsonb_array_elements(cancelled_before) WITH ORDINALITY AS a (entry, place)
+                )
+            """,
+        ),
     ),
 )
 DELIVERIES = replace(
     _rows("deliveries", "notifier", "email_deliveries", "id", "at"),
-    # What the mail server has said of an address ends with them. Who has left stays so.
+    # Refused addresses expire with the deliveries; unsubscriptions do not expire.
     beside=(_beside("refused", "suppressions", "id", "cause = 'refused' AND since < :before"),),
 )
 UNPROVED = replace(
     _rows("unproved", "ingress", "pending_proofs", "id", "created_at"),
-    # A later code waits in the same row, and is good for as long as its email says.
+    # A later code uses the same row and must stay valid for the time stated in its email.
     over="created_at < :before AND code_expires_at < now()",
 )
 KNOWN_NETWORKS = _rows("known_networks", "ingress", "known_networks", "id", "last_used_at")
 SESSIONS = replace(
     _rows("sessions", "ingress", "account_sessions", "id", "coalesce(ended_at, expires_at)"),
-    # What the versions before had in their place.
+    # The tables of earlier versions.
     beside=(
         _beside("tokens", "revoked_tokens", "token_id", "expires_at < :before"),
         _beside("codes", "one_time_codes", "account_id", "expires_at < :before"),
@@ -204,30 +230,30 @@ PLACES = (
     KNOWN_NETWORKS,
     SESSIONS,
 )
-"""The places that lose rows. The request log loses its days, and dead queues their letters."""
+"""Rows that expire. The request log drops whole partitions, dead-letter queues their messages."""
 
 
 def before(session: Session, days: int) -> datetime:
-    """What is older is over, by both clocks, since what is removed does not come back."""
+    """Return the time before which rows have expired by both clocks, as removal is irreversible."""
     return time_by_both_clocks(session) - timedelta(days=days)
 
 
 def remove(
     session: Session, place: Place, days: int, after: Position = START
 ) -> tuple[int, Position]:
-    """Remove some of what is over; safe beside another run of the same.
+    """Remove expired rows among the next `AT_MOST` candidates; safe beside a concurrent run.
 
-    Looked at are `AT_MOST` rows. Not all that may be over is: a sender may date a million orders
-    back. So the next run goes on behind them, and does not look at them all again each time.
+    Not every candidate has expired, because a sender may backdate a million orders. So the next run
+    continues after them instead of examining them again.
 
     Args:
         session: the transaction.
-        place: where.
-        days: for how long it is kept; 0 is for ever.
-        after: where to go on.
+        place: the rows.
+        days: how long they are kept; 0 means indefinitely.
+        after: the position to continue from.
 
     Returns:
-        How much was removed, and where the next run is to go on: `START` after the last.
+        The number of removed rows and the position for the next run: `START` after the last.
     """
     if not days:
         return 0, START
@@ -256,12 +282,12 @@ def remove(
 
 
 def count(session: Session, place: Place, days: int) -> int:
-    """How much is over; 0 where it is kept for ever.
+    """Return the number of expired rows.
 
     Args:
-        session: to read by.
-        place: where.
-        days: for how long it is kept.
+        session: reads them.
+        place: the rows.
+        days: how long they are kept; 0 means indefinitely, and no row expires.
     """
     if not days:
         return 0
@@ -279,17 +305,17 @@ def _values(session: Session, days: int, after: Position) -> dict[str, object]:
 
 
 def oldest(session: Session, place: Place) -> datetime | None:
-    """When the oldest was; None when there is none."""
+    """Return the time of the oldest row; None if there is none."""
     found: datetime | None = session.scalar(text(place.oldest))
     return found
 
 
 def jobs(owner: str, config: Settings) -> list[Periodic]:
-    """The jobs of a service that end what is its own.
+    """Return the retention jobs of a service.
 
     Args:
         owner: the service.
-        config: `retention_…_days` count.
+        config: provides `retention_…_days`.
     """
     return [
         Periodic(f"retention {place.name}", SECONDS, end(place, place.days(config)))
@@ -299,11 +325,11 @@ def jobs(owner: str, config: Settings) -> list[Periodic]:
 
 
 def end(place: Place, days: int) -> Callable[[Session], None]:
-    """What one run of a place's job does.
+    """Return the function that one run of a retention job calls.
 
     Args:
-        place: where.
-        days: for how long it is kept; 0 is for ever.
+        place: the rows.
+        days: how long they are kept; 0 means indefinitely.
     """
 
     after = START
@@ -316,12 +342,12 @@ def end(place: Place, days: int) -> Callable[[Session], None]:
     return run
 
 
-async def keep_ending(owner: str, config: Settings) -> None:
-    """Run the jobs of a service until cancelled, for a process that runs on a loop.
+async def run_retention(owner: str, config: Settings) -> None:
+    """Run the retention jobs of a service on the event loop until cancelled.
 
     Args:
         owner: the service.
-        config: see `jobs`.
+        config: provides `retention_…_days`.
     """
     found = jobs(owner, config)
     await asyncio.gather(*(keep_running(job.name, job.seconds, job.once) for job in found))

@@ -1,5 +1,6 @@
-"""What a business signs by and that ended with its approval: secrets, and public keys."""
+"""Finds the webhook secrets and public keys that ended with a business's approval."""
 
+from collections.abc import Collection
 from typing import Any
 from uuid import UUID
 
@@ -12,26 +13,38 @@ _KINDS = (WebhookSecret, WebhookPublicKey)
 
 
 def with_approval(session: Session, application_id: UUID) -> tuple[UUID, ...]:
-    """The ids of those that the database has revoked with an application's approval, in order."""
+    """Return the sorted ids of the credentials revoked with an application's approval."""
     return _ids(
         session, *(select(kind.id).where(kind.revoked_with == application_id) for kind in _KINDS)
     )
 
 
 def by_this_transaction(session: Session, account_id: UUID) -> tuple[UUID, ...]:
-    """The ids of an account's that the database has revoked in the session's transaction, in order.
+    """Return the sorted ids of an account's credentials revoked in the current transaction.
 
-    Without the secrets that had expired before.
+    Secrets that had expired before are not included.
     """
-
-    this_one = cast(cast(func.pg_current_xact_id(), Text), BigInteger)
-    theirs = (
+    transaction_id = cast(cast(func.pg_current_xact_id(), Text), BigInteger)
+    queries = (
         select(kind.id)
         .where(kind.account_id == account_id, kind.revoked_with.is_not(None))
-        .where(kind.changed_in == this_one)
+        .where(kind.changed_in == transaction_id)
         for kind in _KINDS
     )
-    return _ids(session, *theirs)
+    return _ids(session, *queries)
+
+
+def kinds_of(session: Session, ids: Collection[UUID]) -> tuple[str, ...]:
+    """Return the sorted kinds of credentials, as `SecretRevoked.kinds` has them.
+
+    Args:
+        session: the transaction.
+        ids: of secrets and public keys.
+    """
+    columns = select(WebhookSecret.platform, WebhookSecret.is_test)
+    secrets = session.execute(columns.where(WebhookSecret.id.in_(ids))).all()
+    kinds = {platform or ("test" if is_test else "live") for platform, is_test in secrets}
+    return tuple(sorted(kinds | ({"key"} if len(secrets) < len(ids) else set())))
 
 
 def _ids(session: Session, *queries: Select[Any]) -> tuple[UUID, ...]:

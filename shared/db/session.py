@@ -7,7 +7,17 @@ from functools import cache
 from typing import Any
 
 import psycopg2
-from sqlalchemy import Engine, NullPool, create_engine, func, make_url, select, text
+from sqlalchemy import (
+    Engine,
+    ExceptionContext,
+    NullPool,
+    create_engine,
+    event,
+    func,
+    make_url,
+    select,
+    text,
+)
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.orm import Session, sessionmaker
@@ -17,8 +27,8 @@ from shared.config.settings import Settings
 from shared.db import deadline
 
 IDLE_SECONDS = 30
-"""How long a transaction may wait for its own process before the server ends it. Whoever waits for
-others inside of one runs a statement now and then; a process that is frozen runs none."""
+"""Seconds after which the server ends a transaction that is idle, e.g. of a frozen process. Code
+that waits inside of a transaction calls `keep_transaction_alive` now and then."""
 
 _TCP = {
     "tcp_keepalives_idle": 10,
@@ -26,17 +36,17 @@ _TCP = {
     "tcp_keepalives_count": 2,
     "tcp_user_timeout": 20_000,
 }
-"""A peer that vanished without a word is noticed in about 20 s, at either end."""
-GONE_SECONDS = 1.0
-"""After so long a statement ends whose client has hung up, as one that is out of time does; of
-itself the server looks at its client when it has an answer."""
+"""Either end detects a peer that vanished silently within about 20 s."""
+CLIENT_CHECK_SECONDS = 1.0
+"""Interval at which the server checks a statement's client connection. By default it notices a
+closed one, such as one that was cut at its deadline, only when it sends the result."""
 
-AMID = 2
-"""How many connections a process keeps for what it does amid other transactions."""
+INDEPENDENT_POOL_SIZE = 2
+"""Connections per process for transactions that run inside of another transaction."""
 _READ_ONLY = "25006"
-"""The error (PostgreSQL, Appendix A) of a standby, or of a primary that was demoted."""
+"""SQLSTATE (PostgreSQL, Appendix A) of a standby, or of a primary that was demoted."""
 _PROGRAM_LIMITS = "54"
-"""The class of errors (PostgreSQL, Appendix A) that psycopg2 counts among the operational ones."""
+"""SQLSTATE class (PostgreSQL, Appendix A) that psycopg2 raises as OperationalError."""
 
 
 def connect_args(
@@ -47,35 +57,34 @@ def connect_args(
     idle_seconds: float | None = None,
     options: str = "",
 ) -> dict[str, Any]:
-    """What every connection is made with: either side gives up the other when that is gone.
+    """Return the parameters of every connection, by which either side detects that the other died.
 
-    Left to themselves servers look after two hours whether a silent client's machine is still
-    there (tcp(7), `tcp_keepalive_time`), and a frozen process they take for a slow one; with it go
-    its locks. A client waits as long for a server that vanished without a word.
+    By default a peer whose machine vanished is detected after two hours (tcp(7),
+    `tcp_keepalive_time`) and a frozen client never; the server keeps its locks that long.
 
     Args:
-        database_url: settings that it has in `options` are kept.
-        name: what the server calls the connection.
-        connect_seconds: until a connection that is not made is given up.
-        idle_seconds: how long a transaction may wait for its own process; `IDLE_SECONDS` as a rule.
-        options: more of the server's settings (libpq, `options`).
+        database_url: its `options` are kept.
+        name: application_name of the connection.
+        connect_seconds: connect timeout.
+        idle_seconds: `idle_in_transaction_session_timeout`; by default `IDLE_SECONDS`.
+        options: further server settings (libpq, `options`).
 
     Returns:
         Parameters of libpq.
     """
-    given = make_url(database_url).query.get("options", "")
+    url_options = make_url(database_url).query.get("options", "")
     idle = IDLE_SECONDS if idle_seconds is None else idle_seconds
-    wanted = _TCP | {
+    parameters = _TCP | {
         "idle_in_transaction_session_timeout": round(idle * 1000),
-        "client_connection_check_interval": round(GONE_SECONDS * 1000),
+        "client_connection_check_interval": round(CLIENT_CHECK_SECONDS * 1000),
     }
-    ours = [f"-c {parameter}={value}" for parameter, value in wanted.items()]
-    said = [given] if isinstance(given, str) else given
+    server_options = [f"-c {parameter}={value}" for parameter, value in parameters.items()]
+    from_url = [url_options] if isinstance(url_options, str) else url_options
     return {
         "client_encoding": "utf8",
         "connect_timeout": max(1, round(connect_seconds)),
         "application_name": name,
-        "options": " ".join(filter(None, [*ours, options, *said])),
+        "options": " ".join(filter(None, [*server_options, options, *from_url])),
         "keepalives_idle": _TCP["tcp_keepalives_idle"],
         "keepalives_interval": _TCP["tcp_keepalives_interval"],
         "keepalives_count": _TCP["tcp_keepalives_count"],
@@ -91,12 +100,13 @@ def make_engine(
     idle_seconds: float | None = None,
     options: str = "",
 ) -> Engine:
-    """An engine whose connections are checked before use and given up on quickly when dead.
+    """Return an engine that checks its connections before use and detects dead ones quickly.
 
     Args:
-        config: `database_url`, `database_pool_size` and `database_connect_timeout` (seconds) count.
-        pool_size: how many connections, where it is not for the setting to say.
-        is_pooled: whether connections are kept; else each is new.
+        config: provides `database_url`, `database_pool_size` and `database_connect_timeout`
+            (seconds).
+        pool_size: overrides `database_pool_size`.
+        is_pooled: whether connections are reused.
         idle_seconds: see `connect_args`.
         options: see `connect_args`.
     """
@@ -111,7 +121,7 @@ def make_engine(
     made = create_engine(
         config.database_url,
         **pool,
-        # An error is logged, and what was in the statement is somebody's address.
+        # Errors are logged, and parameters contain personal data.
         hide_parameters=True,
         connect_args=connect_args(
             config.database_url,
@@ -120,12 +130,24 @@ def make_engine(
             options=options,
         ),
     )
+    event.listen(made, "handle_error", _without_rows)
     return deadline.watch(made)
+
+
+def _without_rows(context: ExceptionContext) -> None:
+    """Reduce an error to the server's primary message: the detail quotes the row."""
+    error, primary = context.original_exception, None
+    if isinstance(error, psycopg2.Error):
+        primary = error.diag.message_primary
+    if primary:
+        error.args = (primary,)
+        if context.sqlalchemy_exception is not None:
+            context.sqlalchemy_exception.args = (f"({type(error).__name__}) {primary}",)
 
 
 @cache
 def engine() -> Engine:
-    """This process's engine. Made at the first call, so after a fork."""
+    """Return this process's engine; created at the first call, and so after a fork."""
     return make_engine(settings())
 
 
@@ -135,16 +157,17 @@ def _sessions() -> sessionmaker[Session]:
 
 
 @cache
-def _sessions_amid() -> sessionmaker[Session]:
-    return sessionmaker(make_engine(settings(), pool_size=AMID), expire_on_commit=False)
+def _independent_sessions() -> sessionmaker[Session]:
+    independent = make_engine(settings(), pool_size=INDEPENDENT_POOL_SIZE)
+    return sessionmaker(independent, expire_on_commit=False)
 
 
 @contextmanager
 def transaction() -> Iterator[Session]:
-    """A session in one transaction: committed at the end, rolled back on an exception.
+    """Run the block in one transaction: committed at the end, rolled back on an exception.
 
-    Not amid another one: whoever holds a connection and waits for a second of the same pool waits,
-    where all do, for each other.
+    Do not nest it: threads that each hold a connection and wait for a second one of the same pool
+    deadlock. Use `independent_transaction` there.
     """
     with _sessions()() as session:
         yield session
@@ -152,76 +175,84 @@ def transaction() -> Iterator[Session]:
 
 
 @contextmanager
-def transaction_amid() -> Iterator[Session]:
-    """The same, amid another transaction, over connections that nobody keeps for longer.
+def independent_transaction() -> Iterator[Session]:
+    """Run the block in a transaction of a separate pool, usable inside of another transaction.
 
-    Inside of it nothing waits for the transaction around it, nor for a lock that one may hold.
+    The block must not need a lock that the outer transaction may hold.
     """
-    with _sessions_amid()() as session:
+    with _independent_sessions()() as session:
         yield session
         session.commit()
 
 
-def let_go(session: Session) -> None:
-    """Commit, and give the connection back, before a wait for somebody else; see `IDLE_SECONDS`.
+def release_connection(session: Session) -> None:
+    """Commit and return the connection to the pool, before waiting for another system.
 
-    What the session is asked next begins a transaction of its own. Else a page that waits for the
-    broker has one of the process's few connections, and loses its transaction.
+    The session's next statement begins a new transaction. Otherwise a page that waits for the
+    broker would occupy one of the few connections, and lose its transaction by `IDLE_SECONDS`.
     """
     session.commit()
 
 
 def database_time(session: Session) -> datetime:
-    """The time by the database's clock, which is one for all."""
+    """Return the time by the database's clock, which all processes share."""
     found: datetime = session.execute(select(func.clock_timestamp())).scalar_one()
     return found
 
 
 def both_clocks(session: Session) -> tuple[datetime, datetime]:
-    """The time by the database's clock and by this host's, the earlier first."""
+    """Return the time by the database's clock and by this host's, the earlier first."""
     one, other = sorted((database_time(session), datetime.now(UTC)))
     return one, other
 
 
 def time_by_both_clocks(session: Session) -> datetime:
-    """The earlier time of the database's clock and this host's.
+    """Return the earlier of the database's and this host's time.
 
-    By it goes what does not come back: one clock that has jumped ahead removes nothing.
+    Irreversible removals use it, so that one clock that jumped ahead removes nothing.
     """
     return both_clocks(session)[0]
 
 
-def still_here(session: Session) -> None:
-    """Tell the server that a transaction waits for somebody else; see `IDLE_SECONDS`."""
+def keep_transaction_alive(session: Session) -> None:
+    """Reset the server's idle timeout of an open transaction; see `IDLE_SECONDS`."""
     session.execute(text("SELECT 1"))
 
 
 def is_read_only(error: BaseException) -> bool:
-    """Whether `error` is that of a database that answers and takes no writes."""
+    """Return whether the database answers but is read-only."""
     return getattr(getattr(error, "orig", error), "pgcode", None) == _READ_ONLY
 
 
-def is_used_up(error: BaseException) -> bool:
-    """Whether this process has no connection left: its own doing, whatever the database does."""
+def is_pool_exhausted(error: BaseException) -> bool:
+    """Return whether this process had no free connection, whatever the state of the database."""
     return isinstance(error, PoolTimeoutError)
 
 
-def is_database_away(error: BaseException) -> bool:
-    """Whether `error` is the database's trouble, so that trying again later may well succeed.
+def is_database_unavailable(error: BaseException) -> bool:
+    """Return whether the database's state caused the error, so that a later retry may succeed.
 
     True for refused, lost and exhausted connections, a server that is starting, stopping or
-    read-only after a failover, locks that took too long, deadlocks and a full disk. False for what
-    the statement itself did wrong, such as a violated constraint or a value beyond what an index or
-    the parser takes: it would be no other at the next try.
+    read-only after a failover, lock timeouts, deadlocks and a full disk. False for faults of the
+    statement, such as a violated constraint or a value too large for an index or the parser, which
+    would fail again.
     """
     code = getattr(getattr(error, "orig", error), "pgcode", None) or ""
     if code.startswith(_PROGRAM_LIMITS):
         return False
-    away = PoolTimeoutError | InterfaceError | OperationalError | deadline.NoAnswerError
-    if isinstance(error, away):
+    temporary = PoolTimeoutError | InterfaceError | OperationalError | deadline.NoAnswerError
+    if isinstance(error, temporary):
         return True
     if isinstance(error, DBAPIError):
         if error.connection_invalidated:
             return True
         return is_read_only(error)
     return isinstance(error, psycopg2.OperationalError | psycopg2.InterfaceError)
+
+
+def message_of(error: BaseException) -> str:
+    """Return the driver's message of an error in one line.
+
+    It is whole: of several hosts, the answer of the last one is at its end.
+    """
+    return " ".join(str(getattr(error, "orig", None) or error).split())

@@ -1,1 +1,1 @@
-"""The HTTP side of a service: routes as data over plain handlers, and one adapter to Falcon."""
+"""HTTP APIs: routes as data with plain handlers, and their adapter to Falcon."""

@@ -1,10 +1,9 @@
-"""The raw bodies of requests: bounded one by one, in sum, and for each who sends them.
+"""Reads raw request bodies, with limits per body, per sender and in total.
 
-A body that does not end is kept until its time is over. What one connection may keep so is small;
-there are as many as anybody opens.
+An incomplete body is kept in memory until its timeout. One connection keeps little, but a client
+may open many.
 """
 
-from collections import Counter
 from types import TracebackType
 
 from falcon.asgi import Request
@@ -15,164 +14,163 @@ from shared.http.lanes import SHARES
 from shared.security.networks import network_of
 
 UNCOUNTED_BYTES = 65_536
-"""Of a known sender's body that says how long it is: as much a connection has of whatever is sent
-before anybody reads it (uvicorn's `HIGH_WATER_LIMIT`)."""
+"""Bodies of known senders with a Content-Length up to this are not counted: uvicorn buffers as much
+per connection before it is read (`HIGH_WATER_LIMIT`)."""
 
 CYCLE = "fellow.cycle"
-"""In the state of a request in chunks: refers to the server's cycle, which knows if they ended."""
+"""Key in the state of a chunked request: a weak reference to uvicorn's cycle, which knows whether
+the body is complete."""
 INCOMPLETE = (400, "incomplete_body", "The connection ended before the body did.")
 
 
-class Room:
-    """What a process may keep of the bodies of some senders.
+class BodyBudget:
+    """A memory limit for the bodies of a class of senders.
 
-    As in a `Lane`, one of them takes as much as there is while half of it is free, and beyond that
-    a share.
+    As in a `Lane`, one sender may use all of it while at least half is free, and otherwise a share.
 
     Args:
         most: bytes.
 
     Attributes:
-        held: how many bytes are kept now.
-        held_by: of them, how many each sender has, of those that have any.
+        held: bytes in use.
+        held_by: bytes in use by sender, without those that have none.
     """
 
     __slots__ = ("held", "held_by", "most")
 
     def __init__(self, most: int) -> None:
         self.most, self.held = most, 0
-        self.held_by: Counter[str] = Counter()
+        self.held_by: dict[str, int] = {}
 
     def take(self, sender: str, size: int) -> bool:
-        """Count some; returns whether there was room for it."""
+        """Add `size` bytes; return whether the sender is within the limits."""
         self.held += size
-        self.held_by[sender] += size
+        self.held_by[sender] = theirs = self.held_by.get(sender, 0) + size
         is_crowded = self.held > self.most // 2
-        has_share = self.held_by[sender] > self.most // SHARES
+        has_share = theirs > self.most // SHARES
         return self.held <= self.most and not (is_crowded and has_share)
 
     def give_back(self, sender: str, size: int) -> None:
-        """Count some no longer."""
+        """Subtract `size` bytes."""
         self.held -= size
-        self.held_by[sender] -= size
-        if not self.held_by[sender]:
-            del self.held_by[sender]
+        left = self.held_by.pop(sender) - size
+        if left:
+            self.held_by[sender] = left
 
 
-STRANGERS = Room(64 * 1_048_576)
-"""For requests that nobody has vouched for; each network is a sender."""
-SIGNED_IN = Room(64 * 1_048_576)
-"""For those of accounts and users; each of them is a sender."""
+STRANGERS = BodyBudget(64 * 1_048_576)
+"""For unauthenticated requests; the sender is the client's network."""
+SIGNED_IN = BodyBudget(64 * 1_048_576)
+"""For requests of accounts and users; the sender is the account or user."""
 
 
 async def read_body(req: Request, limit: int, sender: str) -> bytes:
-    """The raw body of a sender who is known, however it is sent.
+    """Read the raw body of an authenticated sender.
 
     Args:
         req: the request.
-        limit: how many bytes it may have.
-        sender: who; see `Kept`.
+        limit: most bytes.
+        sender: the account or user.
 
     Raises:
-        ApiError: as `Kept`.
+        ApiError: see `CountedBody`.
     """
     length = req.content_length
     if length is not None and length <= min(limit, UNCOUNTED_BYTES):
         body: bytes = await req.stream.read(length)
-        _require_whole(req, len(body), length)
+        _require_complete(req, len(body), length)
         return body
-    async with Kept(req, limit, sender) as body:
+    async with CountedBody(req, limit, sender) as body:
         return body
 
 
 async def read_unvouched(req: Request, limit: int) -> bytes:
-    """As `read_body`, of anybody; for what is bounded elsewhere once it is whole."""
-    async with Kept(req, limit) as body:
+    """Read the raw body of an unauthenticated sender; its bytes count only while it is read."""
+    async with CountedBody(req, limit) as body:
         return body
 
 
-class Kept:
-    """The raw body of a request, counted until the context ends.
+class CountedBody:
+    """Reads the raw body of a request, whose bytes count until the context ends.
 
-    Where there is no room, what is not whole yet is refused. What came whole waits for nobody, so
-    it is let through: who sends small requests does not notice.
+    When the limits are exceeded, incomplete bodies are refused. Bodies that arrived in one piece
+    are accepted, so that senders of small requests are not affected.
 
     Args:
         req: the request.
-        limit: how many bytes it may have.
-        sender: the account or user whose it is; empty where nobody has vouched for it, which
-            counts for the client's network.
+        limit: most bytes.
+        sender: the account or user; empty if unauthenticated, to count for the client's network.
 
     Raises:
-        ApiError: 413, before anything is read where the length is declared; 400, when the
-            connection ended before the body did; 503, when too much is kept already.
+        ApiError: 413 if it is too large, immediately if the length is declared; 400 if the
+            connection ended before the body did; 503 if the limits are exceeded.
     """
 
-    __slots__ = ("_limit", "_req", "_room", "_sender", "_size")
+    __slots__ = ("_budget", "_limit", "_req", "_sender", "_size")
 
     def __init__(self, req: Request, limit: int, sender: str = "") -> None:
         self._req, self._limit, self._size = req, limit, 0
-        self._room = SIGNED_IN if sender else STRANGERS
+        self._budget = SIGNED_IN if sender else STRANGERS
         self._sender = sender or network_of(client_address(req))
 
     async def __aenter__(self) -> bytes:
-        if (self._req.content_length or 0) > self._limit:
+        length = self._req.content_length
+        if length is not None and length > self._limit:
             raise _too_large(self._limit)
         try:
-            return await self._read()
+            return await self._read(length)
         except BaseException:
-            self._let_go()
+            self._release()
             raise
 
-    async def _read(self) -> bytes:
+    async def _read(self, length: int | None) -> bytes:
         pieces: list[bytes] = []
-        came = 0
+        received = 0
         async for piece in self._req.stream:
-            came += len(piece)
-            if came <= self._limit:
+            received += len(piece)
+            if received <= self._limit:
                 pieces.append(piece)
                 self._size += len(piece)
-                has_room = self._room.take(self._sender, len(piece))
-                is_whole = came == self._req.content_length
-                if not (has_room or is_whole):
+                is_within = self._budget.take(self._sender, len(piece))
+                if not (is_within or received == length):
                     raise overloaded()
             else:
                 pieces.clear()
-                self._let_go()
-                # What nobody has read resets the connection, and the answer goes with it (RFC
-                # 9112, 9.6).
-                if came > 2 * self._limit:
+                self._release()
+                # Closing with unread data resets the connection, and the client may lose the
+                # response (RFC 9112, 9.6). So some more is read and discarded.
+                if received > 2 * self._limit:
                     break
-        if came > self._limit:
+        if received > self._limit:
             raise _too_large(self._limit)
-        _require_whole(self._req, came, self._req.content_length)
+        _require_complete(self._req, received, length)
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
     async def __aexit__(
         self, _: type[BaseException] | None, __: BaseException | None, ___: TracebackType | None
     ) -> None:
-        self._let_go()
+        self._release()
 
-    def _let_go(self) -> None:
+    def _release(self) -> None:
         if self._size:
-            self._room.give_back(self._sender, self._size)
+            self._budget.give_back(self._sender, self._size)
             self._size = 0
 
 
-def _require_whole(req: Request, size: int, length: int | None) -> None:
-    """Refuse a body that was cut: it is not to be processed (RFC 9112, 8)."""
+def _require_complete(req: Request, size: int, length: int | None) -> None:
+    """Refuse an incomplete body, which must not be processed (RFC 9112, 8)."""
     if length is None:
         cycle = req.scope.get("state", {}).get(CYCLE, _no_cycle)()
-        # What came after a sender had gone is there, and is given to nobody.
-        is_cut = cycle is not None and (cycle.more_body or bool(cycle.body))
+        # uvicorn keeps but does not deliver what arrived before a disconnect.
+        is_incomplete = cycle is not None and (cycle.more_body or bool(cycle.body))
     else:
-        is_cut = size < length
-    if is_cut:
+        is_incomplete = size < length
+    if is_incomplete:
         raise ApiError(*INCOMPLETE)
 
 
 def _no_cycle() -> None:
-    """Of a request that has no body, or did not come by a connection of ours."""
+    """Stands for the reference of a request without a body, or from a test client."""
 
 
 def _too_large(limit: int) -> ApiError:

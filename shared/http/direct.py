@@ -1,4 +1,4 @@
-"""HTTP to servers of one's own, past the proxy that `http_proxy` names: that one leads out."""
+"""HTTP requests to our own servers, which ignore `http_proxy`."""
 
 import urllib.request
 from typing import Any
@@ -7,14 +7,14 @@ _OPENER = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 
 def ask(request: str | urllib.request.Request, *, seconds: float) -> Any:
-    """Send a request without any proxy; returns the answer, to be closed.
+    """Send a request without a proxy; return the response, which the caller must close.
 
     Args:
-        request: an http or https address, or a request to one.
-        seconds: that nothing may happen for.
+        request: an http or https URL, or a request to one.
+        seconds: socket timeout.
 
     Raises:
-        urllib.error.HTTPError: it is answered by a refusal.
-        OSError: it is not answered.
+        urllib.error.HTTPError: the status is an error.
+        OSError: there is no response.
     """
     return _OPENER.open(request, timeout=seconds)

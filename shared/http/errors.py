@@ -1,4 +1,4 @@
-"""One shape for every error: `{"error": "<sentence>", "code": "<stable_code>", ...}`."""
+"""API errors: `{"error": "<sentence>", "code": "<stable_code>", ...}`."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -7,16 +7,16 @@ from shared.validation.reading import InvalidValueError
 
 
 class ApiError(Exception):
-    """An answer that tells the caller what is wrong.
+    """An error response.
 
-    Raised in a handler it rolls the transaction back; returned, it is committed (so that a counted
-    attempt stays counted).
+    Raised by a handler, it rolls the transaction back; returned, the transaction is committed (so
+    that a counted attempt stays counted).
 
     Args:
         status: the HTTP status.
-        code: a stable word that programs may depend on.
+        code: a stable code for programs.
         error: a sentence for people.
-        headers: more response headers, such as `Retry-After`.
+        headers: further response headers, such as `Retry-After`.
         more: further members of the body.
     """
 
@@ -37,16 +37,16 @@ class ApiError(Exception):
         self.more = more
 
     def body(self) -> dict[str, Any]:
-        """The JSON body."""
+        """Return the body, to be encoded as JSON."""
         return {"error": self.error, "code": self.code, **self.more}
 
 
 def invalid(code: str, error: InvalidValueError) -> ApiError:
-    """The 400 for a body or a query that does not fit: all that is wrong, in `faults` one by one.
+    """Return a 400 for an invalid body or query, with a list of its `faults`.
 
     Args:
         code: `invalid_body` or `invalid_query`.
-        error: what is wrong.
+        error: with the faults.
     """
     what = code.removeprefix("invalid_")
     return ApiError(400, code, f"The {what} is invalid. {error}", faults=error.faults)
@@ -56,12 +56,12 @@ BLOCKED = (403, "account_blocked", "This account is blocked. Write to us.")
 
 
 def account_blocked() -> ApiError:
-    """The 403 to everything that a blocked account asks for."""
+    """Return the 403 for all requests of a blocked account."""
     return ApiError(*BLOCKED)
 
 
 def unavailable(code: str, error: str, retry_after: int = 5) -> ApiError:
-    """A 503 that says when to come back (RFC 9110, 10.2.3).
+    """Return a 503 with `Retry-After` (RFC 9110, 10.2.3).
 
     Args:
         code: the stable code.
@@ -71,11 +71,16 @@ def unavailable(code: str, error: str, retry_after: int = 5) -> ApiError:
     return ApiError(503, code, error, headers={"Retry-After": str(retry_after)})
 
 
-OVERLOADED = (503, "overloaded", "Too much at once. Try again shortly.")
+DATABASE_UNAVAILABLE = (
+    503,
+    "database_unavailable",
+    "The database is unreachable. Try again shortly.",
+)
+OVERLOADED = (503, "overloaded", "Too many requests at the same time. Try again shortly.")
 
 
 def overloaded(error: str = OVERLOADED[2]) -> ApiError:
-    """The 503 of a process that has more to do than it can, whatever stands behind it.
+    """Return the 503 of a process that is overloaded itself.
 
     Args:
         error: the sentence.
@@ -84,7 +89,7 @@ def overloaded(error: str = OVERLOADED[2]) -> ApiError:
 
 
 def too_many_requests(retry_after: int) -> ApiError:
-    """A 429 (RFC 6585, 4) that says when to come back.
+    """Return a 429 (RFC 6585, 4) with `Retry-After`.
 
     Args:
         retry_after: seconds.

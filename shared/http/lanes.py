@@ -1,7 +1,7 @@
-"""Threads where the work of requests is done: so many at once, and a bound on what waits for them.
+"""Thread pools for requests, with a bounded queue.
 
-An executor's own queue has no bound: what comes faster than it is done waits ever longer, for
-answers that nobody awaits any more, and so does all else that goes through it.
+An executor's own queue is unbounded: under overload all requests wait ever longer, until their
+clients have given up.
 """
 
 import asyncio
@@ -20,25 +20,25 @@ from shared.security import passwords
 T = TypeVar("T")
 
 MOST_SECONDS = 10.0
-"""What has waited for so long is refused instead of begun: a slow machine has long queues too."""
+"""Longest wait: work that has waited longer is refused instead of started."""
 SHARES = 8
-"""So many callers have a part of a lane of their own, whatever the others do."""
+"""Number of shares into which a crowded lane is divided; each caller may use one."""
 WAITING_FOR_A_HASH = 16
-"""For each thread that hashes: with 0.2 s a hash, and two for a sign-in, about six seconds."""
+"""Waiting requests per hashing thread: with 0.2 s per hash, and two per sign-in, about 6 s."""
 
 
 class Lane:
-    """Threads for one kind of work.
+    """A thread pool for one kind of work.
 
-    One caller takes as much as there is while half of it is free, and beyond that a share.
+    One caller may use all places while at least half are free, and otherwise a share.
 
     Args:
         name: of the threads.
-        threads: how many work at once.
-        waiting: how many more may wait.
+        threads: number of threads.
+        waiting: number of further requests that may wait.
 
     Attributes:
-        taken_by: how many places each caller has, of those that have any.
+        taken_by: places in use by caller, without those that have none.
     """
 
     def __init__(self, name: str, threads: int, waiting: int) -> None:
@@ -50,14 +50,14 @@ class Lane:
         self._counting = threading.Lock()
 
     def require_room(self, caller: str = "") -> None:
-        """Refuse, before anything is done or counted, what would wait for too long.
+        """Refuse work that finds no place, before anything is done or counted for it.
 
         Args:
-            caller: whose work it is, such as an account or a network; empty for nobody's in
-                particular, which has no share.
+            caller: such as an account or a network; empty for work without a caller, to which no
+                share applies.
 
         Raises:
-            ApiError: 503, when every place is taken, or half of them and the caller's share.
+            ApiError: 503, if all places are taken, or half of them and the caller's share.
         """
         is_crowded = self._taken > self._places // 2
         has_share = bool(caller) and self.taken_by[caller] >= self._share
@@ -65,14 +65,14 @@ class Lane:
             raise overloaded()
 
     async def run(self, work: Callable[[], T], caller: str = "") -> T:
-        """What `work` returns, or raises, in a thread.
+        """Run `work` in a thread and return its result.
 
         Args:
-            work: what is to be done.
+            work: a blocking function.
             caller: see `require_room`.
 
         Raises:
-            ApiError: as `require_room`; or it would have waited for too long.
+            ApiError: 503, see `require_room`; or it waited for `MOST_SECONDS`.
         """
         self.require_room(caller)
         latest = time.monotonic() + MOST_SECONDS
@@ -85,21 +85,21 @@ class Lane:
         with self._counting:
             self._taken += 1
             self.taken_by[caller] += 1
-        let_go = partial(self._let_go, caller)
+        release = partial(self._release, caller)
         try:
             done = self._executor.submit(begin)
         except RuntimeError:  # it was shut down
-            let_go(None)
+            release(None)
             raise
-        # When it is over, and not when nobody waits for it any more: until then it has its thread.
-        done.add_done_callback(let_go)
+        # When the work ends, not when its request is cancelled: it occupies a thread until then.
+        done.add_done_callback(release)
         return await asyncio.wrap_future(done)
 
     def shutdown(self) -> None:
-        """Take no more; what runs goes on."""
+        """Accept no more work; running work continues."""
         self._executor.shutdown(wait=False)
 
-    def _let_go(self, caller: str, _: Future[T] | None) -> None:
+    def _release(self, caller: str, _: Future[T] | None) -> None:
         with self._counting:
             self._taken -= 1
             self.taken_by[caller] -= 1
@@ -109,28 +109,28 @@ class Lane:
 
 @dataclass(frozen=True, slots=True)
 class Lanes:
-    """Where the handlers of an app run.
+    """The thread pools of an app's handlers.
 
     Attributes:
-        ordinary: all but those with a password.
-        passwords: those that hash a password or wait for one to be hashed, a fifth of a second or
-            more each: a flood of them holds up no other.
+        ordinary: for handlers without a password.
+        passwords: for handlers that hash a password, which takes 0.2 s or more: a flood of them
+            does not delay others.
     """
 
     ordinary: Lane
     passwords: Lane
 
     def shutdown(self) -> None:
-        """Take no more; what runs goes on."""
+        """Accept no more work; running work continues."""
         self.ordinary.shutdown()
         self.passwords.shutdown()
 
 
 def for_passwords(name: str) -> Lane:
-    """A lane for what hashes passwords: nobody waits in a thread, with a transaction open, for it.
+    """Return a lane with one thread per parallel hash, so that no thread waits for a slot.
 
     Args:
         name: of the threads.
     """
-    at_once = passwords.turns()
-    return Lane(name, at_once, at_once * WAITING_FOR_A_HASH)
+    threads = passwords.parallelism()
+    return Lane(name, threads, threads * WAITING_FOR_A_HASH)

@@ -1,7 +1,7 @@
-"""Rate, errors and duration of the routes of a table, by route, method and status.
+"""Metrics of routes: rate, errors and duration by route, method and status.
 
-The labels come from the table alone, so a stranger cannot make new ones. The webhook's hot path has
-metrics of its own (services/ingress/metrics.py).
+Labels come from the routes only, so that clients cannot create new ones. The webhook's hot path has
+its own metrics (services/ingress/metrics.py).
 """
 
 import time
@@ -11,9 +11,14 @@ from typing import Any
 from falcon.asgi import Request, Response
 from prometheus_client import Counter, Histogram
 
-from shared.db.session import is_database_away
+from shared.db.session import is_database_unavailable
 from shared.http.errors import ApiError
 from shared.http.route import Route
+from shared.telemetry.metrics import Failures
+
+MOST_FAILED = 0.02
+_failures: dict[str, Failures] = {}
+"""Requests that ended in a 500, by the path of the route."""
 
 Responder = Callable[..., Awaitable[None]]
 
@@ -27,7 +32,8 @@ _seconds = Histogram(
 
 
 def measured(route: Route, respond: Responder) -> Responder:
-    """A responder that is counted and timed."""
+    """Wrap a responder to count and time it."""
+    failures = _failures.setdefault(route.path, Failures(MOST_FAILED))
 
     async def measure(req: Request, resp: Response, **path: Any) -> None:
         started = time.perf_counter()
@@ -39,11 +45,22 @@ def measured(route: Route, respond: Responder) -> Responder:
             status = error.status
             raise
         except Exception as error:
-            if is_database_away(error):
+            if is_database_unavailable(error):
                 status = 503
             raise
         finally:
             _requests.labels(route.method, route.path, status).inc()
             _seconds.labels(route.method, route.path).observe(time.perf_counter() - started)
+            failures.add(1, int(status == 500))
 
     return measure
+
+
+def failing() -> str:
+    """Return a sentence on routes with many recent 500s; empty if there are none."""
+    reported = {path: found for path, failures in _failures.items() if (found := failures.excess())}
+    return ", ".join(
+        f"{failed:,} of {count:,} requests to {path} of the last five minutes ended in an error of "
+        "ours"
+        for path, (failed, count) in reported.items()
+    )

@@ -1,4 +1,4 @@
-"""Routes on a Falcon ASGI app: authentication, decoding, a transaction in a thread, errors."""
+"""Mounts routes on a Falcon ASGI app: authentication, decoding, transactions, errors."""
 
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Iterable
@@ -11,10 +11,10 @@ import structlog
 from falcon.asgi import Request, Response
 
 from shared.db.deadline import ANSWER_SECONDS, within
-from shared.db.session import is_database_away, is_used_up, transaction
+from shared.db.session import is_database_unavailable, is_pool_exhausted, transaction
 from shared.http.bodies import read_body, read_unvouched
 from shared.http.callers import bearer, client_address, traceparent
-from shared.http.errors import ApiError, invalid, overloaded, unavailable
+from shared.http.errors import DATABASE_UNAVAILABLE, ApiError, invalid, overloaded, unavailable
 from shared.http.lanes import Lanes
 from shared.http.metrics import measured
 from shared.http.route import Answer, Call, Route, Throttles
@@ -41,11 +41,11 @@ def mount(
     """Add routes to an app.
 
     Args:
-        app: strips trailing slashes, so that each path answers with and without one.
-        prefix: what stands before every path, such as `/api/v1`.
-        routes: what to add.
-        lanes: where handlers run.
-        throttles: asked before a throttled route is run.
+        app: strips trailing slashes, so that each path is valid with and without one.
+        prefix: of all paths, such as `/api/v1`.
+        routes: to add.
+        lanes: thread pools of the handlers.
+        throttles: called before a bounded route runs.
     """
     by_path: dict[str, list[Route]] = defaultdict(list)
     for route in routes:
@@ -55,7 +55,7 @@ def mount(
 
 
 def add_error_handlers(app: falcon.asgi.App[Any, Any]) -> None:
-    """Make every error of the app, Falcon's own included, answer in the one shape."""
+    """Convert all errors of the app, including Falcon's own, to `ApiError` responses."""
 
     async def on_api_error(_: Request, resp: Response, error: ApiError, __: Any) -> None:
         write_error(resp, error)
@@ -72,34 +72,33 @@ def add_error_handlers(app: falcon.asgi.App[Any, Any]) -> None:
         write_error(resp, ApiError(status, code, sentence, headers=dict(error.headers or {})))
 
     async def on_exception(req: Request, resp: Response, error: Exception, __: Any) -> None:
-        if is_used_up(error):
-            log.warning("connections_used_up", route=req.uri_template)
-            write_error(resp, overloaded())
-            return
-        if is_database_away(error):
-            log.warning("database_away", route=req.uri_template, error=type(error).__name__)
-            write_error(
-                resp, unavailable("database_unavailable", "Try again shortly: storage is away.")
-            )
-            return
-        log.error("unhandled_error", method=req.method, route=req.uri_template, exc_info=error)
-        write_error(
-            resp, ApiError(500, "internal_error", "Something broke on our side. It was logged.")
-        )
+        write_error(resp, failure(req, error))
 
     app.add_error_handler(Exception, on_exception)
     app.add_error_handler(falcon.HTTPError, on_http_error)
     app.add_error_handler(ApiError, on_api_error)
 
 
+def failure(req: Request, error: Exception) -> ApiError:
+    """Log an unexpected exception of a handler, and return the error to respond with."""
+    if is_pool_exhausted(error):
+        log.warning("connections_used_up", route=req.uri_template)
+        return overloaded()
+    if is_database_unavailable(error):
+        log.warning("database_away", route=req.uri_template, error=type(error).__name__)
+        return unavailable(*DATABASE_UNAVAILABLE[1:])
+    log.error("unhandled_error", method=req.method, route=req.uri_template, exc_info=error)
+    return ApiError(500, "internal_error", "Something broke on our side. It was logged.")
+
+
 def write_error(resp: Response, error: ApiError) -> None:
-    """Put an error into a response."""
+    """Write an error to a response."""
     resp.status = error.status
     resp.content_type = falcon.MEDIA_JSON
     resp.data = _encoder.encode(error.body())
-    # Else a cache may keep some for as long as it thinks right (RFC 9110, 15.1).
+    # Otherwise some statuses are heuristically cacheable (RFC 9110, 15.1).
     resp.set_header("Cache-Control", "no-store")
-    # RFC 8288, and `help` of the registry of link relations: where cause and cure are.
+    # RFC 8288 with the registered relation `help`: the documentation of the code.
     resp.append_header("Link", f'</api/v1/docs/#code-{error.code}>; rel="help"')
     for name, value in error.headers.items():
         resp.set_header(name, value)
@@ -110,7 +109,7 @@ def _resource(routes: list[Route], lanes: Lanes, throttles: Throttles) -> object
     for route in routes:
         responder = measured(route, _responder(route, lanes, throttles))
         setattr(resource, f"on_{route.method.lower()}", responder)
-        if route.method == "GET":  # RFC 9110, 9.3.2: the same without the body, which uvicorn drops
+        if route.method == "GET":  # uvicorn drops the body of a response to HEAD (RFC 9110, 9.3.2)
             resource.on_head = responder
     return resource
 
@@ -121,7 +120,7 @@ def _responder(route: Route, lanes: Lanes, throttles: Throttles) -> Any:
     )
 
     body_type = cast("type[msgspec.Struct] | None", route.body)
-    # Every Struct calls a password so.
+    # By convention, all Structs name a password so.
     needs_password = body_type is not None and any(
         field.name == "password" and field.required for field in msgspec.structs.fields(body_type)
     )
@@ -131,15 +130,15 @@ def _responder(route: Route, lanes: Lanes, throttles: Throttles) -> Any:
         token = bearer(req) if route.bearer else None
         account_id = token.account_id if token else None
         caller = str(account_id) if account_id else network_of(address)
-        # What there is no room for counts against nobody, and what is refused is not read.
+        # Room is checked first, so that a 503 uses up no attempt; bodies of refused requests are
+        # not read.
         (lanes.passwords if needs_password else lanes.ordinary).require_room(caller)
         signed_in = (token.session_id or token.account_id) if token else None
         if refusal := throttles.refusal(route, path, address, signed_in):
             raise refusal
-        # As `caller`: what nobody has vouched for counts for its network.
         read_raw = partial(read_body, sender=caller) if token else read_unvouched
         body = await _body(req, route, body_decoder, read_raw)
-        # A proof of an address may be without one.
+        # The password may be optional, as in the proof of an address.
         has_password = getattr(body, "password", None) is not None
         lane = lanes.passwords if has_password else lanes.ordinary
         call = Call(
@@ -165,7 +164,7 @@ def _responder(route: Route, lanes: Lanes, throttles: Throttles) -> Any:
             write_error(resp, answer)
             return
         resp.status = answer.status
-        # Secrets and tokens are among the answers: no cache may keep any of them.
+        # Responses may contain secrets and tokens.
         resp.set_header("Cache-Control", "no-store")
         if answer.body is not None:
             resp.content_type = falcon.MEDIA_JSON
@@ -187,13 +186,13 @@ async def _body(
         raw = b"{}"
     try:
         body: msgspec.Struct = decoder.decode(raw)
-    # Too deep for the decoder, or a number too long for Python, is the sender's mistake as well.
+    # RecursionError: nested too deep; OverflowError: a number too long for Python.
     except (ValueError, RecursionError, OverflowError):
-        return _read_again(raw, route.body)
+        return _read_leniently(raw, route.body)
     return body
 
 
-def _read_again(raw: bytes, type_: Any) -> msgspec.Struct:
+def _read_leniently(raw: bytes, type_: Any) -> msgspec.Struct:
     try:
         body: msgspec.Struct = read_json(raw, type_)
     except InvalidValueError as error:
@@ -204,11 +203,11 @@ def _read_again(raw: bytes, type_: Any) -> msgspec.Struct:
 def _query(req: Request, route: Route) -> msgspec.Struct | None:
     if route.query is None:
         return None
-    given = {
+    params = {
         name: value[-1] if isinstance(value, list) else value for name, value in req.params.items()
     }
     try:
-        return read(given, route.query, path="", strict=False)
+        return read(params, route.query, path="", strict=False)
     except InvalidValueError as error:
         raise invalid("invalid_query", error) from None
 

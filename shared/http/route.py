@@ -1,6 +1,6 @@
-"""A route as data: what it takes and answers, who may call it, and the plain function behind it.
+"""Routes as data: request and response types, authentication, limits, and a plain handler.
 
-The Falcon app and the OpenAPI document are both made from these, so they cannot disagree.
+Both the Falcon app and the OpenAPI document are generated from them.
 """
 
 from collections.abc import Callable, Mapping
@@ -20,17 +20,17 @@ Q = TypeVar("Q")
 
 @dataclass(frozen=True, slots=True)
 class Call(Generic[B, Q]):
-    """One request, checked.
+    """A validated request.
 
     Attributes:
-        account_id: who is signed in; None on a route that asks for no bearer token.
-        body: the decoded body, or None where the route takes none.
-        query: the decoded query string, or None where the route takes none.
-        path: the variables of the path, as text.
-        address: the client's address, behind the configured number of trusted proxies.
-        traceparent: the W3C trace context of the request, where there is one.
-        session_id: the session of the access token, where it has one.
-        client: what the client calls itself (User-Agent), cut to 200 characters.
+        account_id: of the signed-in account; None on a route without a bearer token.
+        body: the decoded body; None if the route has none.
+        query: the decoded query string; None if the route has none.
+        path: the path variables, as text.
+        address: of the client; see `client_address`.
+        traceparent: the W3C trace context of the request, if any.
+        session_id: of the access token, if any.
+        client: User-Agent, cut to 200 characters.
     """
 
     account_id: UUID | None
@@ -56,7 +56,7 @@ class Call(Generic[B, Q]):
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What a handler answers: a status, and a body that is encoded as JSON (None: no body)."""
+    """A handler's response: a status, and a body that is encoded as JSON (None: no body)."""
 
     status: int
     body: msgspec.Struct | None = None
@@ -67,20 +67,20 @@ Handler = Callable[[Session, Call[Any, Any]], Answer | ApiError]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Operation:
-    """One method on one path, as the documentation needs to know it.
+    """One method of one path, as documented.
 
     Attributes:
         method: the HTTP method.
         path: below the API's prefix, with a trailing slash, such as `/orders/{order_id}/`.
         summary: one line for the documentation.
-        answers: the body's Struct by status; None for an answer without a body.
-        errors: the errors it may answer with: status, code, sentence.
-        body: the Struct of the request body, or several it may be one of.
-        body_optional: whether an empty body stands for `body()`.
+        answers: the response body's Struct by status; None for no body.
+        errors: possible errors: status, code, sentence.
+        body: the Struct of the request body, or alternatives.
+        body_optional: whether an empty body means `body()`.
         query: the Struct of the query string.
-        headers: the request headers it needs, with what they hold.
-        optional_headers: those it takes.
-        bearer: whether a valid access token is needed.
+        headers: required request headers, with descriptions.
+        optional_headers: optional request headers, with descriptions.
+        bearer: whether it requires a valid access token.
         tag: the section of the documentation.
     """
 
@@ -100,20 +100,20 @@ class Operation:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Route(Operation):
-    """An operation and the plain function behind it.
+    """An operation with its handler.
 
     Attributes:
-        handler: runs in a transaction, in a thread; committed unless it raises.
-        throttled: whether calls are counted against the client's network, apart from those of
-            other routes: what one person does there must not keep the next one from another.
-        link: on a route that a link of an email leads to: what a right one is counted by, so that
-            who shares an address with thousands pays for none of them; None where it is wrong,
-            which is counted against the client's network.
-        max_body_bytes: of its body, beyond which it is answered 413.
+        handler: runs in a thread in a transaction, which is committed unless it raises.
+        throttled: whether calls count against the client's network, separately for each route, so
+            that the use of one route by a person in the network does not block another route.
+        link: for a route that an email links to: returns the key by which calls with a valid link
+            count, so that clients that share an address do not affect each other. If it returns
+            None, the link is invalid and the call counts against the client's network.
+        max_body_bytes: of its body, beyond which the response is 413.
 
-    What one is signed in for and changes something is counted against the session: it costs rows,
-    facts or an email, and who has a session that is over holds up nobody else's. What only shows
-    something has the account's share of the lane.
+    Changes by signed-in accounts count against the session, because they cost rows, events or an
+    email; a session cannot use up the attempts of another one. Reads are limited only by the
+    account's share of the lane.
     """
 
     handler: Handler
@@ -123,23 +123,23 @@ class Route(Operation):
 
     @property
     def is_bounded(self) -> bool:
-        """Whether it may be called only so often."""
+        """Whether its calls are limited."""
         return self.throttled or self.counts_session or self.link is not None
 
     @property
     def counts_session(self) -> bool:
-        """Whether calls are counted against who is signed in."""
+        """Whether calls count against the session."""
         return self.bearer and self.method != "GET"
 
 
 @dataclass(frozen=True, slots=True)
 class Throttles:
-    """Count one attempt each; what they return, if anything, is the answer.
+    """Functions that count a call under a key, and return an error if there are too many.
 
     Attributes:
-        network: by the route and the client's network.
-        session: by the route and the session, or the account where a token has none.
-        link: by the route and the link in its path, or the network of who has none that is right.
+        network: key of route and client's network.
+        session: key of route and session, or account for a token without a session.
+        link: key of route and link, or client's network for an invalid link.
     """
 
     network: Callable[[str], ApiError | None]
@@ -149,12 +149,12 @@ class Throttles:
     def refusal(
         self, route: Route, path: Mapping[str, str], address: str, signed_in: UUID | None
     ) -> ApiError | None:
-        """The answer to who calls too often; None: they may.
+        """Count a call and return an error if there are too many.
 
         Args:
-            route: what is called.
-            path: the variables of its path.
-            address: the client's.
+            route: the called route.
+            path: its path variables.
+            address: of the client.
             signed_in: the session, or the account of a token without one.
         """
         if route.link is not None:

@@ -1,4 +1,4 @@
-"""What every gunicorn of ours has in common; each `gunicorn.conf.py` takes all of it from here."""
+"""Common gunicorn configuration and entry point; each `gunicorn.conf.py` imports all of it."""
 
 import ctypes
 import importlib
@@ -36,33 +36,33 @@ SHARED = (
     "sqlalchemy.dialects.postgresql.psycopg2",
     "structlog",
 )
-"""What the master imports and its workers find: of our own, nothing that depends on the process."""
+"""Modules that the master imports before forking; of ours only ones that read no settings."""
 
 keepalive = 30
 graceful_timeout = 8
 timeout = 30
-# The heartbeat file of a worker must not lie on a disk that may be slow or full.
+# A worker's heartbeat file must not be on a disk, which may be slow or full.
 _memory = "/dev/shm"  # noqa: S108
 worker_tmp_dir = _memory if os.access(_memory, os.W_OK) else None
 accesslog = None
-# Nobody manages it at run time, and a socket in the home is a door more.
+# Unused, and a socket in the home directory is an attack surface.
 control_socket_disable = True
 loglevel = "warning"
 
 
 def main(process: str, name: str, conf: Path, before: Callable[[], None] = lambda: None) -> int:
-    """Check the configuration and be gunicorn's master; ends with SystemExit.
+    """Check the configuration and run gunicorn's master in this process; ends with SystemExit.
 
-    In the process that calls it: a program of its own would import anew what is here already.
+    A separate gunicorn process would import all modules again.
 
     Args:
-        process: whose settings are checked, as for `begin`.
-        name: what is started, such as `services.ingress`.
+        process: whose settings are checked, see `begin`.
+        name: of the service, such as `services.ingress`, for messages.
         conf: a `gunicorn.conf.py`.
-        before: called when the settings are good.
+        before: called after the check.
 
     Returns:
-        The exit code, only when the configuration is bad.
+        The exit code, only if the configuration is invalid.
     """
     try:
         begin(process)
@@ -70,21 +70,23 @@ def main(process: str, name: str, conf: Path, before: Callable[[], None] = lambd
         print(f"{name} cannot start. {error}", file=sys.stderr)  # noqa: T201 - no log yet
         return 2
     before()
-    from gunicorn.app import wsgiapp  # reads WEB_CONCURRENCY, and has no sentence for a wrong one
+    # It would override our file in all our gunicorns, e.g. by another program's address.
+    os.environ.pop("GUNICORN_CMD_ARGS", None)
+    from gunicorn.app import wsgiapp  # reads WEB_CONCURRENCY, and fails if it is invalid
 
-    # As its own command line; on SIGUSR2 it starts this anew.
+    # As the gunicorn command line, which is executed again on SIGUSR2.
     sys.argv = [str(Path(gunicorn.__file__).with_name("__main__.py")), "--config", str(conf)]
     wsgiapp.run()
     return 0
 
 
 def on_starting(_: Any) -> None:
-    """Import what takes long before the first fork, so that a worker that dies is soon replaced."""
+    """Import slow modules before the first fork, so that a dead worker is replaced quickly."""
     for name in SHARED:
         importlib.import_module(name)
 
 
 def post_fork(_: Any, __: Any) -> None:
-    """End a worker with its master: one that outlives it would keep the port from the next."""
+    """End a worker when its master dies; otherwise it would keep the port from the next one."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)

@@ -1,6 +1,6 @@
-"""How an account stands: signed in still, not blocked, its KYC approved.
+"""Checks of an account's state: a live session, not blocked, KYC approved.
 
-An access token ends with its session, and by itself, by the database's clock.
+An access token ends with its session, or at its expiry by the database's clock.
 """
 
 from uuid import UUID
@@ -8,7 +8,7 @@ from uuid import UUID
 from sqlalchemy import func, literal, select
 from sqlalchemy.orm import Session
 
-from shared.db.models import AccountSession, KycApplication, WebhookPolicy
+from shared.db.models import Account, AccountSession, KycApplication, WebhookPolicy
 from shared.http.errors import ApiError, account_blocked
 from shared.security.tokens import Token
 
@@ -16,12 +16,12 @@ KYC_REQUIRED = (403, "kyc_approval_required", "KYC approval required")
 
 
 def require_session(session: Session, token: Token) -> None:
-    """Refuse a token that is over, or whose session has ended.
+    """Raise if a token has expired, its session has ended, or the account is blocked.
 
-    One of the version before has no session; it ends by itself within minutes.
+    A token of a version without sessions is checked for expiry only.
 
     Raises:
-        ApiError: 401; 403 while the account is blocked.
+        ApiError: 401; 403 if the account is blocked.
     """
     if is_blocked(session, token.account_id):
         raise account_blocked()
@@ -39,13 +39,25 @@ def require_session(session: Session, token: Token) -> None:
 
 
 def is_blocked(session: Session, account_id: UUID) -> bool:
-    """Whether ops staff have blocked an account."""
+    """Return whether ops staff have blocked an account."""
     return (
         session.scalar(
             select(WebhookPolicy.blocked_at).where(WebhookPolicy.account_id == account_id)
         )
         is not None
     )
+
+
+def held(session: Session, account_id: UUID) -> Account:
+    """Return a signed-in account, locked so that it cannot be closed concurrently.
+
+    Raises:
+        ApiError: 401, if it was closed since the request was authenticated.
+    """
+    account = session.get(Account, account_id, with_for_update={"key_share": True})
+    if account is None or account.closed_at is not None:
+        raise ApiError(401, "not_signed_in", "This account no longer exists.")
+    return account
 
 
 def not_signed_in() -> ApiError:
@@ -73,7 +85,7 @@ def is_approved(session: Session, account_id: UUID) -> bool:
 
 
 def not_approved() -> ApiError:
-    """The 403 to a business whose KYC is not approved."""
+    """Return the 403 for a business whose KYC is not approved."""
     return ApiError(
         *KYC_REQUIRED,
         message="You must complete and have your KYC approved to access webhook functionality.",

@@ -1,4 +1,4 @@
-"""A span for each request of a Falcon app. In use only while tracing is on."""
+"""Creates a span for each request of a Falcon app; used only if tracing is enabled."""
 
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -11,23 +11,23 @@ from shared.telemetry import tracing
 App = Callable[[Any, Any, Any], Awaitable[None]]
 
 _KEY = "fellow.span"
-# Somebody asks for these every few seconds, for ever.
+# Polled every few seconds.
 _PROBES = ("/healthz", "/readyz", "/metrics")
 
 
 def traced(app: falcon.asgi.App[Any, Any]) -> App:
-    """The app with a span for each request, in the trace that the request names or in a new one.
+    """Wrap an app to create a span for each request, in the request's trace or in a new one.
 
-    The app sees the span as the request's `traceparent`, so all that it hands on goes on from it.
+    The app sees the span as the request's `traceparent`, so further spans and messages continue it.
     """
-    app.add_middleware(_Naming())
+    app.add_middleware(_RouteNames())
 
     async def call(scope: Any, receive: Any, send: Any) -> None:
         if scope["type"] != "http" or scope["path"] in _PROBES:
             await app(scope, receive, send)
             return
-        given = [value for name, value in scope["headers"] if name == b"traceparent"]
-        parent = given[0].decode("latin-1") if len(given) == 1 else None
+        traceparents = [value for name, value in scope["headers"] if name == b"traceparent"]
+        parent = traceparents[0].decode("latin-1") if len(traceparents) == 1 else None
         with tracing.span(scope["method"], kind="server", parent=parent) as span:
             span.set("http.request.method", scope["method"])
             headers = [pair for pair in scope["headers"] if pair[0] != b"traceparent"]
@@ -44,11 +44,11 @@ def traced(app: falcon.asgi.App[Any, Any]) -> App:
     return call
 
 
-class _Naming:
+class _RouteNames:
     async def process_resource(
         self, req: Request, _: Response, __: object, ___: dict[str, Any]
     ) -> None:
-        """Called by Falcon when the route is known: an id in a path makes no name."""
+        """Name the span by its route, which unlike the path contains no ids. Called by Falcon."""
         span = req.scope.get(_KEY)
         if span is not None:
             span.rename(f"{req.method} {req.uri_template}")

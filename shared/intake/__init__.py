@@ -1,1 +1,1 @@
-"""What senders say of orders, before it is a message: a body, and a file of them."""
+"""Reads what senders send: the bodies of webhooks, and files of orders."""

@@ -1,23 +1,20 @@
-"""What a sender may write in the body of an order webhook, and the event that it becomes.
+"""Decodes the body of an order webhook into an event and its message.
 
-Flat, as `order.created`; with a `type` at its top level that says which event it is; or `{type,
-timestamp, data}` as Standard Webhooks shapes it. Without that `type` it is a flat order, whatever
-else is in it: what a shop names `timestamp` or `data` is none of ours. Members that nobody reads
-are passed over, with a warning where one is nearly called as what may be left out: the first
-decoder refuses them, so that a body without them pays nothing.
+A body is a flat order; a flat event with a `type` at its top level; or `{type, timestamp, data}` of
+Standard Webhooks. Without a `type` it is a flat order, whatever else it has: a shop's own
+`timestamp` or `data` is not ours. Unknown members are ignored, with a warning if the name is close
+to that of a missing optional field. The first decoder refuses unknown members, so that bodies
+without them do not pay for the check.
 
-Ids are derived, without a look-up, where there is something to derive them from: an order's from
-the account and the sender's own number of it, else from the account and the sender's key
-(`Idempotency-Key` or `webhook-id`), the same at each try; a message's from the raw body too. So the
-recorder's inbox knows an exact copy, and another body under the same number or key reaches the
-recorder, which finds the order id taken and keeps it as a conflict.
+Ids are derived without a database query: an order's from the account and the sender's order number,
+else from the account and the sender's key (`Idempotency-Key` or `webhook-id`); a message's from
+the raw body too. So the recorder's inbox recognises an exact copy, and a different body under the
+same number or key is recorded as a conflict.
 """
 
 import hashlib
-import re
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from functools import lru_cache
 from typing import Annotated, Any
 from uuid import UUID
 
@@ -25,22 +22,25 @@ import msgspec
 from msgspec import UNSET
 from msgspec.structs import force_setattr
 
-from shared.bus.contract.events import CREATED, Event, OrderCreated
+from shared.bus.contract.events import (
+    CREATED,
+    Event,
+    OrderCreated,
+)
 from shared.bus.contract.message import Message, message_for
 from shared.ids import derived_id
-from shared.intake import event_bodies, meant
+from shared.intake import event_bodies, likely_types, unread_members
 from shared.intake.event_bodies import (
     BODIES,
     DATA,
-    DETAILS,
     ENVELOPE,
     STRICT,
     STRICT_BODIES,
     BodyError,
     FlatOrder,
 )
-from shared.validation import foreign_shapes, json_text, reading, words
-from shared.validation.other_forms import without_leap_second
+from shared.validation import foreign_shapes, json_text, phrases, reading
+from shared.validation.normalisation import time_of
 from shared.validation.reading import InvalidValueError
 
 __all__ = ["BODIES", "BodyError", "read"]
@@ -50,23 +50,26 @@ EPOCH = datetime.fromtimestamp(0, UTC)
 
 
 class _Envelope(msgspec.Struct):
-    """What says which event a body is."""
+    """The members that determine the event type of a body."""
 
     type: str | None = None
     timestamp: Annotated[datetime, msgspec.Meta(tz=True)] | None = None
-    # Not `Raw | None`: msgspec reads that as None alone.
+    # Not `Raw | None`, which msgspec decodes to None only.
     data: msgspec.Raw = msgspec.Raw()
 
 
 class _Typed(msgspec.Struct):
-    """The same, of a body that may be anything else beside."""
+    """Only the `type` of a body."""
 
     type: str | None = None
 
 
 class _Timed(msgspec.Struct):
     timestamp: (
-        Annotated[datetime, msgspec.Meta(tz=True, extra={"normalise": without_leap_second})] | None
+        Annotated[
+            datetime, msgspec.Meta(tz=True, extra={"normalise": time_of, "empty_is_none": True})
+        ]
+        | None
     ) = None
 
 
@@ -78,24 +81,20 @@ _strict_bodies = {type_: msgspec.json.Decoder(body) for type_, body in STRICT_BO
 _members = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _flat_order: msgspec.json.Decoder[Any] = msgspec.json.Decoder(FlatOrder)
 _REFUSED = (ValueError, RecursionError, OverflowError)
-MOST_WARNINGS = 5
-_MOST_NAMES, _LONGEST_NAME = 30, 40
-"""Of more members, or longer names, nobody is warned: none of ours is nearly so long."""
-_DIGIT = re.compile(r"\d")
 
 
 def read(
     body: bytes,
     account_id: UUID,
-    came_at: float,
+    received_at: float,
     traceparent: str | None,
     key: str | None = None,
     *,
     is_test: bool = False,
 ) -> tuple[UUID, Message]:
-    """The order's id and the message that a body stands for; see `read_with_warnings`."""
+    """Return the order's id and the message of a body; see `read_with_warnings`."""
     order_id, message, _ = read_with_warnings(
-        body, account_id, came_at, traceparent, key, is_test=is_test
+        body, account_id, received_at, traceparent, key, is_test=is_test
     )
     return order_id, message
 
@@ -103,129 +102,94 @@ def read(
 def read_with_warnings(
     body: bytes,
     account_id: UUID,
-    came_at: float,
+    received_at: float,
     traceparent: str | None,
     key: str | None = None,
     *,
     is_test: bool = False,
     sha256: str = "",
 ) -> tuple[UUID, Message, Sequence[str]]:
-    """The order's id and the message that a body stands for, and what was hardly meant so.
+    """Return the order's id, the message and the warnings of a body.
 
     Args:
         body: the raw body.
-        account_id: who signed it.
-        came_at: seconds since 1970, by a clock that all workers agree on: of two updates the later
-            counts.
-        traceparent: the W3C trace context of the request, where there is one.
-        key: what makes the request idempotent, where there is one.
+        account_id: of the sender.
+        received_at: seconds since 1970, by a clock that all workers share: it orders updates.
+        traceparent: the W3C trace context of the request, if any.
+        key: the idempotency key of the request, if any.
         is_test: whether it is signed by a test secret.
-        sha256: the body's hash in hexadecimal digits, where it is known already.
+        sha256: the body's hash in hexadecimal digits, if already computed.
 
     Raises:
-        BodyError: it does not fit; all that is wrong with it.
+        BodyError: it is invalid; has all faults.
     """
-    now = datetime.fromtimestamp(came_at, UTC)
-    said, stamp, warnings = _flat(body) or _shaped(body) or _read_again(body)
-    order_id, said = event_bodies.complete(said, account_id, key, is_test=is_test)
+    now = datetime.fromtimestamp(received_at, UTC)
+    event, timestamp, warnings = _flat(body) or _shaped(body) or _read_leniently(body)
+    order_id, event = event_bodies.complete(event, account_id, key, is_test=is_test)
     message = message_for(
-        said,
+        event,
         source=SOURCE,
         correlation_id=order_id,
-        message_id=_message_id(said, account_id, order_id, key, body, sha256),
-        # A stamp from the future would win against every later update. In UTC, since PostgreSQL
-        # takes no offset beyond 15:59.
-        time=now if stamp is None else min(stamp, now).astimezone(UTC),
+        message_id=_message_id(event, account_id, order_id, key, body, sha256),
+        # A timestamp in the future would win against all later updates. In UTC, because PostgreSQL
+        # accepts no offset beyond 15:59.
+        time=now if timestamp is None else min(timestamp, now).astimezone(UTC),
         traceparent=traceparent,
     )
     return order_id, message, warnings
 
 
 def _flat(body: bytes) -> _Read | None:
-    """An order without a `type`; None for what has one, or does not fit."""
+    """Decode a flat order without a `type`; None if it has one or is invalid."""
     if b'"type"' in body:
         return None
     try:
         order = _flat_order.decode(body)
     except _REFUSED:
         return None
-    # The name may be written with escapes.
-    return (order, None, ()) if order.type is UNSET else None
+    # `type` may have been written with escapes; and an `order_id` causes a warning.
+    return (order, None, ()) if order.type is UNSET and order.order_id is UNSET else None
 
 
 def _shaped(body: bytes) -> _Read | None:
-    """A body whose top level may have a `type`; None for what does not fit."""
+    """Decode a body whose top level may have a `type`; None if it is invalid."""
     try:
         envelope = _envelope.decode(body)
         if envelope.type is None:
-            said, warnings = _decoded(OrderCreated.TYPE, body, "$")
-            return said, None, warnings
+            event, warnings = _decoded(OrderCreated.TYPE, body, "$")
+            return event, None, warnings
         if envelope.timestamp is not None and envelope.timestamp < EPOCH:
             return None
         if envelope.type not in DATA:
             return None
         data = bytes(envelope.data)
-        said, warnings = _decoded(envelope.type, data or body, "$.data" if data else "$")
-        return (said, envelope.timestamp, warnings) if event_bodies.is_named(said) else None
+        event, warnings = _decoded(envelope.type, data or body, "$.data" if data else "$")
+        return (event, envelope.timestamp, warnings) if event_bodies.is_named(event) else None
     except _REFUSED:
         return None
 
 
 def _decoded(type_: str, data: bytes, path: str) -> tuple[Event, Sequence[str]]:
-    """An event, and what is beside it and may have been meant."""
+    """Decode an event, and warn of unknown members that may have been meant for a field."""
+    strict = _strict_bodies if path == "$" else _strict
     try:
-        if path != "$":
-            return _strict[type_].decode(data), ()
-        said = _strict_bodies[type_].decode(data)
+        event = strict[type_].decode(data)
     except _REFUSED:
-        said = _decoders[type_].decode(data)
-        try:
-            members = _members.decode(data)
-        except _REFUSED:  # a name that nobody reads is none
-            return said, ()
-        return said, _warnings(type_, members, path)
-    for name in ENVELOPE:
-        force_setattr(said, name, UNSET)  # it is no part of the event
-    return said, ()
+        event = _decoders[type_].decode(data)
+    else:
+        for name in ENVELOPE if path == "$" else ():
+            force_setattr(event, name, UNSET)  # not a part of the event
+        if type_ != OrderCreated.TYPE or event.order_id is UNSET:  # type: ignore[attr-defined]
+            return event, ()
+    try:
+        members = _members.decode(data)
+    except _REFUSED:  # an ignored member has an invalid name
+        return event, ()
+    return event, unread_members.warnings(type_, members, path)
 
 
-def _warnings(type_: str, members: Mapping[str, Any], path: str) -> Sequence[str]:
-    """What was hardly meant so; whatever is there, it refuses nothing."""
-    inner = members.get(DETAILS)
-    if isinstance(inner, msgspec.Raw):
-        try:
-            inner = _members.decode(inner)
-        except _REFUSED:
-            inner = None
-    if not isinstance(inner, Mapping):
-        inner = {}
-    if len(members) + len(inner) > _MOST_NAMES:
-        return ()
-    return _unread(type_, _named(members), _named(inner), path)
-
-
-def _named(members: Mapping[str, Any]) -> tuple[str, ...]:
-    """The names that a person has chosen: one with a digit in it is another in each body."""
-    return tuple(
-        name
-        for name, value in members.items()
-        if value is not None and len(name) <= _LONGEST_NAME and not _DIGIT.search(name)
-    )
-
-
-@lru_cache(maxsize=256)
-def _unread(
-    type_: str, names: tuple[str, ...], inner: tuple[str, ...], path: str
-) -> tuple[str, ...]:
-    """The warnings of a shape of bodies: a sender has one for ever, so names are compared once."""
-    given: dict[str, Any] = dict.fromkeys(names, True)
-    if DETAILS in given:
-        given[DETAILS] = dict.fromkeys(inner, True)
-    return tuple(reading.left_out(given, DATA[type_], path)[:MOST_WARNINGS])
-
-
-def _read_again(body: bytes) -> _Read:
-    """What the decoders have refused: mended where it can be, else with all its faults."""
+def _read_leniently(body: bytes) -> _Read:
+    """Read a body that the decoders have refused: corrected if possible, else with all faults."""
     try:
         value = json_text.parse(body)
     except json_text.NotJsonError as error:
@@ -237,87 +201,92 @@ def _read_again(body: bytes) -> _Read:
         )
     if not isinstance(value, dict):
         raise BodyError("The body must be a JSON object, and holds one event a request.")
-    hints = foreign_shapes.recognised(value)
+    hints = foreign_shapes.recognise(value)
     faults: list[str] = []
-    said = stamp = None
+    event = timestamp = None
     try:
         type_ = reading.read(value, _Typed).type
         if type_ is not None and type_ not in DATA:
             known = ", ".join(DATA)
-            fault = f"$.type must be one of {known}, and is {words.shortened(type_)}."
-            raise BodyError(*hints, fault)
+            raise BodyError(f"$.type must be one of {known}, and is {phrases.shortened(type_)}.")
     except InvalidValueError as error:
-        raise BodyError(*hints, *error.faults) from None
+        type_ = None if hints else likely_types.type_of(value)
+        if type_ is None:
+            raise BodyError(*hints, *error.faults) from None
+        faults += (f"{fault} Was {type_} meant?" for fault in error.faults)
     data, path = value, "$"
     if type_ is not None:
         try:
-            stamp = reading.read(value, _Timed).timestamp
-            if stamp is not None and stamp < EPOCH:
+            timestamp = reading.read(value, _Timed).timestamp
+            if timestamp is not None and timestamp < EPOCH:
                 faults.append("$.timestamp lies before 1970.")
         except InvalidValueError as error:
             faults += error.faults
         if value.get("data") is not None:
             data, path = value["data"], "$.data"
-        elif (inside := meant.wrapper(value)) is not None and not hints:
-            raise BodyError(f"What happened is inside `{inside:.60}`: call that member `data`.")
+        elif (inside := likely_types.wrapper(value)) is not None and not hints:
+            faults.append(f"What happened is inside `{inside:.60}`: call that member `data`.")
+            data, path = value[inside], f"$.{inside:.60}"
     else:
-        _slip(value, hints)
-    faults += event_bodies.why_unnamed(type_ or OrderCreated.TYPE, data)
+        _check_is_order(value, hints)
+    faults += event_bodies.unnamed_faults(type_ or OrderCreated.TYPE, data)
     try:
-        said = reading.read(data, DATA[type_ or OrderCreated.TYPE], path)
+        event = reading.read(data, DATA[type_ or OrderCreated.TYPE], path)
     except InvalidValueError as error:
         faults += error.faults
-    if said is None or faults:
+    if event is None or faults:
         raise BodyError(*hints, *faults)
-    return said, stamp, _warnings(type_ or OrderCreated.TYPE, data, path)
+    warnings = unread_members.warnings(type_ or OrderCreated.TYPE, data, path)
+    return event, timestamp, warnings
 
 
-def left_out(body: bytes) -> list[str]:
-    """What a body that fits has beside, and may have been meant: a sentence for each member.
-
-    Args:
-        body: the raw body, which `read` takes.
-    """
-    value = json_text.parse(body)
-    type_, data = value.get("type"), value.get("data")
-    if type_ is None or data is None:
-        return reading.left_out(value, DATA[type_ or OrderCreated.TYPE], "$")
-    return reading.left_out(data, DATA[type_], "$.data")
-
-
-def _slip(value: Mapping[str, Any], hints: Sequence[str]) -> None:
-    """Raise where what has no `type` was hardly meant as an order by itself.
+def _check_is_order(value: Mapping[str, Any], hints: Sequence[str]) -> None:
+    """Raise BodyError if a body without `type` was likely not meant as an order.
 
     Args:
         value: the body.
-        hints: whose it looks like instead.
+        hints: sentences on the system that it looks like.
     """
-    type_ = meant.update(value)
-    inside = meant.wrapper(value)
-    if not hints and (named := meant.type_named(value)) is not None:
-        raise BodyError(f"`{named:.60}` says which event it is: call that member `type`.")
+    type_ = likely_types.update_type(value)
+    inside = likely_types.wrapper(value)
+    if not hints and (named := likely_types.type_member(value)) is not None:
+        data, path = (value, "$") if value.get("data") is None else (value["data"], "$.data")
+        raise BodyError(
+            f"`{named:.60}` says which event it is: call that member `type`.",
+            *_faults(value[named], data, path),
+        )
     if type_ is not None:
-        faults: tuple[str, ...] = ()
-        try:
-            reading.read(value, DATA[type_])
-        except InvalidValueError as error:
-            faults = error.faults
+        faults = _faults(type_, value, "$")
         raise BodyError(*hints, f'This looks like an update: add `"type": "{type_}"`.', *faults)
     if inside is not None and not hints:
+        inner = value[inside]
         raise BodyError(
             f"The order is inside `{inside:.60}`: send what is in it as the body, or "
-            '`{"type": "order.created", "data": {…}}`, with its own type where it is an update.'
+            '`{"type": "order.created", "data": {…}}`, with its own type where it is an update.',
+            *_faults(
+                likely_types.update_type(inner) or OrderCreated.TYPE, inner, f"$.{inside:.60}"
+            ),
         )
 
 
+def _faults(type_: str, data: Any, path: str) -> list[str]:
+    """Return all faults of an event's members."""
+    faults = event_bodies.unnamed_faults(type_, data)
+    try:
+        reading.read(data, DATA[type_], path)
+    except InvalidValueError as error:
+        faults += error.faults
+    return faults
+
+
 def _message_id(
-    said: Event, account_id: UUID, order_id: UUID, key: str | None, body: bytes, sha256: str
+    event: Event, account_id: UUID, order_id: UUID, key: str | None, body: bytes, sha256: str
 ) -> UUID | None:
-    is_new = said.TYPE in CREATED
-    if is_new and event_bodies.number_of(said) is not UNSET:
-        # Whatever the key: the number says which order it is.
-        return derived_id(said.TYPE, order_id, sha256 or hashlib.sha256(body).hexdigest())
+    is_new = event.TYPE in CREATED
+    if is_new and event_bodies.number_of(event) is not UNSET:
+        # Independent of the key, because the number identifies the order.
+        return derived_id(event.TYPE, order_id, sha256 or hashlib.sha256(body).hexdigest())
     if key is not None:
-        return derived_id(said.TYPE, account_id, key, sha256 or hashlib.sha256(body).hexdigest())
-    # An order without either is created once, so its creation needs no id of its own.
+        return derived_id(event.TYPE, account_id, key, sha256 or hashlib.sha256(body).hexdigest())
+    # An order without either is created once, so the message can use its id.
     return order_id if is_new else None

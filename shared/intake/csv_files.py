@@ -1,4 +1,4 @@
-"""Orders in CSV (RFC 4180), as spreadsheets write it; and rows of it given back."""
+"""Reads orders from CSV (RFC 4180) as spreadsheets write it, and writes the failed rows."""
 
 import csv
 import io
@@ -13,31 +13,31 @@ COLUMNS = (
     "estimated_delivery", "timestamp",
 )  # fmt: skip
 METADATA = "metadata."
-"""What the name of a column begins with that is a member of an order's metadata."""
+"""Prefix of columns that are members of an order's metadata."""
 KEY = "idempotency_key"
-GIVEN_BACK = ("line", "code", "error", KEY)
-"""Columns that a row has which was given back: passed over when it comes again, but for the key."""
+FAILURE_COLUMNS = ("line", "code", "error", KEY)
+"""Columns added to failed rows; all but the key are ignored when the file is sent again."""
 _CUSTOMER = ("name", "email", "phone")
-_SEPARATORS = ",;\t"  # Excel takes the semicolon where a comma is in numbers
+_SEPARATORS = ",;\t"  # Excel writes semicolons in locales with a decimal comma
 _UTF_16 = (b"\xff\xfe", b"\xfe\xff")
-# What a spreadsheet takes for a formula begins so (OWASP, "CSV Injection"); behind an apostrophe it
-# is text. Phone numbers begin so too.
+# Prefixes that a spreadsheet evaluates as a formula (OWASP, "CSV Injection"), and of phone numbers;
+# an apostrophe before them marks the cell as text.
 _FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
 _TEXT = "'"
 
 
 class FileError(Exception):
-    """The file cannot be read at all; the message says why."""
+    """The file cannot be read."""
 
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """Why a row was not taken.
+    """The failure of a row.
 
     Attributes:
-        code: of the API's error, or one of ours.
+        code: of the API's error, or a local one.
         error: a sentence.
-        key: its `Idempotency-Key`.
+        key: the row's `Idempotency-Key`.
     """
 
     code: str
@@ -46,51 +46,51 @@ class Failed:
 
 
 def rows(content: bytes) -> Iterator[tuple[int, bytes, str]]:
-    """Each row: the line that it begins in, its event as JSON, and its own key where it has one.
+    """Yield each row's first line number, its event as JSON, and its own key or an empty text.
 
-    Rows in which nothing stands are passed over, and so are empty cells.
+    Empty rows and cells are skipped.
 
     Raises:
-        FileError: it is no CSV in UTF-8, or has columns that nobody knows.
+        FileError: it is not CSV in UTF-8, or has unknown columns.
     """
     names, cells = _read(content)
-    # Only a file that was given back has them, and with a key.
-    passed_over = GIVEN_BACK if KEY in names else ()
-    unknown = {name for name in names if not name.startswith(METADATA)} - {*COLUMNS, *passed_over}
+    # Files of failed rows have a key; without one these columns are unknown.
+    ignored = FAILURE_COLUMNS if KEY in names else ()
+    unknown = {name for name in names if not name.startswith(METADATA)} - {*COLUMNS, *ignored}
     if unknown:
         raise FileError(
             f"unknown columns: {', '.join(sorted(unknown))}. They may be "
             f"{', '.join(COLUMNS)} or begin with {METADATA}; the first line names them"
         )
     for number, row in cells:
-        given = {name: _plain(cell) for name, cell in zip(names, row, strict=False) if cell}
-        key = given.get(KEY, "")
-        event = _event({name: cell for name, cell in given.items() if name not in GIVEN_BACK})
+        values = {name: _plain(cell) for name, cell in zip(names, row, strict=False) if cell}
+        key = values.get(KEY, "")
+        event = _event({name: cell for name, cell in values.items() if name not in FAILURE_COLUMNS})
         yield number, json.dumps(event, ensure_ascii=False).encode(), key
 
 
-def given_back(content: bytes, failed: Mapping[int, Failed]) -> bytes:
-    """The rows of a file that were not taken, as they came, each with why.
+def failed_rows(content: bytes, failed: Mapping[int, Failed]) -> bytes:
+    """Return a CSV file of the failed rows with the columns `FAILURE_COLUMNS` added.
 
     Args:
-        content: the file.
-        failed: by the line that a row begins in.
+        content: the original file.
+        failed: failures by the first line number of the row.
     """
     names, cells = _read(content)
-    kept = [place for place, name in enumerate(names) if name not in GIVEN_BACK]
+    kept = [place for place, name in enumerate(names) if name not in FAILURE_COLUMNS]
     written = io.StringIO()
     writer = csv.writer(written, delimiter=_separator(_text(content)))
-    writer.writerow([*(names[place] for place in kept), *GIVEN_BACK])
+    writer.writerow([*(names[place] for place in kept), *FAILURE_COLUMNS])
     for number, row in cells:
         if number not in failed:
             continue
         why = failed[number]
-        # Of a row with fewer cells than the first line the last ones are empty.
+        # A row may have fewer cells than the header.
         own = [row[place] if place < len(row) else "" for place in kept]
         writer.writerow(
             [_as_text(cell) for cell in (*own, str(number), why.code, why.error, why.key)]
         )
-    # By the mark spreadsheets know that it is UTF-8.
+    # Spreadsheets recognise UTF-8 by the byte order mark.
     return written.getvalue().encode("utf-8-sig")
 
 
@@ -102,7 +102,7 @@ def _read(content: bytes) -> tuple[list[str], Iterator[tuple[int, list[str]]]]:
     names = [name.strip() for name in names]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
-        raise FileError(f"columns that are there twice: {', '.join(twice) or 'without a name'}")
+        raise FileError(f"duplicate columns: {', '.join(twice) or 'without a name'}")
     return names, _fitting(lines, len(names))
 
 
@@ -114,7 +114,7 @@ def _numbered(reader: Any) -> Iterator[tuple[int, list[str]]]:
                 yield number, cells
             number = reader.line_num + 1
     except csv.Error as error:
-        raise FileError(f"it is no CSV: line {number}: {error}") from None
+        raise FileError(f"it is not CSV: line {number}: {error}") from None
 
 
 def _fitting(lines: Iterator[tuple[int, list[str]]], most: int) -> Iterator[tuple[int, list[str]]]:
@@ -126,19 +126,19 @@ def _fitting(lines: Iterator[tuple[int, list[str]]], most: int) -> Iterator[tupl
 
 def _text(content: bytes) -> str:
     if content.startswith(_UTF_16):
-        raise FileError("it is in UTF-16, and no CSV in UTF-8: save it as CSV UTF-8")
+        raise FileError("it is in UTF-16, not in UTF-8: save it as CSV UTF-8")
     try:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
         raise FileError(
-            f"it is no CSV in UTF-8: line {line} has the byte {content[error.start]:#04x}, which "
+            f"it is not CSV in UTF-8: line {line} has the byte {content[error.start]:#04x}, which "
             "is a letter in Latin-1 or Windows-1252: save it as CSV UTF-8"
         ) from None
 
 
 def _separator(text: str) -> str:
-    """The one that the first line has most of."""
+    """Return the separator that is most frequent in the header."""
     first = text.partition("\n")[0]
     return max(_SEPARATORS, key=first.count)
 
@@ -151,19 +151,19 @@ def _as_text(cell: str) -> str:
     return _TEXT + cell if cell.startswith(_FORMULA) else cell
 
 
-def _event(given: Mapping[str, str]) -> dict[str, object]:
-    """An event of a row."""
+def _event(values: Mapping[str, str]) -> dict[str, object]:
+    """Return the event of a row."""
     event: dict[str, object] = {
         name: cell
-        for name, cell in given.items()
+        for name, cell in values.items()
         if name not in _CUSTOMER and not name.startswith(METADATA)
     }
     metadata = {
         name.removeprefix(METADATA): cell
-        for name, cell in given.items()
+        for name, cell in values.items()
         if name.startswith(METADATA)
     }
     if metadata:
         event["metadata"] = metadata
-    customer = {name: given[name] for name in _CUSTOMER if name in given}
+    customer = {name: values[name] for name in _CUSTOMER if name in values}
     return event | ({"customer_details": customer} if customer else {})

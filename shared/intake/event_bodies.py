@@ -1,8 +1,8 @@
-"""What a sender writes of each event, made from the event's own Struct.
+"""The body types of order webhooks, derived from the Structs of the events.
 
-All its members but those that the ingress knows: whose it is and, of a new order, its id. So a new
-event type of the exchange `intake` is accepted, described and shown as soon as its Struct is there.
-What is read is the event itself, and lacks those two until `complete` has set them.
+A body has all fields of its event but those that the ingress sets: the account and, of a new order,
+its id. So a new event type of the exchange `intake` is accepted and documented as soon as its
+Struct exists. Decoding yields the event itself without these fields; `complete` sets them.
 """
 
 from collections.abc import Mapping
@@ -23,12 +23,13 @@ from shared.bus.contract.events import (
 )
 from shared.bus.contract.topology import INTAKE
 from shared.ids import LONGEST_NUMBER, new_id, normalised_number, order_of_key, order_of_number
-from shared.validation import reading
+from shared.validation import names
 from shared.validation.reading import InvalidValueError
 
 NUMBER = "order_number"
 NAMES = ("order_id", NUMBER)
-FORMER = "former"
+OURS = ("former", "made_at")
+"""Fields that only the ingress sets, on orders from a platform."""
 DETAILS = "customer_details"
 UNNAMED = (
     "The order is not named: give `order_id`, a UUID, or `order_number`, as it was in its order."
@@ -44,55 +45,54 @@ class BodyError(InvalidValueError):
 
 
 def complete(
-    said: Event, account_id: UUID, key: str | None = None, *, is_test: bool = False
+    event: Event, account_id: UUID, key: str | None = None, *, is_test: bool = False
 ) -> tuple[UUID, Event]:
-    """Set what the ingress knows of an event that was read; returns the order's id and the event.
+    """Set the account and the order's id of a decoded event; return the id and the event.
 
-    A new order's id is derived from its number, else from the key, and else new; that of an update
-    by a number from the number.
+    The id is derived from the order number, else of a new order from the key, and else new.
 
     Args:
-        said: the event.
-        account_id: who says it.
-        key: what makes a new order's id the same each time.
-        is_test: whether a test secret signed it: then it is about a test order, whose id is
-            another under the same number or key.
+        event: the decoded event.
+        account_id: of the sender.
+        key: the idempotency key, if any.
+        is_test: whether a test secret signed it. It is then about a test order, whose id differs
+            from that of the live order with the same number or key.
 
     Raises:
-        BodyError: of an update's id and number each names another order.
+        BodyError: an update's id and number name different orders.
     """
-    is_new = isinstance(said, OrderCreated)
-    if number_of(said) is not UNSET:
-        order_id = _by_number(said, account_id, is_new, is_test)
+    is_new = isinstance(event, OrderCreated)
+    if number_of(event) is not UNSET:
+        order_id = _by_number(event, account_id, is_new, is_test)
     elif is_new:
         order_id = new_id() if key is None else order_of_key(account_id, key, is_test=is_test)
     else:
-        order_id = said.order_id  # type: ignore[attr-defined]  # every event of the intake has one
-    force_setattr(said, "order_id", order_id)
-    force_setattr(said, "account_id", account_id)
+        order_id = event.order_id  # type: ignore[attr-defined]  # all events of `intake` have it
+    force_setattr(event, "order_id", order_id)
+    force_setattr(event, "account_id", account_id)
     if not is_test:
-        return order_id, said
-    if hasattr(said, FORMER):
-        force_setattr(said, FORMER, UNSET)  # a test event has it by the name that consumers read
-    return order_id, in_test(said)
+        return order_id, event
+    for name in _ours(event):
+        force_setattr(event, name, UNSET)  # the test event has it under the encoded name
+    return order_id, in_test(event)
 
 
-def number_of(said: Event) -> str | UnsetType:
-    """The order number that an event has; UNSET where it has none."""
-    return getattr(said, NUMBER, UNSET)
+def number_of(event: Event) -> str | UnsetType:
+    """Return the order number of an event; UNSET if it has none."""
+    return getattr(event, NUMBER, UNSET)
 
 
-def is_named(said: Event) -> bool:
-    """Whether an event says which order it is about, or makes a new one."""
+def is_named(event: Event) -> bool:
+    """Return whether an event creates an order or names one by id or number."""
     return (
-        isinstance(said, OrderCreated)
-        or said.order_id is not UNSET  # type: ignore[attr-defined]
-        or number_of(said) is not UNSET
+        isinstance(event, OrderCreated)
+        or event.order_id is not UNSET  # type: ignore[attr-defined]
+        or number_of(event) is not UNSET
     )
 
 
-def why_unnamed(type_: str, data: Any) -> list[str]:
-    """What to say of plain objects that name no order, where they must.
+def unnamed_faults(type_: str, data: Any) -> list[str]:
+    """Return the fault of an update's members that name no order; empty if they do.
 
     Args:
         type_: of the event.
@@ -103,35 +103,46 @@ def why_unnamed(type_: str, data: Any) -> list[str]:
     if not isinstance(data, Mapping) or any(data.get(name) is not None for name in NAMES):
         return []
     known = _names(DATA[type_])
-    meant = {found: None for name in NAMES if (found := reading.misspelt(name, data, known))}
-    return [f"{UNNAMED}{''.join(f' `{name:.60}` is there: was it meant?' for name in meant)}"]
+    likely = {found: None for name in NAMES if (found := names.misspelt(name, data, known))}
+    return [f"{UNNAMED}{''.join(f' `{name:.60}` is there: was it meant?' for name in likely)}"]
 
 
-def _by_number(said: Event, account_id: UUID, is_new: bool, is_test: bool) -> UUID:
-    number = normalised_number(cast("str", number_of(said)))
+def _by_number(event: Event, account_id: UUID, is_new: bool, is_test: bool) -> UUID:
+    number = normalised_number(cast("str", number_of(event)))
     if len(number) > LONGEST_NUMBER:
         raise BodyError(f"`order_number` has {len(number)} characters in Unicode's form NFC.")
     order_id = order_of_number(account_id, number, is_test=is_test)
-    given: UUID | UnsetType = said.order_id  # type: ignore[attr-defined]
-    if not is_new and given is not UNSET and given != order_id:
+    sent_id: UUID | UnsetType = event.order_id  # type: ignore[attr-defined]
+    if not is_new and sent_id is not UNSET and sent_id != order_id:
         raise BodyError(TWO_ORDERS)
-    force_setattr(said, NUMBER, number)
+    force_setattr(event, NUMBER, number)
     return order_id
 
 
+_ID = (
+    Annotated[
+        UUID,
+        msgspec.Meta(description=f"a UUID (your own number of an order goes into `{NUMBER}`)"),
+    ]
+    | UnsetType
+)
+
+
 def _data(event: type[Event]) -> type[Event]:
-    """The event as a sender writes it: what it says of our members is passed over."""
-    theirs: list[tuple[str, Any, Any]] = [("account_id", Any, UNSET)]
+    """Return the event's type as a sender writes it; values for our own fields are ignored."""
+    replaced: list[tuple[str, Any, Any]] = [("account_id", Any, UNSET)]
     if event is OrderCreated:
-        theirs.append(("order_id", Any, UNSET))
+        replaced.append(("order_id", Any, UNSET))
     elif NUMBER in _names(event):
-        theirs.append(("order_id", UUID | UnsetType, UNSET))
-    if FORMER in _names(event):
-        # By a name that no consumer reads: nothing that a sender writes becomes ours.
-        theirs.append((FORMER, Any, msgspec.field(default=UNSET, name="-")))
+        replaced.append(("order_id", _ID, UNSET))
+    # Encoded under a name that no consumer reads, so that a sender cannot set our fields.
+    replaced += [
+        (name, Any, msgspec.field(default=UNSET, name="-" * (1 + number)))
+        for number, name in enumerate(_ours(event))
+    ]
     made = msgspec.defstruct(
         event.__name__,
-        theirs,
+        replaced,
         bases=(event,),
         namespace={"__doc__": event.__doc__},
         module=__name__,
@@ -142,11 +153,12 @@ def _data(event: type[Event]) -> type[Event]:
 
 
 def _described(event: type[Event]) -> type[msgspec.Struct]:
-    """The members alone, with the `type` of a flat body before them: only an order needs none.
+    """Return the documented type of a flat body.
 
-    What needs one may have the envelope's `timestamp` too.
+    Its first field is `type`, which only a new order does not need; with it the body may have the
+    envelope's `timestamp` too.
     """
-    ours = {"account_id", FORMER} | ({"order_id"} if event is OrderCreated else set())
+    ours = {"account_id", *OURS} | ({"order_id"} if event is OrderCreated else set())
     members: list[tuple[str, Any] | tuple[str, Any, object]] = [
         _member(f, event) for f in msgspec.structs.fields(event) if f.name not in ours
     ]
@@ -167,8 +179,8 @@ _HAPPENED = (
         datetime,
         msgspec.Meta(
             tz=True,
-            description="when it happened, a time with a zone; without it when it came. Send it, "
-            "so that a try that comes late does not undo a later update",
+            description="when it happened, a time with a zone; by default the time of arrival. "
+            "Send it, so that a late retry does not undo a later update",
         ),
     ]
     | UnsetType
@@ -188,24 +200,28 @@ def _names(struct: type[msgspec.Struct]) -> tuple[str, ...]:
     return struct.__struct_fields__
 
 
-# None says of itself that it is a test: the secret says it.
+def _ours(event: Event | type[Event]) -> list[str]:
+    return [name for name in OURS if name in event.__struct_fields__]
+
+
+# Senders send no test types: the secret decides whether an event is a test.
 _SENT = [
     event
     for event in EVENT_TYPES.values()
     if event.EXCHANGE == INTAKE and not event.OF_PLATFORM and not event.IS_TEST
 ]
 DATA: dict[str, type[Event]] = {event.TYPE: _data(event) for event in _SENT}
-"""By type: the event as it is read from what a sender gives."""
+"""By type: the Struct that decodes a sender's event."""
 BODIES: dict[str, type[msgspec.Struct]] = {event.TYPE: _described(event) for event in _SENT}
-"""By type: a whole flat body, as the documentation describes it."""
+"""By type: a flat body, for the documentation."""
 
 
 def _strict(event: type[Event], *envelope: str) -> type[Event]:
-    """An event without members that nobody reads, at its top level or in `customer_details`.
+    """Return a type that refuses unknown members, at its top level and in `customer_details`.
 
     Args:
-        event: as it is read.
-        envelope: what may stand beside its members: UNSET where it does not.
+        event: the lenient type.
+        envelope: names of further allowed members; UNSET if absent.
     """
     members: list[tuple[str, Any] | tuple[str, Any, object]]
     members = [(name, Any, UNSET) for name in envelope]
@@ -224,13 +240,13 @@ def _strict(event: type[Event], *envelope: str) -> type[Event]:
 
 
 class _StrictDetails(CustomerDetails, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Who ordered, and nothing beside."""
+    """The customer, without unknown members."""
 
 
 FlatOrder = _strict(DATA[OrderCreated.TYPE], "type")
-"""An order as it stands alone, and the `type` at its top level."""
+"""A flat order, with a field for `type` to detect it."""
 ENVELOPE = ("type", "timestamp")
 STRICT = {type_: _strict(event) for type_, event in DATA.items()}
-"""By type: the same as in `DATA`, without a member that nobody reads."""
+"""By type: as `DATA`, but refuses unknown members."""
 STRICT_BODIES = {type_: _strict(event, *ENVELOPE) for type_, event in DATA.items()}
-"""By type: the same of a whole flat body."""
+"""By type: a flat body that refuses unknown members."""

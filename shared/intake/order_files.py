@@ -1,4 +1,4 @@
-"""Files of orders, as `fellow send` and the portal read them: JSON lines, a JSON array, or CSV."""
+"""Reads files of orders for `fellow send` and the portal: JSON lines, a JSON array, or CSV."""
 
 import hashlib
 import json
@@ -13,18 +13,18 @@ from shared.intake.csv_files import Failed, FileError
 
 Format = Literal["jsonl", "json", "csv"]
 OURS = re.compile(r"fellow-[0-9a-f]{32}\Z")
-"""What a key looks like that was derived here."""
+"""Pattern of keys derived by `read`."""
 
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """One order of a file, or what should have been one.
+    """One order of a file, valid or not.
 
     Attributes:
         number: of its line or element, from 1.
-        body: what is signed and sent.
+        body: the body to sign and send.
         key: its `Idempotency-Key`.
-        problem: why it cannot be sent; empty when it can.
+        problem: why it cannot be sent; empty if it can.
     """
 
     number: int
@@ -34,23 +34,23 @@ class Line:
 
 
 def guess(name: str, content: bytes) -> Format:
-    """The format, by the file's name or else by how it begins."""
+    """Guess the format by the file's name, or else by its first character."""
     if name.lower().endswith(".csv"):
         return "csv"
     return "json" if content.lstrip().startswith(b"[") else "jsonl"
 
 
 def read(content: bytes, format_: Format, batch: str = "") -> list[Line]:
-    """The orders of a file.
+    """Return the orders of a file, with derived keys.
 
-    A key is derived from the batch, the order and how often the same order came before it in the
-    file. So to send a file again doubles nothing, and the same order in another file is another.
+    A key is derived from the batch, the body, and the number of equal bodies before it in the file.
+    So sending a file again creates no duplicates, and the same order in another file is a new one.
 
     Args:
         content: the whole file.
-        format_: how it is written.
-        batch: names what the file is; its content does when not given. With a name, a file that was
-            mended keeps the keys of what was not changed.
+        format_: of the file.
+        batch: identifies the file; by default the hash of its content. With a name, unchanged
+            orders keep their keys when the file is corrected.
 
     Raises:
         FileError: it is not of this format.
@@ -68,8 +68,8 @@ def read(content: bytes, format_: Format, batch: str = "") -> list[Line]:
     return lines
 
 
-def as_failed(line: Line, why: Failed) -> str:
-    """A line for the file of those that failed, which can be sent again: under the same key."""
+def failed_line(line: Line, why: Failed) -> str:
+    """Return a JSON line for the file of failed orders, which can be sent again with its keys."""
     failed = {
         "line": line.number,
         "code": why.code,
@@ -84,8 +84,8 @@ def _failed_before(body: bytes) -> tuple[str, bytes] | None:
     if b'"idempotency_key"' not in body:
         return None
     try:
-        given = json.loads(body)
-        return str(given["idempotency_key"]), str(given["body"]).encode()
+        failed = json.loads(body)
+        return str(failed["idempotency_key"]), str(failed["body"]).encode()
     except (ValueError, KeyError, TypeError, RecursionError):
         return None
 
@@ -99,8 +99,8 @@ def _problem(body: bytes) -> str:
     try:
         is_object = isinstance(json.loads(body), dict)
     except (ValueError, RecursionError) as error:
-        return f"It is no JSON: {error}"
-    return "" if is_object else "It is no JSON object."
+        return f"It is not JSON: {error}"
+    return "" if is_object else "It is not a JSON object."
 
 
 def _json_lines(content: bytes) -> Iterator[tuple[int, bytes, str]]:
@@ -114,8 +114,8 @@ def _json_array(content: bytes) -> Iterator[tuple[int, bytes, str]]:
     try:
         orders = json.loads(content)
     except (ValueError, RecursionError) as error:
-        raise FileError(f"it is no JSON: {error}") from None
+        raise FileError(f"it is not JSON: {error}") from None
     if not isinstance(orders, list):
-        raise FileError("it is no JSON array")
+        raise FileError("it is not a JSON array")
     for number, order in enumerate(orders, 1):
         yield number, json.dumps(order, ensure_ascii=False).encode(errors="replace"), ""

@@ -1,1 +1,1 @@
-"""What is said to people, in each language: a folder of words a language."""
+"""Translated texts for customers and businesses, one folder per language."""

@@ -1,7 +1,7 @@
-"""One language: its words, and how it writes a day and a time.
+"""Translated texts of a language, and its formats of days and times.
 
-A language is the folder of its name (ISO 639-1) beside this file, with the files of `en`, key for
-key: a test holds each to English. Dates are the CLDR's (Unicode TR 35), through Babel.
+A language is the folder of its code (ISO 639-1) beside this file, with the same files and keys as
+`en`, which a test compares. Dates follow the CLDR (Unicode TR 35), through Babel.
 """
 
 import tomllib
@@ -18,34 +18,34 @@ from babel.dates import format_date
 FOLDER = Path(__file__).parent
 DEFAULT = "en"
 CODES = tuple(sorted(path.parent.name for path in FOLDER.glob("*/common.toml")))
-"""Every language there is."""
+"""Codes of all languages."""
 
 
 class Language:
-    """The words of one language.
+    """The texts and formats of one language.
 
     Attributes:
-        code: its name, ISO 639-1.
-        texts: every text, by the name of its file and its keys, joined by dots.
+        code: ISO 639-1.
+        texts: all texts by the name of their file and their keys, joined by dots.
     """
 
     def __init__(self, code: str, texts: Mapping[str, str]) -> None:
         self.code = code
         self.texts = texts
         self._locale = Locale.parse(code)
-        self._days = lru_cache(maxsize=1_024)(self._written)
+        self._days = lru_cache(maxsize=1_024)(self._format_day)
 
     @property
     def name(self) -> str:
-        """What it calls itself."""
+        """The language's own name."""
         return self.texts["common.name"]
 
     def __call__(self, key: str, **values: object) -> str:
-        """A text with its places filled in.
+        """Return a text with its placeholders filled in.
 
         Args:
-            key: its key.
-            values: what stands in `{}` there, by name; it is put in as it is.
+            key: of the text.
+            values: of the placeholders by name; inserted unmodified.
 
         Raises:
             KeyError: there is no such text, or a value is missing.
@@ -53,39 +53,39 @@ class Language:
         return self.texts[key].format_map(values)
 
     def day(self, value: date) -> str:
-        """A day, such as `3 December 2026`."""
+        """Format a day, such as `3 December 2026`."""
         return self._days(value)
 
     def moment(self, value: datetime, zone: ZoneInfo) -> str:
-        """A time where somebody is, with how far that is from UTC: `UTC`, `UTC+1`, `UTC+5:45`."""
+        """Format a time in a zone, with its offset: `UTC`, `UTC+1`, `UTC+5:45`."""
         at = value.astimezone(zone)
         return self(
-            "common.moment", day=self._days(at.date()), time=f"{at:%H:%M}", zone=_distance(at)
+            "common.moment", day=self._days(at.date()), time=f"{at:%H:%M}", zone=_offset(at)
         )
 
     def status(self, value: str) -> str:
-        """A tracking status in words, as it stands inside a sentence.
+        """Return the label of a tracking status, in the form for use inside a sentence.
 
         Args:
-            value: as the API has it; orders of old have spaces.
+            value: of the API; old orders have spaces in it.
         """
         return self.texts.get(f"common.status.{value.replace(' ', '_')}") or (
             value.replace("_", " ").lower()
         )
 
     def share(self, value: float) -> str:
-        """A part of the whole (0 to 1), never rounded down to nothing."""
+        """Format a share (0 to 1) in percent; small ones are not rounded to 0."""
         if value < 0.01:
             return self("common.share_tiny")
         return self("common.share", percent=f"{value * 100:.0f}")
 
-    def _written(self, value: date) -> str:
+    def _format_day(self, value: date) -> str:
         return format_date(value, self.texts["common.day"], locale=self._locale)
 
 
 @cache
 def language(code: str) -> Language:
-    """A language, read once; English where there is none of this name (any more).
+    """Return a language, loaded once; English if the code is unknown.
 
     Args:
         code: ISO 639-1; empty: English.
@@ -94,7 +94,7 @@ def language(code: str) -> Language:
 
 
 def capitalised(text: str) -> str:
-    """The beginning of a sentence."""
+    """Return a text with its first letter in upper case."""
     return text[:1].upper() + text[1:]
 
 
@@ -105,18 +105,18 @@ def _read(code: str) -> dict[str, str]:
     return texts
 
 
-def _flat(prefix: str, given: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    for key, value in given.items():
+def _flat(prefix: str, table: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    for key, value in table.items():
         if isinstance(value, str):
             yield f"{prefix}.{key}", value
         else:
             yield from _flat(f"{prefix}.{key}", value)
 
 
-def _distance(at: datetime) -> str:
-    distance = at.utcoffset() or timedelta()
-    if not distance:
+def _offset(at: datetime) -> str:
+    offset = at.utcoffset() or timedelta()
+    if not offset:
         return "UTC"
-    minutes = round(abs(distance).total_seconds() / 60)
-    sign = "+" if distance > timedelta() else "-"
+    minutes = round(abs(offset).total_seconds() / 60)
+    sign = "+" if offset > timedelta() else "-"
     return f"UTC{sign}{minutes // 60}" + (f":{minutes % 60:02}" if minutes % 60 else "")

@@ -1,7 +1,7 @@
-"""Our own words in what is stored of a shop's order, said in the language of its business.
+"""Translates our own phrases in the stored texts of a shop's order.
 
-The ingress, which asks nobody for that language, writes them in English into the texts of the
-order, beside what the shop says in its own.
+The ingress does not look up the business's language. It stores these phrases in English, beside the
+shop's own texts, and they are translated when shown.
 """
 
 from shared.languages.language import DEFAULT, Language, language
@@ -14,21 +14,21 @@ _MORE = ", "
 
 
 def our_word(name: str, **values: str) -> str:
-    """One of them, as it is stored.
+    """Return a phrase in the stored form.
 
     Args:
-        name: which, in `[shop]` of `common.toml`.
-        values: what stands in its places.
+        name: its key in `[shop]` of `common.toml`.
+        values: of its placeholders.
     """
     return _english(_OURS + name, **values)
 
 
-def said(say: Language, stored: str) -> str:
-    """A text of a shop's order, in a language where it is a word of ours.
+def translated(say: Language, stored: str) -> str:
+    """Return a text of a shop's order with our phrases translated.
 
     Args:
         say: the language.
-        stored: a name, an address, a reason, or what was ordered.
+        stored: a name, an address, a reason, or an item summary.
     """
     if say.code == DEFAULT:
         return stored
@@ -36,6 +36,6 @@ def said(say: Language, stored: str) -> str:
         return say(_KEYS[stored])
     named, found, total = stored.rpartition(f"\n{_TOTAL}")
     if found:
-        return said(say, named) + "\n" + say(f"{_OURS}total", total=total)
+        return translated(say, named) + "\n" + say(f"{_OURS}total", total=total)
     most, found, more = stored.rpartition(_MORE)
     return most + _MORE + say(_KEYS[more]) if found and more == our_word("more") else stored

@@ -1,4 +1,4 @@
-"""Time zones by their names in the IANA database."""
+"""Time zones by their IANA names."""
 
 from functools import cache, lru_cache
 from zoneinfo import ZoneInfo, available_timezones
@@ -8,15 +8,15 @@ UTC = ZoneInfo("UTC")
 
 @cache
 def names() -> frozenset[str]:
-    """Every zone there is, such as `Africa/Lagos`; the files are looked through once."""
+    """Return the names of all zones, such as `Africa/Lagos`; the files are read once."""
     return frozenset(available_timezones())
 
 
 @lru_cache(maxsize=1_024)
 def zone(name: str) -> ZoneInfo:
-    """A zone; UTC where there is none of this name (any more).
+    """Return a zone; UTC if the name is unknown or empty.
 
     Args:
-        name: IANA's; empty: UTC.
+        name: IANA name.
     """
     return ZoneInfo(name) if name in names() else UTC

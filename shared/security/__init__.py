@@ -1,1 +1,1 @@
-"""Keys, passwords, tokens and addresses: who somebody is, and what only some may read."""
+"""Authentication and encryption: keys, passwords, tokens and client networks."""

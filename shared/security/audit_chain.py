@@ -1,7 +1,7 @@
-"""The chain of the audit log: each row's hash covers its content and the hash of the row before.
+"""The hash chain of the audit log: each hash covers the row's content and the previous hash.
 
-So whoever changes, removes or moves a row would have to write all later ones anew, and whoever has
-noted one of their hashes elsewhere sees it.
+So changing, removing or moving a row requires rewriting all later ones, which a copy of one of
+their hashes, kept elsewhere, reveals.
 """
 
 import hashlib
@@ -11,12 +11,12 @@ from datetime import UTC, datetime
 from uuid import UUID
 
 GENESIS = bytes(32)
-"""What stands for the hash before the first row."""
+"""The previous hash of the first row."""
 
 
 @dataclass(frozen=True, slots=True)
 class Content:
-    """What a row says; see the table `audit_log`."""
+    """The hashed columns of a row; see the table `audit_log`."""
 
     sequence: int
     event_id: UUID
@@ -28,9 +28,9 @@ class Content:
     data: str
 
     def canonical(self) -> bytes:
-        """The one way to write it down: a JSON array in ASCII, the time in UTC to the microsecond.
+        """Return the canonical form: a JSON array in ASCII, the time in UTC with microseconds.
 
-        Simple enough to be checked by other means than this program.
+        Simple enough to be verified by independent programs.
         """
         time = self.happened_at.astimezone(UTC).isoformat(timespec="microseconds")
         values = [
@@ -47,10 +47,10 @@ class Content:
 
 
 def link(previous: bytes, content: Content) -> bytes:
-    """The hash of a row: SHA-256 over the hash before it and its canonical content.
+    """Return the hash of a row: SHA-256 of the previous hash and the canonical content.
 
     Args:
-        previous: the hash of the row before; `GENESIS` for the first.
-        content: what the row says.
+        previous: hash of the previous row; `GENESIS` for the first.
+        content: of the row.
     """
     return hashlib.sha256(previous + content.canonical()).digest()

@@ -1,9 +1,8 @@
-"""Sealing at rest: AES-256-GCM under a list of keys, so that the key itself can rotate.
+"""Authenticated encryption of stored values: AES-256-GCM with a list of keys, for key rotation.
 
-Webhook secrets, one-time codes that must travel, second factors of ops staff and what the portal
-holds of a session are sealed here, under keys of their own each. A sealed value carries
-the id of its key, and is bound to a context (such as the row's id), so that it cannot be moved
-elsewhere.
+It seals webhook secrets, one-time codes in messages, second factors of ops staff and the portal's
+sessions, each with separate keys. A sealed value contains the id of its key, and is bound to a
+context (such as the row's id), so that it is not valid elsewhere.
 """
 
 import hmac
@@ -21,18 +20,18 @@ _NONCE_BYTES = 12  # NIST SP 800-38D, 5.2.1.1: 96 bits is the recommended length
 
 
 class CannotOpenError(Exception):
-    """A sealed value is damaged, for another context, or under a key that is not listed."""
+    """A sealed value is damaged, of another context, or sealed with an unknown key."""
 
 
 class Sealer:
-    """Seals under the first of its keys and opens under any of them."""
+    """Seals with the first of its keys and opens with any of them."""
 
     def __init__(self, keys: Sequence[str], setting: str = "SECRET_ENCRYPTION_KEYS") -> None:
-        """Take the keys.
+        """Decode the keys.
 
         Args:
-            keys: 32 random bytes each, in base64 (either alphabet), the one that seals first.
-            setting: where they stand, for the sentence of an error.
+            keys: 32 random bytes each, in base64 (either alphabet); the first seals.
+            setting: that contains them, for error messages.
 
         Raises:
             ConfigurationError: a key is not base64 or not 32 bytes long.
@@ -44,16 +43,16 @@ class Sealer:
         self._naming = hmac.digest(raw[0], b"order-fellow names", "sha256")
 
     def seal(self, plain: bytes, context: str) -> bytes:
-        """Seal `plain`; only `open` with the same context gives it back."""
+        """Seal `plain`; `open` needs the same context."""
         nonce = os.urandom(_NONCE_BYTES)
         cipher = self._ciphers[self._current]
         return self._current + nonce + cipher.encrypt(nonce, plain, context.encode())
 
     def open(self, sealed: bytes, context: str) -> bytes:
-        """The bytes that were sealed.
+        """Return the plain bytes of a sealed value.
 
         Raises:
-            CannotOpenError: see there.
+            CannotOpenError: it is damaged, of another context, or sealed with an unknown key.
         """
         by, rest = sealed[:KEY_ID_BYTES], sealed[KEY_ID_BYTES:]
         cipher = self._ciphers.get(by)
@@ -65,37 +64,34 @@ class Sealer:
             raise CannotOpenError("damaged, or sealed for another context") from None
 
     def pseudonym(self, plain: bytes) -> bytes:
-        """The same for the same, and of no use to find out what: 32 bytes by HMAC-SHA256.
-
-        It changes when another key seals.
-        """
+        """Return a keyed hash of `plain`: the HMAC-SHA256 under the first key, 32 bytes."""
         return hmac.digest(self._naming, plain, "sha256")
 
     @property
     def current_key_id(self) -> bytes:
-        """What every value begins with that was sealed under the key that seals now."""
+        """The prefix of values sealed with the current key."""
         return self._current
 
 
 @cache
 def sealer() -> Sealer:
-    """The sealer over this process's `SECRET_ENCRYPTION_KEYS`."""
+    """Return the sealer for `SECRET_ENCRYPTION_KEYS`."""
     return Sealer(settings().listed("SECRET_ENCRYPTION_KEYS"))
 
 
 @cache
 def code_sealer() -> Sealer:
-    """The sealer over this process's `ONE_TIME_CODE_KEYS`."""
+    """Return the sealer for `ONE_TIME_CODE_KEYS`."""
     return Sealer(settings().listed("ONE_TIME_CODE_KEYS"), "ONE_TIME_CODE_KEYS")
 
 
 @cache
 def second_factor_sealer() -> Sealer:
-    """The sealer over this process's `SECOND_FACTOR_KEYS`."""
+    """Return the sealer for `SECOND_FACTOR_KEYS`."""
     return Sealer(settings().listed("SECOND_FACTOR_KEYS"), "SECOND_FACTOR_KEYS")
 
 
 @cache
 def portal_sealer() -> Sealer:
-    """The sealer over this process's `PORTAL_KEYS`."""
+    """Return the sealer for `PORTAL_KEYS`."""
     return Sealer(settings().listed("PORTAL_KEYS"), "PORTAL_KEYS")

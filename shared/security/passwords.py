@@ -1,11 +1,11 @@
-"""Passwords: what may be one, and its hash, argon2id (RFC 9106) with the recommended parameters.
+"""Password rules, and hashes by argon2id (RFC 9106) with the recommended parameters.
 
-What may be one is NIST SP 800-63B, 5.1.1.2: a length, a list of those that everybody tries first,
-nothing that is known of the account, and no rules of composition.
+The rules are those of NIST SP 800-63B, 5.1.1.2: a length, a list of common passwords, nothing known
+of the account, and no composition rules.
 
-A hash takes 64 MiB for as long as it is computed (RFC 9106, 4), which is what it is for. So a
-process computes as many at once as it has cores, and refuses in words who would wait for long.
-Requests wait for their turn before they have a thread or a transaction (`shared/http/lanes.py`).
+A hash needs 64 MiB while it is computed (RFC 9106, 4). So a process computes as many in parallel as
+it has cores, and refuses requests that would wait too long. Requests wait before they have a thread
+or a transaction (`shared/http/lanes.py`).
 """
 
 import os
@@ -25,45 +25,45 @@ from shared.http.errors import overloaded
 MIN_LENGTH = 8
 MAX_LENGTH = 128
 MOST_AT_ONCE = 4
-"""Hashes at once on a machine of many cores: a container of two may count all of its machine's."""
+"""Most parallel hashes: `os.cpu_count()` in a container may count all cores of the machine."""
 PATIENCE = 5.0
-"""Seconds to wait for a turn. A transaction is open meanwhile, and a thread taken."""
+"""Seconds to wait for a free slot, with an open transaction and a thread."""
 
 _COMMON = frozenset(FREQUENCY_LISTS["passwords"])
 _hasher = PasswordHasher()
 
 
-def at_once(processes: int = 1) -> int:
-    """How many hashes one process computes at once.
+def parallel_hashes(processes: int = 1) -> int:
+    """Return how many hashes one process should compute in parallel.
 
     Args:
-        processes: among how many like it the cores are shared.
+        processes: number of processes that share the cores.
     """
     return max(1, min(os.cpu_count() or 1, MOST_AT_ONCE) // processes)
 
 
 def share_cores(processes: int) -> None:
-    """Say, before the first hash, among how many processes like this one the cores are shared."""
+    """Set, before the first hash, how many processes share the cores."""
     global _count, _turns
-    _count = at_once(processes)
+    _count = parallel_hashes(processes)
     _turns = threading.BoundedSemaphore(_count)
 
 
-def turns() -> int:
-    """How many hashes this process computes at once."""
+def parallelism() -> int:
+    """Return how many hashes this process computes in parallel."""
     return _count
 
 
-_count = at_once()
+_count = parallel_hashes()
 _turns = threading.BoundedSemaphore(_count)
 
 
 def faults(password: str, *known: str) -> list[str]:
-    """Everything for which a password is refused, a sentence each; empty when it may be one.
+    """Return the reasons to refuse a password, a sentence each; empty if it is allowed.
 
     Args:
-        password: as it was given.
-        known: what anybody knows of the account: its address, its name.
+        password: as typed.
+        known: public texts of the account: its address and name.
     """
     password = normalized(password)
     found = []
@@ -74,7 +74,7 @@ def faults(password: str, *known: str) -> list[str]:
     folded = _folded(password)
     if password.casefold() in _COMMON or (folded and folded in _COMMON):
         found.append("It is one of the passwords that are tried first.")
-    if _is_a_row(password):
+    if _is_sequence(password):
         found.append("It repeats one character, or counts on from it.")
     if folded and folded in {_folded(text) for name in known for text in _parts(name)}:
         found.append("It is the account's own address or name.")
@@ -82,22 +82,22 @@ def faults(password: str, *known: str) -> list[str]:
 
 
 def hash_password(password: str) -> str:
-    """A salted hash, with its parameters.
+    """Return a salted hash, with its parameters.
 
     Raises:
-        ApiError: 503, when too many are computed already.
+        ApiError: 503, if no slot is free within `PATIENCE`.
     """
     with _turn():
         return _hasher.hash(normalized(password))
 
 
 def matches(password: str, stored: str | None) -> bool:
-    """Whether `password` is the one behind `stored`.
+    """Return whether `password` matches the hash `stored`.
 
-    An unknown account (None) costs the same work, so that time tells nobody who has an account.
+    An unknown account (None) takes the same work, so that timing does not reveal accounts.
 
     Raises:
-        ApiError: 503, when too many are compared already.
+        ApiError: 503, if no slot is free within `PATIENCE`.
     """
     try:
         with _turn():
@@ -107,12 +107,12 @@ def matches(password: str, stored: str | None) -> bool:
 
 
 def is_outdated(stored: str) -> bool:
-    """Whether `stored` was made with other parameters than those in use now."""
+    """Return whether `stored` was made with other parameters than the current ones."""
     return _hasher.check_needs_rehash(stored)
 
 
 def normalized(password: str) -> str:
-    """The form that is hashed, NFC: keyboards differ in how they write the same characters."""
+    """Return a password in NFC, in which it is hashed, because keyboards compose differently."""
     return unicodedata.normalize("NFC", password)
 
 
@@ -120,7 +120,7 @@ def normalized(password: str) -> str:
 def _turn() -> Iterator[None]:
     turns = _turns
     if not turns.acquire(timeout=PATIENCE):
-        raise overloaded("Too many passwords are compared at once. Try again shortly.")
+        raise overloaded("Too many passwords are being checked. Try again shortly.")
     try:
         yield
     finally:
@@ -135,11 +135,11 @@ def _parts(name: str) -> tuple[str, ...]:
     return name, *name.split("@")
 
 
-def _is_a_row(password: str) -> bool:
+def _is_sequence(password: str) -> bool:
     steps = {ord(b) - ord(a) for a, b in pairwise(password)}
     return len(steps) == 1 and steps <= {-1, 0, 1}
 
 
 @cache
 def _decoy() -> str:
-    return _hasher.hash("nobody's password")
+    return _hasher.hash("the password of no account")

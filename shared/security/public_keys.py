@@ -1,9 +1,9 @@
-"""Public keys of businesses that sign by Standard Webhooks' `v1a`: Ed25519 (RFC 8032).
+"""Ed25519 public keys (RFC 8032) of businesses that sign by Standard Webhooks' `v1a`.
 
-Written `whpk_` and the standard base64 of the 32 bytes (specification 1.0.0, "Signature scheme").
-`cryptography` (OpenSSL) takes any 32 bytes for a key and checks none of what is checked here. Under
-a key of small order anybody can make a signature that fits, and one point in two writings would be
-two keys; so neither is ever kept.
+The text form is `whpk_` and the standard base64 of the 32 bytes (specification 1.0.0, "Signature
+scheme"). `cryptography` (OpenSSL) accepts any 32 bytes as a key, without the checks made here:
+for a key of small order anyone can forge signatures, and a non-canonical encoding would make two
+keys of one point. Neither is accepted.
 """
 
 import base64
@@ -19,24 +19,24 @@ _HEX = re.compile(r"(?:0x)?[0-9a-fA-F]{64}")
 # RFC 8032, 5.1: the field and the curve's constant.
 _P = 2**255 - 19
 _D = -121665 * pow(121666, -1, _P) % _P
-# The y of the two points of order 8; theirs with the other sign, and -y, are of that order too.
+# The y of points of order 8; those with -y or the other sign have the same order.
 _ORDER_8 = 0x05FC536D880238B13933C6D305ACDFD5F098EFF289F4C345B027B2C28F95E826
 _SMALL_ORDER = frozenset({0, 1, _P - 1, _ORDER_8, _P - _ORDER_8})
 
 
 class PublicKeyError(ValueError):
-    """A text is no public key that may be used; the sentence repeats nothing of it."""
+    """A text is not a usable public key; the message does not quote it."""
 
 
 def parse(text: str) -> bytes:
-    """The 32 bytes of a public key.
+    """Return the 32 bytes of a public key.
 
     Raises:
-        PublicKeyError: it is none, or must not be used.
+        PublicKeyError: it is malformed, or of small order.
     """
     if text.startswith(PREFIXES) or "PRIVATE KEY" in text:
         raise PublicKeyError(
-            "This is a private key or a secret. It was not kept: take it for known by others, and "
+            "This is a private key or a secret. It was not stored: treat it as compromised, and "
             "make another. Send the public key, `whpk_…`."
         )
     if not text.startswith(PREFIX):
@@ -56,7 +56,7 @@ def parse(text: str) -> bytes:
 
 
 def encode(raw: bytes) -> str:
-    """The form that Standard Webhooks gives a public key."""
+    """Return the text form of a public key."""
     return PREFIX + base64.b64encode(raw).decode()
 
 
@@ -73,7 +73,7 @@ def _without_prefix(text: str) -> str:
 
 
 def _fault(raw: bytes) -> str:
-    """Why a key must not be used; empty when it may."""
+    """Return why a key must not be used; empty if it may."""
     y = int.from_bytes(raw, "little") & ((1 << 255) - 1)
     if y >= _P:  # RFC 8032, 5.1.3, step 1
         return "The key is not in its canonical form."
@@ -82,5 +82,5 @@ def _fault(raw: bytes) -> str:
     # Step 3: x² = (y² - 1) / (dy² + 1) has a root, by Euler's criterion.
     square = (y * y - 1) * pow(_D * y * y + 1, -1, _P) % _P
     if pow(square, (_P - 1) // 2, _P) != 1:
-        return "The key is no point of the curve Ed25519."
+        return "The key is not a point on the curve Ed25519."
     return ""

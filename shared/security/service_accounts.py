@@ -1,8 +1,13 @@
-"""The names of those who sign in to the broker and to the database: one a service."""
+"""Names of the users of the broker and the roles of the database: one per service."""
 
 import re
 
 PERSON = r"[a-z0-9][a-z0-9._-]{0,63}"
+OPERATOR_NAME = (
+    "up to 64 lower-case letters, digits, dots, underscores and hyphens, beginning with a letter "
+    "or digit, but not with fellow or guest"
+)
+"""The rule of `is_operator_name`, for error messages."""
 SERVICES = (
     "ingress",
     "kyc",
@@ -16,28 +21,31 @@ SERVICES = (
     "proof",
 )
 OPERATOR = "operator"
-"""Publishes decisions; has no business in the database."""
+"""The broker user that operators share to publish decisions; has no database role."""
 CONSOLE = "console"
-"""The ops console on the broker, which vouches for the persons who are signed in to it. In the
-database it is `ops`, as the command is."""
+"""The broker user of the ops console, which vouches for its signed-in users. In the database it is
+`ops`, like `fellow`."""
 BROKER_USERS = (*SERVICES, CONSOLE, OPERATOR)
-"""Who has a password; each has it wherever they sign in."""
+"""All users with a password, which is the same on both servers."""
 
 
-def is_services(user: str) -> bool:
-    """Whether a user of the broker is a service's, and so nobody's name."""
-    return user in {login(name) for name in (*SERVICES, CONSOLE)}
+def is_shared_user(user: str) -> bool:
+    """Return whether a broker user is a service's or the shared one, and so names no person."""
+    return user in _SHARED
 
 
-def is_operators(name: str) -> bool:
-    """Whether an operator's user on the broker may have this name; the console's users may too."""
+def is_operator_name(name: str) -> bool:
+    """Return whether a person's user, on the broker or the console, may have this name."""
     return bool(re.fullmatch(PERSON, name)) and not name.startswith(("fellow", "guest"))
 
 
 def login(service: str) -> str:
-    """The user of a service, on either server.
+    """Return the user name of a service on the broker and in the database.
 
     Args:
         service: one of `BROKER_USERS`.
     """
     return f"fellow_{service}"
+
+
+_SHARED = frozenset(login(name) for name in BROKER_USERS)

@@ -1,9 +1,8 @@
 """Bearer tokens: JSON Web Tokens (RFC 7519), signed with HMAC-SHA256.
 
-The first of `JWT_SIGNING_KEY` signs and all of them verify, so that a key is replaced without
-signing anybody out.
-The accounts service makes them; every API that asks for a signed-in account checks them here.
-Whether one is over is asked of the database's clock, by which it was made: hosts' clocks differ.
+The first of `JWT_SIGNING_KEY` signs and all of them verify, so that a key can be replaced without
+ending sessions. The accounts service issues tokens; all APIs verify them here. Expiry is decided by
+the database's clock, by which they were issued, because hosts' clocks differ.
 """
 
 from contextlib import suppress
@@ -26,18 +25,18 @@ _CLOCKS_DIFFER = timedelta(days=1)
 
 
 class InvalidTokenError(Exception):
-    """The token is not one of ours, is of the other kind, or was changed."""
+    """The token was not issued by us, was changed, or is of the other kind."""
 
 
 class Token(msgspec.Struct, frozen=True):
-    """A token that was made or checked.
+    """An issued or verified token.
 
     Attributes:
-        text: what travels.
+        text: the encoded token.
         id: the `jti` claim.
         account_id: the `sub` claim.
         expires_at: the `exp` claim.
-        session_id: the `sid` claim; None in a token of the version before sessions.
+        session_id: the `sid` claim; None in tokens of a version without sessions.
     """
 
     text: str
@@ -55,15 +54,15 @@ def make(
     ends_at: datetime | None = None,
     token_id: UUID | None = None,
 ) -> Token:
-    """A new token for an account.
+    """Issue a token for an account.
 
     Args:
-        account_id: whose.
-        use: what for.
-        now: the time, by the database's clock.
-        session_id: the session that it ends with.
-        ends_at: when the session ends at the latest; no token lives longer.
-        token_id: its id; a new one when not given.
+        account_id: of the account.
+        use: its purpose.
+        now: the time by the database's clock.
+        session_id: of its session.
+        ends_at: end of the session, which the token does not outlive.
+        token_id: its id; by default a new one.
     """
     config = settings()
     seconds = config.access_token_seconds if use == "access" else config.refresh_token_seconds
@@ -84,14 +83,14 @@ def make(
 
 
 def check(text: str, use: Use) -> Token:
-    """The token behind `text`, which may be over: see `Token.expires_at`.
+    """Verify a token, which may have expired: see `Token.expires_at`.
 
     Args:
-        text: what the client sent.
-        use: what it must be for: a refresh token opens no door, and an access token is not renewed.
+        text: sent by the client.
+        use: its required purpose: a refresh token gives no access, and an access token no renewal.
 
     Raises:
-        InvalidTokenError: see there.
+        InvalidTokenError: it was not issued by us, was changed, or is of the other kind.
     """
     try:
         claims = _claims(text)
@@ -110,7 +109,7 @@ def check(text: str, use: Use) -> Token:
 
 
 def _claims(text: str) -> dict[str, Any]:
-    """What a token says that any of the keys has signed."""
+    """Return the claims of a token signed with any of the keys."""
     *others, last = settings().listed("JWT_SIGNING_KEY")
     for key in others:
         with suppress(jwt.InvalidSignatureError):
@@ -124,8 +123,8 @@ def _verified(text: str, key: str) -> dict[str, Any]:
         key,
         algorithms=[ALGORITHM],
         issuer=ISSUER,
-        # When it was made decides nothing (RFC 7519, 4.1.6): who made it may have a clock ahead of
-        # ours. Whether it is over the database says; what has been so for long costs no question.
+        # `iat` is not verified (RFC 7519, 4.1.6), because the issuer's clock may be ahead. Expiry
+        # is decided by the database; the leeway only rejects long expired tokens without a query.
         options={
             "require": ["exp", "iat", "iss", "jti", "sub"],
             "verify_iat": False,

@@ -1,18 +1,15 @@
-"""The links by which customers leave, and the hashes that those are known by who have left.
+"""Tokens of unsubscribe links, and hashes of the suppressed addresses.
 
-A token names an account, an order and the hash of an address, under a MAC; nothing of a person can
-be read from it. The hash is keyed and made for the account: without the key nobody can try
-addresses against it, and one person's at two businesses cannot be told to be one's. Both are HMACs
-(RFC 2104) under keys that are derived from one of `UNSUBSCRIBE_KEYS`, so neither is worth anything
-as the other.
+A token contains an account, an order and the hash of an address, with a MAC; it reveals nothing of
+the person. The hash is keyed and specific to the account: it cannot be tested against addresses
+without the key, and the hashes of one person at two businesses cannot be linked. Both are HMACs
+(RFC 2104) under keys derived from one of `UNSUBSCRIBE_KEYS`, so one cannot be used as the other.
 
-That of an email is for whoever got it: all of a business's emails, and back. The page's link is
-passed on, so what it leads to ends the emails of that order alone, begins none again, and is worth
-nothing once the business has ended that link.
+The link of an email is for its recipient: it ends and resumes all emails of a business. The
+tracking page's link may be passed on, so it only ends the emails of that order, cannot resume them,
+and is invalid once the business has revoked the tracking link.
 """
 
-import base64
-import binascii
 import hashlib
 import hmac
 from collections.abc import Sequence
@@ -23,10 +20,11 @@ from uuid import UUID
 from shared.config.keys import KEY_ID_BYTES, decode_key, key_id
 from shared.config.loading import settings
 from shared.security import tracking
+from shared.validation import base64url
 from shared.validation.email_addresses import compared
 
 PATH = "/unsubscribe/"
-"""Below the API's prefix. The token is in the query, since paths are what logs have."""
+"""Path below the API's prefix. The token is in the query, because paths are logged."""
 SETTING = "UNSUBSCRIBE_KEYS"
 _HASH_BYTES = _MAC_BYTES = 16  # RFC 2104, 5: half of the output, and no less than 80 bits
 _TOKEN_BYTES = KEY_ID_BYTES + 16 + 16 + _HASH_BYTES + _MAC_BYTES
@@ -34,18 +32,18 @@ LONGEST = 4 * -(-_TOKEN_BYTES // 3)
 
 
 class InvalidTokenError(Exception):
-    """A token is not one of ours, or its key is listed no more."""
+    """A token was not made by us, or its key is no longer listed."""
 
 
 class AddressHash(NamedTuple):
-    """An address as one account's: its hash, and by which key that was made."""
+    """The hash of an address for one account, and the id of its key."""
 
     value: bytes
     key_id: bytes
 
 
-class Leaver(NamedTuple):
-    """Whom a token is for: who got the emails about an order of an account."""
+class Subscriber(NamedTuple):
+    """The content of a token: the recipient of the emails about an order of an account."""
 
     account_id: UUID
     order_id: UUID
@@ -53,10 +51,10 @@ class Leaver(NamedTuple):
 
 
 class UnsubscribeTokens:
-    """Makes tokens and hashes under the first of its keys, and knows those under any of them.
+    """Makes tokens and hashes with the first of its keys, and recognises those of all keys.
 
     Args:
-        keys: 32 random bytes each, in base64, the one that signs first.
+        keys: 32 random bytes each, in base64; the first signs.
 
     Raises:
         ConfigurationError: a key is not base64 or not 32 bytes long.
@@ -64,21 +62,21 @@ class UnsubscribeTokens:
 
     def __init__(self, keys: Sequence[str]) -> None:
         listed = [decode_key(key, SETTING) for key in keys]
-        self._keys = {key_id(key): (_own(b"sign", key), _own(b"hash", key)) for key in listed}
+        self._keys = {key_id(key): (_derive(b"sign", key), _derive(b"hash", key)) for key in listed}
         self._first = key_id(listed[0])
 
     def make(self, account_id: UUID, order_id: UUID, address: str) -> str:
-        """The token of whoever gets the emails about an order."""
+        """Return the token of the recipient of the emails about an order."""
         hashed = self.hashes(account_id, address)[0]
         content = self._first + account_id.bytes + order_id.bytes + hashed.value
         signed = content + _mac(self._keys[self._first][0], content, _MAC_BYTES)
-        return base64.urlsafe_b64encode(signed).decode().rstrip("=")
+        return base64url.encode(signed)
 
-    def read(self, token: str) -> Leaver:
-        """Whom a token is for.
+    def read(self, token: str) -> Subscriber:
+        """Verify a token and return its content.
 
         Raises:
-            InvalidTokenError: see there; it is the same for whatever is wrong.
+            InvalidTokenError: the token was not made by us, or its key is no longer listed.
         """
         content, mac = _split(token)
         by = content[:KEY_ID_BYTES]
@@ -86,53 +84,53 @@ class UnsubscribeTokens:
         if known is None or not hmac.compare_digest(mac, _mac(known[0], content, _MAC_BYTES)):
             raise InvalidTokenError
         ids = content[KEY_ID_BYTES:]
-        return Leaver(UUID(bytes=ids[:16]), UUID(bytes=ids[16:32]), AddressHash(ids[32:], by))
+        return Subscriber(UUID(bytes=ids[:16]), UUID(bytes=ids[16:32]), AddressHash(ids[32:], by))
 
     def hashes(self, account_id: UUID, address: str) -> list[AddressHash]:
-        """The hashes of an address by each key, first the one that is written down."""
+        """Return the hashes of an address with each key; the first is the one to store."""
         text = account_id.bytes + compared(address).encode()
         return [
-            AddressHash(_mac(own, text, _HASH_BYTES), by) for by, (_, own) in self._keys.items()
+            AddressHash(_mac(key, text, _HASH_BYTES), by) for by, (_, key) in self._keys.items()
         ]
 
     @property
     def key_id(self) -> bytes:
-        """The id of the key that signs and hashes now."""
+        """The id of the current key."""
         return self._first
 
 
 @cache
 def unsubscribe_tokens() -> UnsubscribeTokens:
-    """Those of this process's `UNSUBSCRIBE_KEYS`."""
+    """Return the tokens of this process's `UNSUBSCRIBE_KEYS`."""
     return UnsubscribeTokens(settings().listed(SETTING))
 
 
 def unsubscribe_url(public_url: str, account_id: UUID, order_id: UUID, address: str) -> str:
-    """The address of the page for whoever gets the emails about an order.
+    """Return the URL of the unsubscribe page for the recipient of the emails about an order.
 
     Args:
-        public_url: where the API is for the outside.
-        account_id: whose order it is.
-        order_id: which.
-        address: the customer's.
+        public_url: of the API.
+        account_id: of the business.
+        order_id: of the order.
+        address: of the customer.
     """
     token = unsubscribe_tokens().make(account_id, order_id, address)
     return f"{public_url.rstrip('/')}/api/v1{PATH}?token={token}"
 
 
 def order_unsubscribe_url(public_url: str, order_id: UUID, number: int) -> str:
-    """The address of the page for whoever has the link to an order.
+    """Return the URL of the unsubscribe page that an order's tracking page links to.
 
     Args:
-        public_url: where the API is for the outside.
-        order_id: which order.
-        number: which of its links.
+        public_url: of the API.
+        order_id: of the order.
+        number: of its tracking link.
     """
     token = tracking.token_for(order_id, number)
     return f"{public_url.rstrip('/')}/api/v1{PATH}?link={token}"
 
 
-def _own(use: bytes, key: bytes) -> bytes:
+def _derive(use: bytes, key: bytes) -> bytes:
     return hashlib.sha256(b"unsubscribe " + use + b"\0" + key).digest()
 
 
@@ -142,8 +140,8 @@ def _mac(key: bytes, content: bytes, length: int) -> bytes:
 
 def _split(token: str) -> tuple[bytes, bytes]:
     try:
-        raw = base64.b64decode(token + "=" * (-len(token) % 4), b"-_", validate=True)
-    except (binascii.Error, ValueError):
+        raw = base64url.decode(token)
+    except ValueError:
         raise InvalidTokenError from None
     if len(raw) != _TOKEN_BYTES:
         raise InvalidTokenError

@@ -1,1 +1,1 @@
-"""What a process tells of itself: logs, metrics, traces, heartbeats."""
+"""Telemetry of a process: logs, metrics, traces and heartbeats."""

@@ -1,6 +1,6 @@
-"""Logs: one event a line, as text in development and as JSON in production.
+"""Logging setup: one event per line, as text in development and as JSON in production.
 
-Never log a secret, a code, a token, a body or an address: log the id that leads to it.
+Never log a secret, a code, a token, a body or an address: log the id of the record that has it.
 """
 
 import logging
@@ -13,11 +13,11 @@ from shared.config.settings import Settings
 
 
 def configure(config: Settings, service: str) -> None:
-    """Set logging up for this process.
+    """Set up logging for this process.
 
     Args:
-        config: `log_level` and `log_format` count.
-        service: named in every line.
+        config: provides `log_level` and `log_format`.
+        service: added to every line.
     """
     processors: list[Any] = [
         structlog.contextvars.merge_contextvars,
@@ -30,7 +30,7 @@ def configure(config: Settings, service: str) -> None:
         processors.append(
             structlog.dev.ConsoleRenderer(
                 colors=sys.stderr.isatty(),
-                # The default one prints local variables, and so addresses and secrets.
+                # The default prints local variables, which contain addresses and secrets.
                 exception_formatter=structlog.dev.plain_traceback,
             )
         )
@@ -44,9 +44,9 @@ def configure(config: Settings, service: str) -> None:
     )
     structlog.contextvars.bind_contextvars(service=service)
     logging.basicConfig(level=config.log_level, stream=sys.stderr, format="%(message)s")
-    # pika and kombu report each failed attempt at length; we say it once ourselves.
+    # These log each failed connection attempt at length; we log one line ourselves.
     for library in ("pika", "kombu", "amqp"):
         logging.getLogger(library).setLevel(logging.CRITICAL)
-    # They tell the whole address of each request, with tokens and people's addresses in it.
+    # These log the URL of each request, which may contain tokens and personal data.
     for library in ("httpx", "httpcore"):
         logging.getLogger(library).setLevel(logging.WARNING)

@@ -1,7 +1,7 @@
-"""Spans that are recorded, and sent by OTLP over HTTP. Imported only when tracing is on.
+"""Records spans and exports them by OTLP over HTTP. Imported only if tracing is enabled.
 
-Names and attributes follow OpenTelemetry's semantic conventions, 1.3x. SQL statements are spans by
-SQLAlchemy's events: the instrumentation that OpenTelemetry has refuses SQLAlchemy 2.1.
+Names and attributes follow OpenTelemetry's semantic conventions, 1.3x. Spans of SQL statements are
+made by SQLAlchemy's events, because OpenTelemetry's instrumentation refuses SQLAlchemy 2.1.
 """
 
 import threading
@@ -23,11 +23,11 @@ from sqlalchemy.engine import Connection, ExceptionContext
 from shared.telemetry.tracing import Kind, Span
 
 _propagator = TraceContextTextMapPropagator()
-_SPAN = "fellow_span"  # where a connection keeps the span of the statement under way
+_SPAN = "fellow_span"  # key in `Connection.info` of the current statement's span
 
 
 class RecordedSpan(Span):
-    """A span of OpenTelemetry's; or, for `under`, just a context."""
+    """An OpenTelemetry span; or, for `under`, only a context."""
 
     def __init__(self, span: trace.Span, *, is_ours: bool = True) -> None:
         self._span = span
@@ -46,25 +46,25 @@ class RecordedSpan(Span):
             self.end(error)
 
     def rename(self, name: str) -> None:
-        """See `Span`."""
+        """Change the name."""
         self._span.update_name(name)
 
     def set(self, name: str, value: str | int) -> None:
-        """See `Span`."""
+        """Set an attribute."""
         self._span.set_attribute(name, value)
 
     def link(self, other: Span) -> None:
-        """See `Span`."""
+        """Link a span of another trace."""
         if isinstance(other, RecordedSpan):
             self._span.add_link(other._span.get_span_context())
 
     def fail(self, error: BaseException) -> None:
-        """See `Span`."""
+        """Mark the span as failed."""
         self._span.set_attribute("error.type", type(error).__name__)
         self._span.set_status(Status(StatusCode.ERROR))
 
     def end(self, error: BaseException | None = None) -> None:
-        """See `Span`."""
+        """End the span."""
         if error is not None:
             self.fail(error)
         self._span.end()
@@ -75,13 +75,13 @@ class OpenTelemetry:
 
     Args:
         endpoint: of a collector, such as `http://collector:4318`, without `/v1/traces`.
-        service: named in every span.
+        service: name of the service in every span.
     """
 
     def __init__(self, endpoint: str, service: str) -> None:
         self._provider = TracerProvider(
             resource=Resource.create({"service.name": service}),
-            # It would wait half a minute for a collector that is away.
+            # Otherwise exit waits half a minute for an unreachable collector.
             shutdown_on_exit=False,
         )
         exporter = OTLPSpanExporter(endpoint=endpoint.rstrip("/") + "/v1/traces")
@@ -106,13 +106,13 @@ class OpenTelemetry:
 
     def flush(self, seconds: float) -> None:
         """See `tracing.flush`."""
-        # Its own timeout is not kept: opentelemetry-python, issue 4568.
+        # force_flush does not keep its timeout: opentelemetry-python, issue 4568.
         flushing = threading.Thread(target=self._provider.force_flush, daemon=True)
         flushing.start()
         flushing.join(seconds)
 
     def _statement_begins(self, connection: Connection, _: Any, statement: str, *__: Any) -> None:
-        # What nobody traces, such as a poll, would be a trace of its own each time.
+        # Otherwise each statement outside of a trace, such as a poll, would be a trace.
         if not trace.get_current_span().get_span_context().is_valid:
             return
         words = statement.split()
@@ -120,7 +120,7 @@ class OpenTelemetry:
         attributes = {
             "db.system.name": "postgresql",
             "db.operation.name": operation,
-            # With placeholders: what stands for them is somebody's address.
+            # Without parameters, which contain personal data.
             "db.query.text": " ".join(words),
         }
         connection.info[_SPAN] = self._tracer.start_span(
@@ -129,7 +129,7 @@ class OpenTelemetry:
 
 
 def _operation(words: Sequence[str]) -> str:
-    """What a statement does: its first word, or behind WITH the first that writes."""
+    """Return the first keyword of a statement, or after WITH the first that writes."""
     if words[0].upper() != "WITH":
         return words[0].upper()
     verbs = (word.lstrip("(") for word in words)

@@ -1,10 +1,11 @@
-"""Traces by OpenTelemetry, when `OTEL_EXPORTER_OTLP_ENDPOINT` says where they go.
+"""Tracing by OpenTelemetry, enabled by `OTEL_EXPORTER_OTLP_ENDPOINT`.
 
-Otherwise every span is the same empty object, nothing of OpenTelemetry is imported, and a call here
-costs a tenth of a microsecond. The standard's other variables hold as well, such as
-`OTEL_TRACES_SAMPLER` and `OTEL_EXPORTER_OTLP_HEADERS`.
+When disabled, all spans are one empty object, OpenTelemetry is not imported, and a call takes about
+0.1 µs. The standard's other variables apply as well, such as `OTEL_TRACES_SAMPLER` and
+`OTEL_EXPORTER_OTLP_HEADERS`.
 
-A trace travels as a `traceparent` (W3C Trace Context, 3.2), in a header of requests and messages.
+A trace is propagated as a `traceparent` (W3C Trace Context, 3.2) in headers of requests and
+messages.
 """
 
 from typing import Literal, Protocol
@@ -16,13 +17,13 @@ Kind = Literal["internal", "server", "client", "producer", "consumer"]
 
 
 class Span:
-    """A piece of work; this one is not recorded.
+    """A span that is not recorded, and the interface of recorded ones.
 
-    As a context manager it is the parent of what is begun inside, and ends with it.
+    As a context manager it is the parent of spans begun inside, and ends with the block.
     """
 
     traceparent: str | None = None
-    """Names this span to those who go on from it."""
+    """Identifies this span as a parent in other processes."""
 
     def __enter__(self) -> "Span":
         return self
@@ -31,23 +32,23 @@ class Span:
         return None
 
     def rename(self, name: str) -> None:
-        """Give it the name that is known only now."""
+        """Change the name, when it becomes known after the start."""
 
     def set(self, name: str, value: str | int) -> None:
-        """Add an attribute. Never an address, a body, a secret."""
+        """Set an attribute. Never an address, a body or a secret."""
 
     def link(self, other: "Span") -> None:
-        """Say that it has to do with a span of another trace."""
+        """Link a related span of another trace."""
 
     def fail(self, error: BaseException) -> None:
-        """Mark it as failed, by the error's class: there may be data in its words."""
+        """Mark the span as failed, by the error's class only: its message may contain data."""
 
     def end(self, error: BaseException | None = None) -> None:
-        """End it, where it was not used as a context manager."""
+        """End the span, if it is not used as a context manager."""
 
 
 class Tracer(Protocol):
-    """What makes recorded spans; see the functions of the same names."""
+    """Creates recorded spans; see the functions of the same names."""
 
     def span(self, name: str, kind: Kind, parent: str | None) -> Span: ...  # noqa: D102
 
@@ -63,14 +64,14 @@ _tracer: Tracer | None = None
 
 
 def configure(config: Settings, service: str) -> None:
-    """Begin tracing in this process, when it is wanted. Call it after a fork, not before.
+    """Start tracing in this process if it is enabled. Call it after a fork, not before.
 
     Args:
-        config: `otel_exporter_otlp_endpoint` counts.
-        service: named in every span.
+        config: provides `otel_exporter_otlp_endpoint`.
+        service: name of the service in every span.
 
     Raises:
-        ConfigurationError: it is wanted, and the packages for it are not there.
+        ConfigurationError: tracing is enabled, and its packages are not installed.
     """
     global _tracer
     if not config.otel_exporter_otlp_endpoint:
@@ -86,32 +87,32 @@ def configure(config: Settings, service: str) -> None:
 
 
 def is_on() -> bool:
-    """Whether this process traces."""
+    """Return whether tracing is enabled."""
     return _tracer is not None
 
 
 def span(name: str, *, kind: Kind = "internal", parent: str | None = None) -> Span:
-    """Begin a span.
+    """Start a span.
 
     Args:
-        name: of few values: a route, a queue, and no id.
+        name: of low cardinality: a route or a queue, not an id.
         kind: see OpenTelemetry, "SpanKind".
-        parent: the `traceparent` that it goes on from; not given, the current span, or a new trace.
+        parent: the `traceparent` of its parent; by default the current span, or a new trace.
     """
     return _OFF if _tracer is None else _tracer.span(name, kind, parent)
 
 
 def under(parent: str | None) -> Span:
-    """No span of its own: within it, what is begun goes on from `parent`."""
+    """Return a context whose spans continue `parent`, without creating a span."""
     return _OFF if _tracer is None else _tracer.under(parent)
 
 
 def current() -> str | None:
-    """The `traceparent` of the current span; None when there is none."""
+    """Return the `traceparent` of the current span; None if there is none."""
     return None if _tracer is None else _tracer.current()
 
 
 def flush(seconds: float = 1.0) -> None:
-    """Send what has not been sent; give up after so many seconds."""
+    """Export pending spans; give up after `seconds`."""
     if _tracer is not None:
         _tracer.flush(seconds)

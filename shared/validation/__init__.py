@@ -1,1 +1,1 @@
-"""What a refused value must be, in words; and what of it can be mended without asking."""
+"""Validation of values: readable faults, and corrections of unambiguous ones."""

@@ -1,19 +1,19 @@
-"""Email addresses as they are mailed, and as they are compared.
+"""Normal forms of email addresses, for sending and for comparison.
 
-The domain is in ASCII (RFC 5890, 2.3.2.1).
+The domain is in ASCII (A-labels, RFC 5890, 2.3.2.1).
 """
 
 import idna
 
 
 def with_ascii_domain(address: str) -> str:
-    """The same address, with a domain of other letters in its A-label form, such as `xn--…`.
+    """Return an address with its domain in A-labels, such as `xn--…`.
 
-    Mapped as browsers do (UTS 46), so capital letters and full-width dots are understood. What is
-    no address, or no domain, comes back as it is.
+    Mapped by UTS 46, as browsers do, so capital letters and full-width dots are understood. Other
+    text, or an invalid domain, is returned unmodified.
 
     Args:
-        address: without white space around it.
+        address: without surrounding white space.
     """
     local, at, domain = address.rpartition("@")
     if not at or domain.isascii():
@@ -26,7 +26,7 @@ def with_ascii_domain(address: str) -> str:
 
 
 def spellings(address: str) -> list[str]:
-    """An address as it is mailed, and as people write it where that differs.
+    """Return an address and, if it differs, the form with its domain in Unicode.
 
     Args:
         address: with its domain in ASCII.
@@ -39,11 +39,20 @@ def spellings(address: str) -> list[str]:
     return list(dict.fromkeys([address, f"{local}{at}{written}"]))
 
 
-def compared(address: str) -> str:
-    """The form of an address that is the same for all ways to write it.
+def mailbox(address: str) -> str:
+    """Return the normal form that all addresses of one mailbox share.
 
-    In small letters altogether: a domain has no case (RFC 1035, 2.3.3), and what stands before the
-    @ may have one (RFC 5321, 2.4) that no mailbox is known to tell apart by. Who has left as `zoe@`
-    is not to be mailed as `Zoe@`.
+    Most providers ignore what follows a `+` in the local part (RFC 5233, 1).
+    """
+    local, at, domain = compared(address).rpartition("@")
+    return f"{local.partition('+')[0] or local}{at}{domain}"
+
+
+def compared(address: str) -> str:
+    """Return the normal form that all spellings of an address share, in lower case.
+
+    Domains are case-insensitive (RFC 1035, 2.3.3). Local parts may be case-sensitive (RFC 5321,
+    2.4), but no provider is known to distinguish mailboxes by it, and a customer who unsubscribed
+    as `zoe@` must not receive email as `Zoe@`.
     """
     return with_ascii_domain(address.strip()).lower()

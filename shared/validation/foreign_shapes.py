@@ -1,47 +1,44 @@
-"""Bodies of other systems, recognised by their members: a refusal says whose it is and what to do.
-
-A body of a shop's own webhook is not wrong, it is somebody else's: its fields have other names.
-"""
+"""Recognises bodies of other systems by their members, so that a refusal can explain what to do."""
 
 from collections.abc import Mapping, Set
 from dataclasses import dataclass
 from typing import Any
 
-from shared.validation.words import listed
+from shared.validation.phrases import listed
 
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """How one system's bodies are known.
+    """The members by which one system's bodies are recognised.
 
     Attributes:
-        name: in a sentence.
-        members: of the top level; all of them are there.
-        one_of: of these at least one is there too; empty: none is needed.
-        cure: what to do, in sentences.
+        name: of the body, with its article.
+        members: names that are all present at the top level.
+        one_of: names of which at least one is present too; empty if none is needed.
+        remedy: what to do, in sentences.
     """
 
     name: str
     members: Set[str]
     one_of: Set[str]
-    cure: str
+    remedy: str
 
 
-# From what each documents of its webhooks.
+# From each system's documentation of its webhooks.
 SHAPES = (
     Shape(
         "a notification of BigCommerce",
         frozenset({"scope", "producer", "data"}),
         frozenset(),
-        "It names an order and does not have it: fetch that from `/v2/orders/{id}`, and send it "
-        "with our names.",
+        "It contains only the order's id: fetch the order from `/v2/orders/{id}`, and send it with "
+        "our field names.",
     ),
     Shape(
         "a CloudEvent",
         frozenset({"specversion", "source", "id", "type"}),
         frozenset(),
-        "Send its `data` with our names, and as `type` order.created, order.status_changed or "
-        "order.cancelled.",
+        "Send its `data` with our field names, and order.created, order.status_changed or "
+        "order.cancelled as its `type`.",
     ),
     Shape(
         "an event of Stripe",
@@ -72,7 +69,7 @@ SHAPES = (
         "an order of PrestaShop",
         frozenset({"id_customer", "current_state"}),
         frozenset(),
-        "It names its customer and its address and does not have them: fetch those from "
+        "It contains only the ids of its customer and address: fetch them from "
         "`/api/customers/{id}` and `/api/addresses/{id}`. Then rename: `item_summary` from "
         "`associations.order_rows`, `order_number` from `reference`, `tracking_status` from "
         "`current_state`.",
@@ -87,14 +84,14 @@ SHAPES = (
     ),
 )
 WRAPPERS = ("order", "data", "payload", "event")
-"""The names under which systems put an order into another object."""
+"""The names of members in which systems wrap an order."""
 
 
-def recognised(body: Mapping[str, Any]) -> list[str]:
-    """A sentence that says whose body it looks like and what to do; none where that is unknown.
+def recognise(body: Mapping[str, Any]) -> list[str]:
+    """Return a sentence that names the system of a body and what to do; empty if unknown.
 
     Args:
-        body: the top level. An order in it, under a usual name, is looked at too.
+        body: its top level. An order wrapped in one of `WRAPPERS` is examined too.
     """
     inner = [body[name] for name in WRAPPERS if isinstance(body.get(name), dict)]
     for candidate in (body, *inner):
@@ -102,7 +99,7 @@ def recognised(body: Mapping[str, Any]) -> list[str]:
             if _has(candidate, shape):
                 shown = sorted(shape.members | (shape.one_of & candidate.keys()))
                 names = listed([f"`{name}`" for name in shown])
-                return [f"This looks like {shape.name} ({names}). {shape.cure}"]
+                return [f"This looks like {shape.name} ({names}). {shape.remedy}"]
     return []
 
 

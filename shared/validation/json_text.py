@@ -1,6 +1,6 @@
-"""JSON text that a strict decoder refuses: read all the same, or refused in words.
+"""Parses JSON text (RFC 8259) leniently, and explains why a text is not JSON.
 
-RFC 8259: it is UTF-8 (8.1), and a byte order mark may be passed over.
+The text must be UTF-8; a byte order mark is ignored (RFC 8259, 8.1).
 """
 
 import codecs
@@ -18,24 +18,25 @@ _MARKS = (
     (codecs.BOM_UTF16_LE, "UTF-16"),
     (codecs.BOM_UTF16_BE, "UTF-16"),
 )
-# An ASCII character of two or four bytes, as JSON begins.
+# Zero bytes of an ASCII character in UTF-16 or UTF-32, with which a JSON text begins.
 _ZEROS = ((b"\0\0\0", "UTF-32"), (b"\0", "UTF-16"))
 
 
 _GZIP = b"\x1f\x8b"  # RFC 1952, 2.3.1
 _COMMA = re.compile(r",\s*[}\]]")
-_MOST_DIGITS = 4_300  # of what Python reads as a number
+_SURROGATE = re.compile("[\ud800-\udfff]")  # unpaired (RFC 8259, 8.2)
+_MOST_DIGITS = 4_300  # sys.get_int_max_str_digits()
 
 
 class NotJsonError(ValueError):
-    """The text is no JSON; the message says what it is, in a sentence."""
+    """The text is not JSON; the message is a sentence that says what it is."""
 
 
 def parse(raw: bytes) -> Any:
-    """The value of a JSON text, in plain objects.
+    """Return the value of a JSON text as plain objects.
 
     Raises:
-        NotJsonError: it is none.
+        NotJsonError: it is not JSON.
     """
     raw = raw.removeprefix(codecs.BOM_UTF8)
     if not raw.strip():
@@ -66,7 +67,7 @@ def _wide_encoding(raw: bytes) -> str:
 
 
 def _other_encoding(raw: bytes) -> str:
-    """Where a text is not UTF-8; every byte is a character of Latin-1, so that reads it."""
+    """Say where a text is not UTF-8. Latin-1 maps every byte, so decoding by it never fails."""
     try:
         value = json.loads(raw.decode("latin-1"), strict=False)
     except (ValueError, RecursionError):
@@ -79,7 +80,7 @@ def _other_encoding(raw: bytes) -> str:
             is_windows = any(0x80 <= byte < 0xA0 for byte in as_sent)
             name = "Windows-1252" if is_windows else "Latin-1 (ISO 8859-1)"
             return (
-                f"{path} is not UTF-8: its byte 0x{as_sent[error.start]:02X} is none. It looks "
+                f"{path} is not UTF-8: its byte 0x{as_sent[error.start]:02X} is invalid. It looks "
                 f"like {name}. Encode the body as UTF-8."
             )
     return "The body is not UTF-8."
@@ -100,7 +101,14 @@ def _texts(value: Any, path: str) -> Iterator[tuple[str, str]]:
 def _malformed(raw: bytes, error: Exception) -> str:
     text = raw.decode(errors="replace")
     try:
-        json.loads(text, parse_constant=_refuse, parse_float=_number, parse_int=_number)
+        value = json.loads(text, parse_constant=_refuse, parse_float=_number, parse_int=_number)
+        for path, found in _texts(value, "$"):
+            surrogate = _SURROGATE.search(found)
+            if surrogate is not None:
+                return (
+                    f"{path} has half a character (U+{ord(surrogate[0]):04X}), as of an emoji that "
+                    "was cut in two: cut texts between characters."
+                )
     except NotJsonError as found:
         return str(found)
     except json.JSONDecodeError as found:
@@ -114,8 +122,8 @@ def _malformed(raw: bytes, error: Exception) -> str:
 
 def _refuse(constant: str) -> NoReturn:
     raise NotJsonError(
-        f"The body is not JSON: it has {constant}, which is no number (RFC 8259, 6). Send null, or "
-        "leave it out."
+        f"The body is not JSON: it has {constant}, which is not a number (RFC 8259, 6). Send null, "
+        "or leave it out."
     )
 
 
@@ -133,13 +141,13 @@ def _number(text: str) -> float:
 
 
 def _likely(text: str, fault: json.JSONDecodeError) -> str:
-    """What it looks like instead."""
+    """Return a sentence on the likely mistake, or an empty text."""
     before, rest = text[: fault.pos].rstrip(), text[fault.pos :].lstrip()
     member = before.removesuffix(",").rstrip()[-1:]
     if (_COMMA.match(before[-1:] + rest) or _COMMA.match(rest)) and member not in ("", *":[{,"):
-        return " There is a comma behind the last of its members: take it away."
+        return " There is a comma after the last member: remove it."
     if fault.msg == "Extra data" and rest[:1] in ("{", "["):
-        return " There is one event a request: send the next in another."
+        return " A request holds one event: send the next in another."
     if rest[:2] in ("//", "/*") or rest[:1] == "#":
         return " It looks like a comment, which JSON does not have."
     text = text.strip()

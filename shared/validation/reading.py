@@ -1,31 +1,26 @@
-"""Reading a value into a type, with all faults at once, in words; what can be mended is.
+"""Converts plain objects to a Struct, corrects unambiguous faults and reports all others.
 
-For what a strict decoder has refused, so it may take its time. Mended is what has one meaning:
-`null` for what may be left out, and an empty text where a `Meta` has
-`extra={"empty_is_none": True}`; white space around a text that may have none; a whole number for a
-text with `{"takes_whole_numbers": True}`; and what a type's `{"normalise": …}` makes of a text.
+It runs only after a strict decoder has refused the value, so speed does not matter. Corrected are:
+`null` for an optional field, and an empty text if its `Meta` has `extra={"empty_is_none": True}`;
+surrounding white space of a text that may have none; a whole number for a text with
+`{"takes_whole_numbers": True}`; and a text that the type's `{"normalise": …}` makes valid.
 """
 
-import difflib
 import re
-import typing
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
-from functools import lru_cache
 from itertools import islice
-from types import UnionType
-from typing import Annotated, Any, TypeVar, Union
+from typing import Any, TypeVar
 
 import msgspec
 from msgspec import inspect
 from msgspec.structs import FieldInfo
 
-from shared.validation import json_text, words
+from shared.validation import json_text, names, phrases, types
+from shared.validation.normalisation import is_time_without_zone
 
 T = TypeVar("T")
 MOST_FAULTS = 20
-_MISSPELT = 0.8  # of difflib's ratio
-_MOST_COMPARED, _LONGEST_COMPARED = 100, 100
 _NAMED_CHARACTERS = {"\t": "a tab", "\n": "a line feed", "\r": "a carriage return"}
 _CONTROLS = re.compile(r"[\x00-\x1f\x7f]")
 
@@ -34,7 +29,7 @@ class InvalidValueError(ValueError):
     """A value does not fit its type.
 
     Args:
-        faults: all that is wrong, a sentence each, in which the path of the value is named.
+        faults: all faults, each a sentence with the path of the value.
     """
 
     def __init__(self, *faults: str) -> None:
@@ -43,14 +38,10 @@ class InvalidValueError(ValueError):
 
 
 def read_json(raw: bytes, type_: type[T]) -> T:
-    """The value of a JSON text.
-
-    Args:
-        raw: the text.
-        type_: a Struct.
+    """Convert a JSON text to a Struct; see `read`.
 
     Raises:
-        InvalidValueError: it is no JSON, or does not fit.
+        InvalidValueError: it is not JSON, or does not fit.
     """
     try:
         value = json_text.parse(raw)
@@ -59,20 +50,20 @@ def read_json(raw: bytes, type_: type[T]) -> T:
     return read(value, type_)
 
 
-def why_not(raw: bytes, type_: type[Any]) -> str:
-    """Why a strict decoder refuses a JSON text, in words, for a log; nothing is mended.
+def describe_faults(raw: bytes, type_: type[Any]) -> str:
+    """Return why a strict decoder refuses a JSON text, without quoting its values, for a log.
 
     Args:
         raw: the text.
         type_: a Struct.
     """
     try:
-        read(json_text.parse(raw), type_, mends=False, shows=False)
+        read(json_text.parse(raw), type_, corrects=False, quotes=False)
     except json_text.NotJsonError as error:
         return str(error)
     except InvalidValueError as error:
         return str(error)
-    return f"It is no {type_.__name__}."
+    return f"It is not a valid {type_.__name__}."
 
 
 def read(
@@ -81,30 +72,30 @@ def read(
     path: str = "$",
     *,
     strict: bool = True,
-    mends: bool = True,
-    shows: bool = True,
+    corrects: bool = True,
+    quotes: bool = True,
 ) -> T:
-    """Plain objects as a Struct.
+    """Convert plain objects to a Struct.
 
     Args:
-        value: of JSON, or by the names of a query string.
+        value: from JSON, or the parameters of a query string by name.
         type_: a Struct.
-        path: where the value stands, before the names of its members.
-        strict: whether a text is no number. In a query string everything is text.
-        mends: whether what has one meaning is mended.
-        shows: whether the faults repeat a text that is wrong: to whom it came from, and to no log.
+        path: of the value, the prefix of its members' paths.
+        strict: whether a text is refused for a number. In a query string everything is text.
+        corrects: whether unambiguous faults are corrected.
+        quotes: whether faults quote wrong texts: right for the sender, wrong for a log.
 
     Raises:
         InvalidValueError: it does not fit.
     """
-    walk = _Walk(strict, mends, shows)
+    walk = _Walk(strict, corrects, quotes)
     with suppress(_TooManyFaultsError):
-        mended = walk.value(value, type_, path)
+        corrected = walk.value(value, type_, path)
         if not walk.faults:
             try:
-                return msgspec.convert(mended, type_, strict=strict)
+                return msgspec.convert(corrected, type_, strict=strict)
             except (msgspec.ValidationError, RecursionError, OverflowError):
-                walk.faults.append(f"{path} must be {_words(type_)}.")
+                walk.faults.append(f"{path} must be {types.description(type_)}.")
     faults = walk.faults[:MOST_FAULTS]
     if len(walk.faults) > MOST_FAULTS:
         faults.append("There are more.")
@@ -112,40 +103,40 @@ def read(
 
 
 class _TooManyFaultsError(Exception):
-    """More were found than are told."""
+    """More faults were found than are reported."""
 
 
 class _Walk:
-    """Goes through a value, and collects what is wrong.
+    """Walks a value and collects its faults.
 
-    What is too large is not gone into, and with one fault too many it ends: whoever sends a list of
-    thousands has everybody else wait for so long.
+    It does not descend into oversized collections, and stops at one fault more than `MOST_FAULTS`,
+    so that a list of thousands does not block other requests.
     """
 
-    def __init__(self, strict: bool, mends: bool, shows: bool) -> None:
+    def __init__(self, strict: bool, corrects: bool, quotes: bool) -> None:
         self._strict = strict
-        self._mends = mends
-        self._shows = shows
+        self._corrects = corrects
+        self._quotes = quotes
         self.faults: list[str] = []
 
     def value(self, value: Any, type_: Any, path: str) -> Any:
-        """A value with what could be mended; what could not is among the faults."""
+        """Return the corrected value; add the remaining faults to `faults`."""
         if type_ is msgspec.Raw:
             return msgspec.Raw(msgspec.json.encode(value))
-        for choice in _choices(type_):
-            match _info(choice), value:
+        for choice in types.choices(type_):
+            match types.info(choice), value:
                 case inspect.StructType(cls=struct), dict():
                     return self._members(value, struct, path)
                 case inspect.DictType(), dict():
-                    inner = _arguments(choice)[-1]
+                    inner = types.arguments(choice)[-1]
                     if not self._is_bound(value, choice, path):
                         return value
                     self._names(value, choice, path)
-                    if self._mends and not _may_be_null(inner):
-                        value = {name: one for name, one in value.items() if one is not None}
+                    if self._corrects and not types.may_be_null(inner):
+                        value = {name: v for name, v in value.items() if v is not None}
                     return {n: self.value(v, inner, f"{path}.{n:.60}") for n, v in value.items()}
                 case inspect.ListType() | inspect.VarTupleType(), list():
-                    inner = _arguments(choice)[0]
+                    inner = types.arguments(choice)[0]
                     if not self._is_bound(value, choice, path):
                         return value
                     return [self.value(v, inner, f"{path}[{n}]") for n, v in enumerate(value)]
@@ -157,96 +148,108 @@ class _Walk:
             raise _TooManyFaultsError
 
     def _is_bound(self, value: Collection[Any], type_: Any, path: str) -> bool:
-        info = _info(type_)
+        info = types.info(type_)
         least, most = getattr(info, "min_length", None), getattr(info, "max_length", None)
         is_bound = len(value) >= (least or 0) and (most is None or len(value) <= most)
         if not is_bound:
-            self._fault(f"{path} must be {_words(type_)}, and has {len(value)}.")
+            self._fault(f"{path} must be {types.description(type_)}, and has {len(value)}.")
         return is_bound
 
     def _names(self, value: Collection[str], type_: Any, path: str) -> None:
-        of = _arguments(type_)[0]
+        of = types.arguments(type_)[0]
         for name in () if of is str else value:
             try:
                 msgspec.convert(name, of)
             except msgspec.ValidationError:
-                what = _is_text(name, _info(of), self._shows)
-                self._fault(f"{path}: each name must be {_words(of)}, and one {what}.")
+                what = _is_text(name, types.info(of), self._quotes)
+                self._fault(f"{path}: each name must be {types.description(of)}, and one {what}.")
 
-    def _members(self, given: Mapping[str, Any], struct: Any, path: str) -> dict[str, Any]:
+    def _members(self, members: Mapping[str, Any], struct: Any, path: str) -> dict[str, Any]:
         found = {}
-        fields = _fields(struct)
+        fields = types.fields(struct)
         for field in fields:
             name, where = field.encode_name, f"{path}.{field.encode_name}".lstrip(".")
-            value = given.get(name)
-            if self._mends and not field.required and _is_empty(value, field.type):
+            value = members.get(name)
+            if self._corrects and not field.required and _is_empty(value, field.type):
                 continue
-            is_said = name in given and (_may_be_null(field.type) or not self._mends)
-            if value is not None or is_said:
+            is_null = name in members and (types.may_be_null(field.type) or not self._corrects)
+            if value is not None or is_null:
                 found[name] = self.value(value, field.type, where)
             elif field.required:
-                # `null` says what leaving it out says.
+                # `null` counts as missing.
                 known = [other.encode_name for other in fields]
-                instead = "" if name in given else misspelt(name, given, known)
-                if instead and _is_struct(field) and not isinstance(given[instead], Mapping):
-                    instead = ""
+                near, parts = (
+                    ("", []) if name in members else names.alternatives(name, members, known)
+                )
+                instead = [near] if near else parts
+                instead = [other for other in instead if _may_be(members[other], field)]
                 self._missing(field, where, instead)
-                if instead:
-                    self.value(given[instead], field.type, f"{path}.{instead}".lstrip("."))
+                if near in instead:
+                    self.value(members[near], field.type, f"{path}.{near}".lstrip("."))
         return found
 
-    def _missing(self, field: FieldInfo, where: str, instead: str) -> None:
-        info = _info(_choices(field.type)[0])
+    def _missing(self, field: FieldInfo, where: str, instead: Sequence[str]) -> None:
+        info = types.info(types.choices(field.type)[0])
         if isinstance(info, inspect.StructType) and not instead:
-            for inner in _fields(info.cls):
+            for inner in types.fields(info.cls):
                 if inner.required:
-                    self._missing(inner, f"{where}.{inner.encode_name}", "")
+                    self._missing(inner, f"{where}.{inner.encode_name}", ())
             return
-        hint = f" `{instead:.60}` is there: was it meant?" if instead else ""
-        self._fault(f"{where} is missing: it must be {_words(field.type)}.{hint}")
+        hint = ""
+        if instead:
+            named = phrases.listed([f"`{name:.60}`" for name in instead])
+            was = (
+                "is there: was it meant?"
+                if len(instead) == 1
+                else ("are there: was one of them meant, or all of them joined?")
+            )
+            hint = f" {named} {was}"
+        self._fault(f"{where} is missing: it must be {types.description(field.type)}.{hint}")
 
     def _leaf(self, value: Any, type_: Any, path: str) -> Any:
-        if value is None and _may_be_null(type_):
+        if value is None and types.may_be_null(type_):
             return None
-        for choice in _choices(type_):
-            # A time in digits would be taken for seconds since 1970.
-            strict = self._strict or isinstance(_info(choice), inspect.DateTimeType)
-            for candidate in _candidates(value, choice) if self._mends else (value,):
+        for choice in types.choices(type_):
+            # Otherwise digits would be read as seconds since 1970.
+            strict = self._strict or isinstance(types.info(choice), inspect.DateTimeType)
+            for candidate in _candidates(value, choice) if self._corrects else (value,):
                 try:
                     return msgspec.convert(candidate, choice, strict=strict)
                 except (msgspec.ValidationError, RecursionError, OverflowError):
                     pass
-        what = _is(value, _info(_choices(type_)[0]), self._shows)
-        self._fault(f"{path} must be {_words(type_)}, and {what}.")
+        what = _is(value, types.info(types.choices(type_)[0]), self._quotes)
+        self._fault(f"{path} must be {types.description(type_)}, and {what}.")
         return value
 
 
 def _is_empty(value: Any, type_: Any) -> bool:
-    """Whether it is a text that stands for nothing."""
+    """Return whether a value is an empty text that counts as missing."""
     if not isinstance(value, str) or value.strip():
         return False
-    metas = (meta for choice in _choices(type_) for meta in _metas(choice))
+    metas = (meta for choice in types.choices(type_) for meta in types.metas(choice))
     return any("empty_is_none" in (meta.extra or ()) for meta in metas)
 
 
 def _candidates(value: Any, type_: Any) -> Iterator[Any]:
-    """The value, and what it may be taken for."""
+    """Yield the value, then its possible corrections."""
     yield value
-    info = _info(type_)
-    if type(value) is int and any("takes_whole_numbers" in (m.extra or ()) for m in _metas(type_)):
+    info = types.info(type_)
+    if type(value) is int and any(
+        "takes_whole_numbers" in (m.extra or ()) for m in types.metas(type_)
+    ):
         yield str(value)
     is_free_text = isinstance(info, inspect.StrType) and not info.pattern
     if not isinstance(value, str) or is_free_text:
-        return  # white space may be a part of it, as of a password
-    bare = value.strip()
-    yield bare
-    for meta in _metas(type_):
+        return  # white space may be significant, as in a password
+    stripped = value.strip()
+    yield stripped
+    for meta in types.metas(type_):
         if meta.extra and "normalise" in meta.extra:
-            yield meta.extra["normalise"](bare)
+            yield meta.extra["normalise"](stripped)
 
 
-def _is(value: Any, info: inspect.Type, shows: bool) -> str:
-    """What a value is instead."""
+def _is(value: Any, info: inspect.Type, quotes: bool) -> str:
+    """Describe a wrong value, such as `is null`."""
     match value:
         case None:
             return "is null"
@@ -260,13 +263,15 @@ def _is(value: Any, info: inspect.Type, shows: bool) -> str:
             return "is a list"
         case dict():
             return "is an object"
-    return _is_text(str(value), info, shows)
+    return _is_text(str(value), info, quotes)
 
 
-def _is_text(text: str, info: inspect.Type, shows: bool) -> str:
+def _is_text(text: str, info: inspect.Type, quotes: bool) -> str:
     if not text:
         return "is empty"
-    shown = f"is {words.shortened(text)}" if shows else "is another text"
+    shown = f"is {phrases.shortened(text)}" if quotes else "is another text"
+    if isinstance(info, inspect.DateTimeType) and is_time_without_zone(text):
+        return f"{shown}, which has no zone"
     if not isinstance(info, inspect.StrType):
         return shown
     if info.max_length is not None and len(text) > info.max_length:
@@ -279,97 +284,43 @@ def _is_text(text: str, info: inspect.Type, shows: bool) -> str:
     return shown if info.pattern else f"has {len(text):,} characters"
 
 
-def left_out(given: Mapping[str, Any], struct: Any, path: str) -> list[str]:
-    """Members that nobody reads, though one that may be left out has nearly that name.
+def unread_members(
+    members: Mapping[str, Any],
+    struct: Any,
+    path: str,
+    others: Mapping[str, str] | None = None,
+) -> list[str]:
+    """Return a warning for each unread member whose name is close to that of a missing field.
 
     Args:
-        given: the members; they fit.
+        members: the members, which are valid.
         struct: the Struct that they are read as.
-        path: where they are.
-
-    Returns:
-        A sentence for each.
+        path: of the object.
+        others: common other names, in the form of `names.folded`, with the field each may mean.
     """
-    fields = {field.encode_name: field for field in _fields(struct)}
-    missing = {name: None for name in fields if given.get(name) is None}
+    fields = {field.encode_name: field for field in types.fields(struct)}
+    missing = {name: None for name in fields if members.get(name) is None}
+    known = {names.folded(name): name for name in fields} | dict(others or {})
     found = []
-    for name in islice(given, _MOST_COMPARED):
-        value, field = given[name], fields.get(name)
-        if field is None and (meant := misspelt(name[:_LONGEST_COMPARED], missing, ())):
-            found.append(f"{path}.{name:.60} is not read: was {path}.{meant} meant?")
-        elif field is not None and _is_struct(field) and isinstance(value, Mapping):
-            found += left_out(value, _choices(field.type)[0], f"{path}.{name}")
+    for name in islice(members, names.MOST_COMPARED):
+        value, field = members[name], fields.get(name)
+        if field is None:
+            short = name[: names.LONGEST_COMPARED]
+            meant = next((known[form] for form in names.forms(short) if form in known), "")
+            # A field that is present was not meant, and neither was one with a similar name.
+            if (meant or (meant := names.misspelt(short, missing, ()))) in missing:
+                found.append(f"{path}.{name:.60} is not read: was {path}.{meant} meant?")
+        elif _is_struct(field) and isinstance(value, Mapping):
+            found += unread_members(value, types.choices(field.type)[0], f"{path}.{name}")
     return found
 
 
+def _may_be(value: Any, field: FieldInfo) -> bool:
+    """Return whether a value has a kind that fits a field: a boolean `is_email` is no address."""
+    if isinstance(value, bool):
+        return isinstance(types.info(types.choices(field.type)[0]), inspect.BoolType)
+    return isinstance(value, Mapping) or not _is_struct(field)
+
+
 def _is_struct(field: FieldInfo) -> bool:
-    return isinstance(_info(_choices(field.type)[0]), inspect.StructType)
-
-
-def misspelt(name: str, given: Mapping[str, Any], known: Collection[str]) -> str:
-    """The name of a member that nobody knows and that may have been meant for another; or empty.
-
-    Args:
-        name: the other.
-        given: the members.
-        known: the names that are known.
-    """
-    # Of a stranger's thousands only so many: to compare each takes longer than to read it.
-    unknown = islice((other for other in given if other not in known), _MOST_COMPARED)
-    others = {_folded(other[:_LONGEST_COMPARED]): other for other in unknown}
-    close = difflib.get_close_matches(_folded(name), others, n=1, cutoff=_MISSPELT)
-    return others[close[0]] if close else ""
-
-
-def _folded(name: str) -> str:
-    return re.sub(r"[\W_]+", "", name).lower()
-
-
-def _words(type_: Any) -> str:
-    return words.listed(list(dict.fromkeys(_word(choice) for choice in _choices(type_))), "or")
-
-
-@lru_cache(maxsize=1024)
-def _word(choice: Any) -> str:
-    return words.must_be(inspect.type_info(choice))
-
-
-@lru_cache(maxsize=1024)
-def _info(choice: Any) -> inspect.Type:
-    """One of the choices, without what is said about it."""
-    info = inspect.type_info(choice)
-    return info.type if isinstance(info, inspect.Metadata) else info
-
-
-@lru_cache(maxsize=256)
-def _fields(struct: Any) -> tuple[FieldInfo, ...]:
-    return msgspec.structs.fields(struct)
-
-
-def _choices(type_: Any) -> list[Any]:
-    """The types that a value may have beside null, each by itself.
-
-    msgspec 0.22 corrupts memory when it frees what it made of a union in which a text has a
-    pattern, so it is given no union.
-    """
-    if typing.get_origin(type_) in (Union, UnionType):
-        absent = (type(None), msgspec.UnsetType)
-        return [choice for choice in typing.get_args(type_) if choice not in absent]
-    return [type_]
-
-
-def _may_be_null(type_: Any) -> bool:
-    is_union = typing.get_origin(type_) in (Union, UnionType)
-    return type_ is Any or (is_union and type(None) in typing.get_args(type_))
-
-
-def _metas(type_: Any) -> list[msgspec.Meta]:
-    given = typing.get_args(type_)[1:] if typing.get_origin(type_) is Annotated else ()
-    return [meta for meta in given if isinstance(meta, msgspec.Meta)]
-
-
-def _arguments(type_: Any) -> tuple[Any, ...]:
-    """What a list or a dict is of; Any where that is not said."""
-    if typing.get_origin(type_) is Annotated:
-        type_ = typing.get_args(type_)[0]
-    return typing.get_args(type_) or (Any,)
+    return isinstance(types.info(types.choices(field.type)[0]), inspect.StructType)

@@ -1,1 +1,1 @@
-"""Pages for people: what they answer, forms, cookies, templates, static files."""
+"""Web pages: results, forms, cookies, templates, static files."""

@@ -1,69 +1,67 @@
-"""What every answer of a site carries, and its errors as pages."""
+"""Response headers of all pages, error pages, and health endpoints."""
 
 from collections.abc import Callable
 from typing import Any, Protocol
 
 import falcon
 import falcon.asgi
-import structlog
 from falcon.asgi import Request, Response
 
-from shared.db.session import is_database_away, is_used_up
-from shared.http.errors import ApiError
+from shared.http.errors import DATABASE_UNAVAILABLE, OVERLOADED, ApiError
+from shared.http.mount import failure
 from shared.web.results import PageError, View
 
-# Nothing inline and nothing from elsewhere (W3C, "Content Security Policy").
+# Neither inline nor third-party content (W3C, "Content Security Policy").
 HEADERS = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; "
     "img-src 'self'; connect-src 'self'; form-action 'self'; base-uri 'none'; "
     "frame-ancestors 'none'",
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
-    # The paths of pages have ids in them. Not no-referrer: forms would lose their origin.
+    # Paths contain ids. Not no-referrer, because forms would send no Origin.
     "Referrer-Policy": "same-origin",
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cross-Origin-Resource-Policy": "same-origin",
 }
 KEEP = "public, max-age=31536000, immutable"
 HSTS = "max-age=31536000"
-"""For this host; what else is in its domain is not ours to say (RFC 6797, 6.1)."""
+"""Without includeSubDomains, because other hosts of the domain are not ours (RFC 6797, 6.1)."""
 DATABASE_AWAY = "The database does not answer. Nothing was changed."
 DATABASE_LEFT = (
-    "The database does not answer any more. Whether it was done is not known: look before you do "
-    "it again."
+    "The database no longer answers. Whether the action was done is not known: check before you "
+    "repeat it."
 )
-"""Said where something was begun."""
-USED_UP = "Too much is asked of this process at once. Nothing was changed: try again in a moment."
-"""Said where it has no connection to the database left, which is there."""
-
-log = structlog.get_logger()
+"""Shown if an action had begun."""
+USED_UP = "Too many requests at the same time. Nothing was changed: try again in a moment."
+"""Shown if the connection pool is exhausted."""
+_SENTENCES = {OVERLOADED[1]: USED_UP, DATABASE_UNAVAILABLE[1]: DATABASE_AWAY}
 
 
 class Render(Protocol):
-    """Makes a page of a template and what it is about."""
+    """Renders templates."""
 
     def __call__(self, template: str, about: dict[str, Any]) -> str:
-        """The page, as HTML."""
+        """Return the HTML of a template with its variables."""
 
 
 class Guard:
-    """Gives every answer the headers that hold for all of them."""
+    """Middleware that adds the security and cache headers to all responses."""
 
     async def process_response(self, req: Request, resp: Response, _: Any, __: bool) -> None:
         """Called by Falcon."""
         for name, value in HEADERS.items():
             if resp.get_header(name) is None:  # a page may be stricter
                 resp.set_header(name, value)
-        # Not over plain HTTP (RFC 6797, 7.2), which is how a site of ours itself speaks.
+        # Not over plain HTTP (RFC 6797, 7.2); TLS ends at the proxy.
         if req.forwarded_scheme == "https":
             resp.set_header("Strict-Transport-Security", HSTS)
-        # Static files are asked for by names that change with them; pages are for one person.
+        # URLs of static files change with their content; pages are personal.
         is_static = req.path.startswith("/static/") and resp.status_code == 200
         resp.set_header("Cache-Control", KEEP if is_static else "no-store")
 
 
 def add_error_handlers(app: falcon.asgi.App[Any, Any], render: Render) -> None:
-    """Make every error of the app a page, `error.html`."""
+    """Render all errors of the app with `error.html`."""
 
     def write_error(resp: Response, status: int, sentence: str) -> None:
         resp.status = status
@@ -72,6 +70,8 @@ def add_error_handlers(app: falcon.asgi.App[Any, Any], render: Render) -> None:
 
     async def on_page_error(_: Request, resp: Response, error: PageError, __: Any) -> None:
         write_error(resp, error.status, error.sentence)
+        if error.retry_after:
+            resp.set_header("Retry-After", str(error.retry_after))
 
     async def on_api_error(_: Request, resp: Response, error: ApiError, __: Any) -> None:
         write_error(resp, error.status, error.error)
@@ -82,16 +82,9 @@ def add_error_handlers(app: falcon.asgi.App[Any, Any], render: Render) -> None:
         write_error(resp, error.status_code, sentence)
 
     async def on_exception(req: Request, resp: Response, error: Exception, __: Any) -> None:
-        if is_used_up(error):
-            log.warning("connections_used_up", route=req.uri_template)
-            write_error(resp, 503, USED_UP)
-            return
-        if is_database_away(error):
-            log.warning("database_away", route=req.uri_template, error=type(error).__name__)
-            write_error(resp, 503, DATABASE_AWAY)
-            return
-        log.error("unhandled_error", method=req.method, route=req.uri_template, exc_info=error)
-        write_error(resp, 500, "Something broke on our side. It was logged.")
+        found = failure(req, error)
+        write_error(resp, found.status, _SENTENCES.get(found.code, found.error))
+        resp.set_headers(found.headers)
 
     app.add_error_handler(Exception, on_exception)
     app.add_error_handler(falcon.HTTPError, on_http_error)
@@ -100,7 +93,7 @@ def add_error_handlers(app: falcon.asgi.App[Any, Any], render: Render) -> None:
 
 
 def write_view(resp: Response, view: View, html: str) -> None:
-    """Answer with a page."""
+    """Write a view's HTML, status and headers to a response."""
     resp.status = view.status
     resp.content_type = falcon.MEDIA_HTML
     resp.set_headers(dict(view.headers))
@@ -108,17 +101,17 @@ def write_view(resp: Response, view: View, html: str) -> None:
 
 
 class Readyz:
-    """`GET /readyz`: whether the process is at work; 503 and why when it is not.
+    """`GET /readyz`: whether the process is ready; otherwise 503 and the reason.
 
     Args:
-        wrong: gives what is wrong, a sentence; nothing while all is well.
+        wrong: returns the problem as a sentence, or an empty text.
     """
 
     def __init__(self, wrong: Callable[[], str]) -> None:
         self._wrong = wrong
 
     async def on_get(self, _: Request, resp: Response) -> None:
-        """For a container's check and for probes."""
+        """Respond to health checks of containers and load balancers."""
         reason = self._wrong()
         resp.status = falcon.HTTP_503 if reason else falcon.HTTP_200
         resp.media = {"status": "not ready", "reason": reason} if reason else {"status": "ready"}
@@ -127,10 +120,10 @@ class Readyz:
 
 
 class Healthz:
-    """`GET /healthz`: whether the process answers at all."""
+    """`GET /healthz`: whether the process responds at all."""
 
     async def on_get(self, _: Request, resp: Response) -> None:
-        """Always 200."""
+        """Respond 200."""
         resp.media = {"status": "alive"}
 
     on_head = on_get

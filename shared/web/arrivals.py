@@ -1,7 +1,7 @@
-"""Browsers in which nobody seems to be signed in, and where they are led.
+"""Handles requests without a session: redirects to sign in, and arrivals from other sites.
 
-One that a link of another site has led here does not show a `Strict` cookie (RFC 6265bis, 8.8.2). A
-page of our own that leads on to the same address has it show them.
+A browser does not send `SameSite=Strict` cookies when a link of another site leads here (RFC
+6265bis, 8.8.2). A page of our own that navigates to the same URL makes it send them.
 """
 
 from collections.abc import Callable
@@ -15,44 +15,44 @@ from shared.web.results import BACK, PageError, View, own_path
 
 SIGN_IN = "/sign-in"
 ENDED = "Your session had ended: nothing of what you sent was done."
-"""What the page to sign in says to whom it is `said=ended`."""
+"""Shown on the sign-in page for `said=ended`."""
 
 
 def hides_cookies(req: Request) -> bool:
-    """Whether a browser shows us no cookie because of where it comes from (W3C, "Fetch Metadata").
+    """Return whether a browser withholds its cookies because another site led here.
 
-    One that does not say where from is asked to sign in, as one that has no cookie.
+    Determined by Fetch Metadata (W3C). A browser without it is redirected to sign in.
     """
-    is_led = req.get_header("Sec-Fetch-Mode") == "navigate"
-    return is_led and req.get_header("Sec-Fetch-Site") == "cross-site"
+    is_navigation = req.get_header("Sec-Fetch-Mode") == "navigate"
+    return is_navigation and req.get_header("Sec-Fetch-Site") == "cross-site"
 
 
 def lead_on(req: Request) -> View:
-    """The page that leads to what was asked for, without a script."""
+    """Return the page that navigates to the requested URL, without a script."""
     query = f"?{req.query_string}" if req.query_string else ""
     return View("arriving.html", {"to": own_path(quote(req.path) + query)})
 
 
 def to_sign_in(req: Request, sent: SentForm, shows: Callable[[str], str]) -> str:
-    """Where to sign in, to come back to what was asked for.
+    """Return the URL of the sign-in page, which leads back to the requested page.
 
-    A form is not sent again: one comes back to the page that it was on, and is told so.
+    A form is not submitted again: the user returns to its page, and the sign-in page says so.
 
     Args:
         req: the request.
         sent: its form.
-        shows: leads to the first page in the place of one that cannot be asked for.
+        shows: returns a path, or `/` for one that has no page.
     """
     if req.method == "GET":
-        wanted, said = req.relative_uri, {}
+        wanted, notice = req.relative_uri, {}
     else:
-        wanted, said = shows(_page_of(req, sent)), {"said": "ended"}
-    query = ({} if wanted == "/" else {"next": wanted}) | said
+        wanted, notice = shows(_page_of(req, sent)), {"said": "ended"}
+    query = ({} if wanted == "/" else {"next": wanted}) | notice
     return f"{SIGN_IN}?{urlencode(query, quote_via=quote, safe='')}" if query else SIGN_IN
 
 
 def _page_of(req: Request, sent: SentForm) -> str:
-    """The page that a form was on, as it says itself, or the browser."""
+    """Return the path of the page of a form, from its field or the Referer."""
     with suppress(PageError):
         if back := sent.fields({}).get(BACK):
             return own_path(back[0])

@@ -1,9 +1,10 @@
-"""What a request says: its query, its path, and forms that one of our own pages has sent."""
+"""Reads queries, path variables, and forms, which must come from our own pages."""
 
 import io
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from datetime import UTC, date, datetime, time, timedelta
 from http import HTTPStatus
 from itertools import chain
 from urllib.parse import parse_qs
@@ -14,25 +15,51 @@ from falcon.asgi import Request
 from falcon.media import MultipartFormHandler
 from falcon.uri import parse_query_string
 
-from shared.http.bodies import Kept
+from shared.http.bodies import CountedBody
 from shared.http.errors import ApiError
+from shared.languages import time_zones
 from shared.web.results import PageError
 from shared.web.tokens import is_form_token
 
 MAX_FORM_BYTES = 131_072
-"""Of a form that one is signed in for: the largest has two texts of 4,000 characters, each of up to
-12 bytes as they are sent."""
+"""Limit for a signed-in user's form: the largest has two texts of 4,000 characters, each encoded in
+up to 12 bytes."""
 MAX_LARGE_BYTES = 1_048_576
-"""Of one with a file, a request or a message in it."""
+"""Limit for a form with a file, a request or a message."""
 MAX_STRANGERS_BYTES = 16_384
-"""Of a form that nobody need be signed in for: the largest has an address and two passwords."""
+"""Limit without a sign-in: the largest form has an address and two passwords."""
 MULTIPART = "multipart/form-data"
 OUT_OF_DATE = "The form is out of date: go back, load the page anew and try again."
 
 
+def beginning(day: str, zone: str, days: int = 0) -> datetime | None:
+    """Return the beginning in UTC of a form's day in the user's time zone.
+
+    Args:
+        day: value of a date field (HTML, 4.10.5.1.7); empty for none.
+        zone: IANA name of the user's time zone; UTC if unknown.
+        days: number of days to add.
+
+    Returns:
+        None for an empty day, or one out of range.
+
+    Raises:
+        PageError: 400, if it is not a day.
+    """
+    if not day:
+        return None
+    try:
+        first = date.fromisoformat(day) + timedelta(days=days)
+        return datetime.combine(first, time.min, time_zones.zone(zone)).astimezone(UTC)
+    except OverflowError:
+        return None
+    except ValueError:
+        raise PageError(400, "A day is written like 2026-11-30.") from None
+
+
 @dataclass(frozen=True, slots=True)
 class SentFile:
-    """A file of a form: what the browser calls it, and what is in it."""
+    """A file of a form: its name and content."""
 
     name: str
     content: bytes
@@ -40,13 +67,12 @@ class SentFile:
 
 @dataclass(frozen=True, slots=True)
 class SentForm:
-    """A form as it came. To read a large one takes long, so that is for a thread.
+    """An undecoded form. Decoding a large one takes long, so it is done in a thread.
 
     Attributes:
         body: of the request.
         kind: its `Content-Type`.
-        tokens: of the browser's cookies, each of which the page may have been made for; empty
-            where it has none.
+        tokens: of the browser's cookies, for any of which the form may have been rendered.
     """
 
     body: bytes = b""
@@ -54,13 +80,13 @@ class SentForm:
     tokens: tuple[str, ...] = ()
 
     def fields(self, files: dict[str, SentFile] | None = None) -> Mapping[str, list[str]]:
-        """The fields of a form that one of our pages sent.
+        """Return the fields of the form, after checking its token.
 
         Args:
-            files: takes the form's files by their fields, where a page takes any.
+            files: to which the form's files are added by field; None to refuse files.
 
         Raises:
-            PageError: 403, when it came from elsewhere; 400, when it cannot be read.
+            PageError: 403, if its token is missing or wrong; 400, if it cannot be decoded.
         """
         if not any(self.tokens):
             raise PageError(403, OUT_OF_DATE)
@@ -71,30 +97,30 @@ class SentForm:
                 form = parse_qs(self.body.decode(), keep_blank_values=True, max_num_fields=2_000)
         except (ValueError, falcon.HTTPError):
             raise PageError(400, "The form cannot be read.") from None
-        given = form.pop("form_token", [""])[0]
-        if not any(token and is_form_token(given, token) for token in self.tokens):
+        sent = form.pop("form_token", [""])[0]
+        if not any(token and is_form_token(sent, token) for token in self.tokens):
             raise PageError(403, OUT_OF_DATE)
         refuse_nul(chain.from_iterable(form.values()))
         return form
 
 
 class Typed:
-    """What was typed into a form, for the page that shows it again.
+    """The typed values of a form, for the page that shows it again.
 
     Args:
-        form: its fields; none where the page is shown for the first time.
+        form: its fields; empty if the page is shown for the first time.
     """
 
     def __init__(self, form: Mapping[str, list[str]]) -> None:
         self._form = form
 
     def __call__(self, name: str, default: object = "", **of: object) -> object:
-        """A field, without the CRs of browsers (HTML, 4.10.21.5).
+        """Return a field's value, without the CRs of browsers (HTML, 4.10.21.5).
 
         Args:
             name: of the field.
-            default: what is there where nothing was typed, or into another form.
-            of: fields that tell a form from others of its page, and their values in it.
+            default: returned if the field was not submitted, or in another form.
+            of: fields, with values, that distinguish the form from others of its page.
         """
         is_it = all(self._form.get(field) == [str(value)] for field, value in of.items())
         if not is_it or name not in self._form:
@@ -102,7 +128,7 @@ class Typed:
         return self._form[name][0].replace("\r\n", "\n")
 
     def has(self, name: str, value: str) -> bool:
-        """Whether a field was sent with a value, of the several that it may have."""
+        """Return whether a value is among those submitted for a field."""
         return value in self._form.get(name, ())
 
 
@@ -110,22 +136,23 @@ class Typed:
 async def sent_form(
     req: Request, most: int, *tokens: str, signed_in: Callable[[], Awaitable[str]] | None
 ) -> AsyncIterator[SentForm]:
-    """A form that one of our pages sent, kept until the context ends; what cannot be is not read.
+    """Read a form of one of our pages; its bytes count until the context ends (see `CountedBody`).
 
-    Where somebody has to be signed in and nobody is, it says no more than where to come back to: a
-    large one is as good as empty, and is not kept.
+    If a sign-in is required and missing, the form only serves to find its page; a large one is
+    replaced by an empty one.
 
     Args:
         req: the request.
-        most: how many bytes it may have of somebody who is signed in.
+        most: bytes allowed for a signed-in user.
         tokens: see `SentForm`.
-        signed_in: who is, by an id; empty for nobody. None where nobody need be.
+        signed_in: returns the id of the signed-in user, or an empty text. None if no sign-in is
+            required.
 
     Raises:
-        PageError: 403, when it came from elsewhere.
-        ApiError: as `Kept`.
+        PageError: 403, if another site sent it.
+        ApiError: see `CountedBody`.
     """
-    # Every browser of today says where a request comes from (W3C, "Fetch Metadata").
+    # All current browsers send this header (W3C, "Fetch Metadata").
     if req.get_header("Sec-Fetch-Site") not in (None, "same-origin", "none"):
         raise PageError(403, "The form was sent from another site.")
     if not any(tokens):
@@ -135,18 +162,18 @@ async def sent_form(
     async with AsyncExitStack() as kept:
         try:
             body = await kept.enter_async_context(
-                Kept(req, most if sender else MAX_STRANGERS_BYTES, sender)
+                CountedBody(req, most if sender else MAX_STRANGERS_BYTES, sender)
             )
             sent = SentForm(body, req.content_type or "", tokens)
         except ApiError as error:
-            is_for_nobody = signed_in is not None and not sender
-            if not is_for_nobody or error.status != HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
+            lacks_sign_in = signed_in is not None and not sender
+            if not lacks_sign_in or error.status != HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
                 raise
         yield sent
 
 
 def _read_parts(body: bytes, kind: str, files: dict[str, SentFile]) -> dict[str, list[str]]:
-    """The fields of a form by RFC 7578; its files go into `files`."""
+    """Return the fields of a multipart form (RFC 7578); add its files to `files`."""
     form: dict[str, list[str]] = {}
     for part in MultipartFormHandler().deserialize(io.BytesIO(body), kind, len(body)):
         name, file_name = part.name or "", part.filename
@@ -158,7 +185,7 @@ def _read_parts(body: bytes, kind: str, files: dict[str, SentFile]) -> dict[str,
 
 
 def read_query(text: str) -> dict[str, str]:
-    """A query string; of a name that is given twice, the first."""
+    """Parse a query string; the first value of a repeated name counts."""
     return {
         name: value[0] if isinstance(value, list) else value
         for name, value in parse_query_string(text, keep_blank=True).items()
@@ -166,22 +193,22 @@ def read_query(text: str) -> dict[str, str]:
 
 
 def refuse_nul(texts: Iterable[str]) -> None:
-    """Refuse what PostgreSQL cannot hold.
+    """Refuse NUL characters, which PostgreSQL cannot store.
 
     Raises:
-        PageError: 400, when there is a NUL in it.
+        PageError: 400, if there is one.
     """
     if "\0" in "".join(texts):
-        raise PageError(400, "There is a NUL in it, which nothing here can hold.")
+        raise PageError(400, "It contains a NUL character, which cannot be stored.")
 
 
 def uuid_of(text: str) -> UUID:
-    """An id.
+    """Parse an id of a path.
 
     Raises:
-        PageError: 404, when it is none.
+        PageError: 404, if it is not a UUID.
     """
     try:
         return UUID(text)
     except ValueError:
-        raise PageError(404, "There is no such page: that is no id.") from None
+        raise PageError(404, "There is no such page: the id is invalid.") from None

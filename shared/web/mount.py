@@ -1,6 +1,6 @@
-"""Pages on a Falcon ASGI app: cookies, forms, and the question before something is done.
+"""Mounts pages on a Falcon ASGI app: cookies, forms, and confirmation questions before actions.
 
-Each site has a `Page`, a `Visit` and a `Site` of its own, derived from these.
+Each site derives its own `Page`, `Visit` and `Site`.
 """
 
 from abc import ABC, abstractmethod
@@ -18,7 +18,7 @@ from falcon.asgi import Request, Response
 from falcon.routing import CompiledRouter
 
 from shared.config.settings import Settings
-from shared.db.session import is_database_away
+from shared.db.session import is_database_unavailable
 from shared.http.callers import client_address
 from shared.http.lanes import Lane, Lanes
 from shared.security.networks import network_of
@@ -48,15 +48,15 @@ log = structlog.get_logger()
 
 @dataclass(frozen=True, slots=True)
 class Visit:
-    """One request, checked.
+    """A validated request for a page.
 
     Attributes:
-        page: what is asked for.
-        path: the variables of the path, as text.
-        query: the query string; of a name that is given twice, the first.
-        form: the fields of a form, with every value of each; of one that is shown again too.
-        asked_for: the path as it was asked for.
-        mark: by what the browser is known to whom it has signed in; empty where it is to none.
+        page: the requested page.
+        path: the path variables, as text.
+        query: the query parameters; the first value of a repeated name.
+        form: the fields of the submitted form, or of one that is shown again, with all values.
+        asked_for: the requested path.
+        mark: the token of the device cookie; empty if there is none.
     """
 
     page: "Page"
@@ -67,11 +67,11 @@ class Visit:
     mark: str
 
     def field(self, name: str) -> str:
-        """The first value of a field, without blanks around it; empty when it was not filled in."""
+        """Return the first value of a field, without surrounding blanks; empty if missing."""
         return self.form.get(name, [""])[0].strip()
 
     def password(self, name: str = "password") -> str:
-        """The field of a password, as it was typed: blanks may be part of it.
+        """Return a password field unmodified: blanks may be part of it.
 
         Raises:
             RuntimeError: the page was not declared with `takes_password=True`.
@@ -81,26 +81,25 @@ class Visit:
         return self.form.get(name, [""])[0]
 
     def lines(self, name: str) -> str:
-        """A field of several lines, without the CRs of browsers (HTML, 4.10.21.5)."""
+        """Return a field of several lines, without the CRs of browsers (HTML, 4.10.21.5)."""
         return self.form.get(name, [""])[0].replace("\r\n", "\n")
 
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """One method on one path.
+    """One method of one path.
 
     Attributes:
         method: GET shows, POST changes something.
-        path: as Falcon writes it, such as `/orders/{order_id}`.
-        needs: whom it asks for; `nobody`: anybody at all.
+        path: a Falcon template, such as `/orders/{order_id}`.
+        needs: the required sign-in or right; `nobody` for none.
         handler: runs in a thread.
-        asks: for what changes something: what is asked in a page of its own before the handler
-            runs; or a page that says why it cannot be. That page has no field, and Enter in a form
-            sends it to a question at most.
-        takes_password: whether its form may have a password, for which others wait in a lane of
-            their own.
-        asks_by_itself: whether a page that is open asks for it, and nobody.
-        max_form_bytes: of its form, beyond which it is answered 413.
+        asks: for a POST, returns the question that a separate page asks before the handler runs, or
+            a page that says why it cannot be done. So pressing Enter in a form leads to a question
+            at most.
+        takes_password: whether its form may have a password, so that it runs in the password lane.
+        asks_by_itself: whether it is requested only by scripts of an open page.
+        max_form_bytes: of its form, beyond which the response is 413.
     """
 
     method: Literal["GET", "POST"]
@@ -113,18 +112,18 @@ class Page:
     max_form_bytes: int = forms.MAX_FORM_BYTES
 
     def acts(self, visit: Visit) -> bool:
-        """Whether it changes something now, and does not ask first."""
+        """Return whether the request runs the action, and is not asked to confirm it first."""
         return self.method == "POST" and self._is_sure(visit)
 
     def answer(
         self, visit: Visit, *first: Any, seal: Callable[[Form], Form] = lambda form: form
     ) -> Any:
-        """What it does; or first the question whether it shall.
+        """Run the handler, or return the question that must be confirmed first.
 
         Args:
             visit: the request.
-            first: what handlers take before it.
-            seal: makes of a form's fields what the question may hold of them.
+            first: leading arguments of the handlers.
+            seal: converts a form's fields to those that the question page may contain.
         """
         if self._is_sure(visit) or self.asks is None:
             return self.handler(*first, visit)
@@ -149,19 +148,19 @@ class Page:
 
 @dataclass(slots=True)
 class Arrived:
-    """A request that a site may answer.
+    """A request as it is passed to a site.
 
     Attributes:
         req: the request.
-        own: the token of its session; empty where it names none.
-        token: the same, or that of the browser's form where nobody is signed in.
-        asked_for: the path as it was asked for.
-        path: the variables of the path.
-        query: the query string.
-        sent: its form, unread.
-        typed: what was typed into a form that is shown again.
-        refused: why that was not taken, where it was refused.
-        has_acted: whether something may have been changed; the site says so before.
+        own: the token of the session cookie; empty if there is none.
+        token: the same, or that of the form cookie without a session.
+        asked_for: the requested path.
+        path: the path variables.
+        query: the query parameters.
+        sent: its undecoded form.
+        typed: the fields of a form that is shown again.
+        refused: why that form was refused; empty if it was not.
+        has_acted: whether something may have been changed; set by the site before an action.
     """
 
     req: Request
@@ -177,10 +176,10 @@ class Arrived:
 
 
 class Names(NamedTuple):
-    """What the cookies of a site are called.
+    """Names of a site's cookies.
 
-    `form` is that of a browser in which nobody is signed in: the sign-in form has a token too;
-    `mark` that of one in which somebody has signed in before.
+    `form` has the token of forms without a session, such as the sign-in form; `mark` is the device
+    cookie of browsers that have signed in before.
     """
 
     session: str
@@ -192,13 +191,13 @@ PageT = TypeVar("PageT", bound=Page)
 
 
 class Site(ABC, Generic[PageT]):
-    """What answers the pages of a site.
+    """The pages of a site.
 
     Args:
         config: the settings.
-        lanes: where handlers run.
+        lanes: thread pools of the handlers.
         names: of its cookies.
-        render: makes HTML of its templates.
+        render: renders its templates.
     """
 
     def __init__(self, config: Settings, lanes: Lanes, names: Names, render: Render) -> None:
@@ -210,20 +209,20 @@ class Site(ABC, Generic[PageT]):
 
     @abstractmethod
     def signed_in(self, own: str) -> str:
-        """The id of whose session a token is; empty where it has ended. Called in a thread."""
+        """Return the id of a session's user; empty if it has ended. Called in a thread."""
 
     @abstractmethod
     async def answer(self, page: PageT, here: Arrived) -> tuple[Result, str]:
-        """What a page answers, and its HTML where it is to be shown."""
+        """Return the result of a page, and its HTML if it is a view."""
 
     def with_again(
         self, run: Callable[[PageT, Arrived], tuple[Result, str]], page: PageT, here: Arrived
     ) -> tuple[Result, str]:
-        """What a page answers; of one that leads back to a form, what the form's page answers.
+        """Run a page; if its result is `Again`, run the page of the form instead.
 
         Args:
-            run: answers a request for a page.
-            page: what is asked for.
+            run: runs a page for a request.
+            page: the requested page.
             here: the request.
         """
         result, html = run(page, here)
@@ -248,7 +247,7 @@ class Site(ABC, Generic[PageT]):
         return (replace(result, status=status) if isinstance(result, View) else result), html
 
     def shows(self, to: str) -> str:
-        """A path of ours to go on to; the first page where nothing is shown there."""
+        """Return a path if a page can be shown there, else `/`."""
         return to if self._page_at(to) else "/"
 
     def _page_at(self, to: str) -> tuple[str, PageT, dict[str, str], dict[str, str]] | None:
@@ -276,11 +275,11 @@ class Site(ABC, Generic[PageT]):
             app.add_route(path, resource)
 
     def lane(self, page: PageT) -> Lane:
-        """Where a page's handler runs."""
+        """Return the thread pool of a page's handler."""
         return self._lanes.passwords if page.takes_password else self._lanes.ordinary
 
     def mark(self, req: Request) -> str:
-        """By what a browser is known to whom it has signed in."""
+        """Return the token of the device cookie; empty if there is none."""
         return cookies.get(req, self._names.mark, self._config)
 
     def _responder(self, page: PageT) -> Any:
@@ -297,10 +296,10 @@ class Site(ABC, Generic[PageT]):
             if page.method == "GET":
                 await self._respond(page, req, resp, path, own, token, forms.SentForm())
                 return
-            # Somebody may have signed in since the page was made, in another tab.
+            # The user may have signed in in another tab since the form was rendered.
             made_for = (own, unsigned) if page.needs == "nobody" else (token,)
-            looked_up = None if page.needs == "nobody" else partial(self._looked_up, req, own)
-            sent_form = forms.sent_form(req, page.max_form_bytes, *made_for, signed_in=looked_up)
+            signed_in = None if page.needs == "nobody" else partial(self._signed_in, req, own)
+            sent_form = forms.sent_form(req, page.max_form_bytes, *made_for, signed_in=signed_in)
             async with sent_form as sent:
                 await self._respond(page, req, resp, path, own, token, sent)
 
@@ -325,14 +324,14 @@ class Site(ABC, Generic[PageT]):
         try:
             result, html = await self.answer(page, here)
         except Exception as error:
-            if not here.has_acted or not is_database_away(error):
+            if not here.has_acted or not is_database_unavailable(error):
                 raise
             log.warning("database_away", route=req.uri_template, error=type(error).__name__)
             raise PageError(503, answers.DATABASE_LEFT) from None
         self._write(resp, result, html)
 
-    async def _looked_up(self, req: Request, own: str) -> str:
-        """Whose the session is that a browser names: anybody may name one."""
+    async def _signed_in(self, req: Request, own: str) -> str:
+        """Look up the user of a session token; it is unverified, so the client's network counts."""
         if not own:
             return ""
         caller = network_of(client_address(req))
@@ -358,7 +357,16 @@ class Site(ABC, Generic[PageT]):
 def shown(
     view: View, token: str, note: str, form: Form, *, refused: str = "", **who: Any
 ) -> dict[str, Any]:
-    """What the template of a view is given; `form` was typed in, `who` is signed in."""
+    """Return the variables of a view's template.
+
+    Args:
+        view: the view.
+        token: of the browser, for its forms.
+        note: shown once.
+        form: the typed fields.
+        refused: why the form was refused.
+        **who: variables on the signed-in user.
+    """
     about = {
         "form_token": form_token(token),
         "note": note,
@@ -370,13 +378,13 @@ def shown(
 
 
 def make_app(parts: Any, render: Render, static: Path) -> falcon.asgi.App[Any, Any]:
-    """An app for pages, with `GET /healthz` and `GET /readyz`; errors are pages too.
+    """Return an app for pages, with error pages, `GET /healthz` and `GET /readyz`.
 
     Args:
-        parts: begin with the process and end with it (`process_startup`, `process_shutdown`), and
-            say what is wrong with it (`wrong`).
-        render: makes HTML of the site's templates.
-        static: the site's own static files.
+        parts: middleware with `process_startup` and `process_shutdown`; its `wrong` returns the
+            problem of the process, or an empty text.
+        render: renders the site's templates.
+        static: folder of the site's static files.
     """
     app: falcon.asgi.App[Any, Any] = falcon.asgi.App(middleware=[answers.Guard(), parts])
     app.req_options.strip_url_path_trailing_slash = True

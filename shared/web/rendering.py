@@ -1,4 +1,4 @@
-"""Templates, static files, and how times and numbers are written."""
+"""Jinja environments, static files, and filters for times and numbers."""
 
 import hashlib
 import re
@@ -12,24 +12,25 @@ import falcon.asgi
 from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
+from shared.languages import time_zones
 from shared.web.forms import Typed
 
 UNKNOWN = "\N{EN DASH}"
 STATIC = Path(__file__).parent / "static"
-"""What every site uses; in templates behind `web/`, such as `web/base.css`."""
+"""Static files of all sites; in templates with the prefix `web/`, such as `web/base.css`."""
 
 
 def environment(
     package: str, static: Path, finalize: Callable[..., object] | None = None
 ) -> Environment:
-    """The templates of a site: its own, and those that all have.
+    """Return the Jinja environment of a site, with its own and the shared templates.
 
     Args:
-        package: whose templates.
-        static: its own static files.
-        finalize: called with whatever a template prints (Jinja).
+        package: that contains the site's templates.
+        static: folder of the site's static files.
+        finalize: processes each printed value (Jinja).
     """
-    made = Environment(
+    result = Environment(
         loader=ChoiceLoader([PackageLoader(package), PackageLoader("shared.web")]),
         autoescape=True,
         finalize=finalize,
@@ -40,37 +41,38 @@ def environment(
 
     @cache
     def asset(name: str) -> str:
-        """The address of a static file; it changes with the file, so browsers may keep it."""
+        """Return the URL of a static file with a hash of its content, so that it can be cached."""
         path = STATIC / name.removeprefix("web/") if name.startswith("web/") else static / name
-        mark = hashlib.sha256(path.read_bytes()).hexdigest()[:12]
-        return f"/static/{name}?{mark}"
+        digest = hashlib.sha256(path.read_bytes()).hexdigest()[:12]
+        return f"/static/{name}?{digest}"
 
-    made.globals |= {"asset": asset, "typed": Typed({}), "refused": "", "faulty": faulty}
-    made.filters |= {
+    result.globals |= {"asset": asset, "typed": Typed({}), "refused": "", "faulty": faulty}
+    result.filters |= {
         "duration": duration,
         "number": number,
         "rate": rate,
         "time": time,
         "age": age,
         "with_code": with_code,
-        # What a form gives back as it was; a site that masks what it prints says how.
+        "zone": lambda name: time_zones.zone(name).key,
+        # For values that a form must submit unmodified; a site that masks output overrides it.
         "given": str,
     }
-    return made
+    return result
 
 
 def add_static(app: falcon.asgi.App[Any, Any], static: Path) -> None:
-    """Serve the static files of a site, and those that all have."""
+    """Serve the static files of a site, and the shared ones."""
     app.add_static_route("/static", static)
-    app.add_static_route("/static/web", STATIC)  # the later one is asked first
+    app.add_static_route("/static/web", STATIC)  # later routes take precedence
 
 
 def faulty(wrong: object, described_by: str = "") -> Markup:
-    """The attributes of a field of a form, which what is wrong with it is bound to.
+    """Return the ARIA attributes that connect a form field with its error message.
 
     Args:
-        wrong: what is wrong; where nothing is, so is the field.
-        described_by: the id of what describes the field in any case.
+        wrong: the error; falsy if the field is valid.
+        described_by: id of a permanent description of the field.
     """
     ids = " ".join(filter(None, ("wrong" if wrong else "", described_by)))
     described = Markup(' aria-describedby="{}"').format(ids) if ids else Markup("")
@@ -78,7 +80,7 @@ def faulty(wrong: object, described_by: str = "") -> Markup:
 
 
 def duration(seconds: float | None) -> str:
-    """A length of time, to two places: `4 s`, `12 min`, `3 h 20 min`, `5 d 2 h`."""
+    """Format seconds with at most two units: `4 s`, `12 min`, `3 h 20 min`, `5 d 2 h`."""
     if seconds is None:
         return UNKNOWN
     if 0 < seconds < 1:
@@ -98,26 +100,26 @@ def duration(seconds: float | None) -> str:
 
 
 def number(value: float | None) -> str:
-    """A count, with thin spaces between thousands; a dash when nobody knows it."""
+    """Format a count, with thin spaces between thousands; a dash for None."""
     if value is None:
         return UNKNOWN
     return f"{round(value):,}".replace(",", "\N{THIN SPACE}")
 
 
 def rate(value: float | None) -> str:
-    """So many a second."""
+    """Format a rate, with one decimal below 100."""
     if value is None:
         return UNKNOWN
     return f"{value:.1f}" if 0 < value < 100 else number(value)
 
 
 def time(value: datetime | None, zone: tzinfo | None = None) -> str:
-    """A time; machines read the attribute, and the title has it in UTC.
+    """Format a time as a `time` element with machine-readable UTC.
 
     Args:
         value: the time.
-        zone: where it is told. Without one a script tells it where the browser is (forms.js), and
-            UTC is said where there are no scripts.
+        zone: to show it in. Without one it is shown in UTC, which a script (forms.js) replaces by
+            the browser's local time.
     """
     if value is None:
         return UNKNOWN
@@ -131,10 +133,10 @@ def time(value: datetime | None, zone: tzinfo | None = None) -> str:
 
 
 def age(value: datetime | None, now: datetime) -> str:
-    """How long ago, in words."""
+    """Format the age of a time."""
     return UNKNOWN if value is None else duration(max(0, round((now - value).total_seconds())))
 
 
 def with_code(text: str) -> Markup:
-    """Escaped, with what stands between backticks as code."""
+    """Escape a text and mark text between backticks as code."""
     return Markup(re.sub(r"`([^`]+)`", r"<code>\1</code>", str(escape(text))))  # noqa: S704

@@ -1,4 +1,4 @@
-"""What a page answers: a view, another page, a file, a question; or an error in a sentence."""
+"""Results of pages: views, redirects, files, questions and errors."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -6,35 +6,42 @@ from dataclasses import dataclass, field
 from typing import Any
 
 SURE = "sure"
-"""The field that only a question has: `yes`; and `no` behind it, where that is pressed."""
+"""The field of a question page: `yes`, and additionally `no` if that button is pressed."""
 BACK = "back"
-"""The field that names the page of a form: where a question leads that is answered by no."""
+"""The field with the path of the form's page, to which `no` returns."""
 
 
 class PageError(Exception):
-    """An answer that says what is wrong; the transaction is rolled back.
+    """An error page; raised by a handler, it rolls the transaction back.
 
     Args:
         status: the HTTP status.
         sentence: for people.
+        retry_after: the `Retry-After` header in seconds; 0 for none, as if the same action could be
+            done twice.
     """
 
-    def __init__(self, status: int, sentence: str) -> None:
+    def __init__(self, status: int, sentence: str, retry_after: int = 0) -> None:
         super().__init__(sentence)
         self.status = status
         self.sentence = sentence
+        self.retry_after = retry_after
+
+
+RETRY_SECONDS = 5
+"""The `Retry-After` of a 503 after which nothing was changed, as the API's."""
 
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """A page to show.
+    """A rendered page.
 
     Attributes:
-        template: its name.
-        about: what it is about.
-        status: of the answer.
-        headers: of the answer, in place of those that every page has.
-        of: the ids of those whose data it shows, for the audit log; None: those in its path.
+        template: file name.
+        about: the template's variables.
+        status: of the response.
+        headers: that override those of all pages.
+        of: ids of the accounts whose data it shows, for the audit log; None: those in its path.
     """
 
     template: str
@@ -46,13 +53,13 @@ class View:
 
 @dataclass(frozen=True, slots=True)
 class Redirect:
-    """Go and see another page (303: RFC 9110, 15.4.4).
+    """A redirect to another page (303: RFC 9110, 15.4.4).
 
     Attributes:
-        to: a path of ours.
-        note: what that page says once, such as what became of an action.
-        token: the session that begins; empty: that ends; None: neither.
-        mark: by what the browser is to be known to whom it signs in; empty: as before.
+        to: a path of this site.
+        note: shown once on that page, such as the result of an action.
+        token: of a new session to set; empty to end the session; None to change nothing.
+        mark: the device token to set; empty to change nothing.
     """
 
     to: str
@@ -63,12 +70,12 @@ class Redirect:
 
 @dataclass(frozen=True, slots=True)
 class Again(Redirect):
-    """Go back to the page of a form, which has in it what was typed.
+    """Shows the page of a form again, with the typed values.
 
     Attributes:
         typed: the fields of the form.
-        refused: why it was not taken; empty where it was not refused.
-        status: of the answer.
+        refused: why it was refused; empty if it was not.
+        status: of the response.
     """
 
     typed: Mapping[str, list[str]] = field(default_factory=dict)
@@ -78,7 +85,7 @@ class Again(Redirect):
 
 @dataclass(frozen=True, slots=True)
 class File:
-    """A file to save; `of` as that of a `View`."""
+    """A file to download; `of` as in `View`."""
 
     name: str
     content_type: str
@@ -88,20 +95,20 @@ class File:
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """What is asked before something is done: it names what that does, and to whom.
+    """The confirmation question before an action, with its subject and consequences.
 
     Attributes:
         title: the question.
-        button: what its one button does.
-        back: where to go instead; a form that names its own page has the last word.
-        facts: what it is done to, by name.
-        more: what follows from it, in a sentence.
-        listed: examples, where it is done to many.
-        body: the text that is published by it.
-        nothing: why there is nothing to be done; then there is no button.
-        is_danger: whether it cannot be taken back.
-        also: fields that are sent with the answer beside the form's: what was found when it was
-            asked, so that nothing else is done.
+        button: label of the confirming button.
+        back: path to return to, unless the form names its page.
+        facts: properties of the subject, by label.
+        more: a sentence on the consequences.
+        listed: examples, if there are many subjects.
+        body: the text that the action publishes.
+        nothing: why there is nothing to do; then there is no button.
+        is_danger: whether the action cannot be undone.
+        also: fields submitted in addition to the form's: the state found when the question was
+            asked, so that the action applies to nothing else.
     """
 
     title: str
@@ -116,11 +123,11 @@ class Question:
     also: Mapping[str, str] = field(default_factory=dict)
 
     def about(self, form: Mapping[str, Sequence[str]], to: str) -> dict[str, Any]:
-        """What `question.html` shows.
+        """Return the variables of `question.html`.
 
         Args:
-            form: the fields that are sent again with the answer.
-            to: the path that they are sent to.
+            form: the fields that are submitted again with the confirmation.
+            to: the path to which they are submitted.
         """
         known = {**form, **{name: [value] for name, value in self.also.items()}}
         known.setdefault(BACK, [self.back])
@@ -129,10 +136,10 @@ class Question:
 
 
 def own_path(path: str) -> str:
-    """A path to go on to; one that leads to another site becomes the first page.
+    """Return a path of this site, or `/` instead of one that leads to another site.
 
-    A browser takes two slashes or more, of either kind, for the beginning of a host's name (WHATWG,
-    "URL", 4.4: the special authority ignore slashes state).
+    Browsers parse a path with two or more leading slashes or backslashes as a host (WHATWG, "URL",
+    4.4: special authority ignore slashes state).
     """
     is_ours = path.isprintable() and re.match(r"/(?![/\\])", path) is not None
     return path if is_ours else "/"

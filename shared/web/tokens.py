@@ -1,4 +1,4 @@
-"""The token that stands for a browser, and what is derived from it."""
+"""Tokens of browsers, and the form tokens derived from them."""
 
 import hashlib
 import hmac
@@ -8,20 +8,20 @@ BYTES = 32
 
 
 def new_token() -> str:
-    """What stands for a browser in its cookie."""
+    """Return a new random token for a cookie."""
     return secrets.token_urlsafe(BYTES)
 
 
 def hashed(token: str) -> bytes:
-    """What is kept of a token on the server: by it a cookie is found, and none can be made."""
+    """Return the hash of a token that the server stores, from which the token cannot be derived."""
     return hashlib.sha256(token.encode()).digest()
 
 
 def form_token(token: str) -> str:
-    """What every form of this browser must carry (OWASP, "Cross-Site Request Forgery")."""
+    """Return the token of this browser's forms (OWASP, "Cross-Site Request Forgery")."""
     return hmac.new(token.encode(), b"form", hashlib.sha256).hexdigest()
 
 
-def is_form_token(given: str, token: str) -> bool:
-    """Whether a form came from a page of ours."""
-    return hmac.compare_digest(given.encode(), form_token(token).encode())
+def is_form_token(candidate: str, token: str) -> bool:
+    """Return whether a form's token belongs to the browser's token, in constant time."""
+    return hmac.compare_digest(candidate.encode(), form_token(token).encode())

@@ -1,20 +1,20 @@
-"""The gunicorn worker: uvicorn's, for pages and their streams."""
+"""The gunicorn worker for pages, based on uvicorn's."""
 
 from typing import Any, ClassVar
 
 from uvicorn_worker import UvicornWorker
 
-from shared.http.protocol.request_timeout import ImpatientProtocol
+from shared.http.protocol.request_timeout import RequestTimeoutProtocol
 
 
 class Worker(UvicornWorker):
-    """What gunicorn starts."""
+    """The worker class of the console and the portal."""
 
     CONFIG_KWARGS: ClassVar[dict[str, Any]] = {
         "loop": "uvloop",
-        "http": ImpatientProtocol,
+        "http": RequestTimeoutProtocol,
         "proxy_headers": False,
         "server_header": False,
-        # A stream has no end of its own; a browser connects again by itself.
+        # Event streams do not end by themselves; browsers reconnect.
         "timeout_graceful_shutdown": 2,
     }

@@ -116,7 +116,7 @@ def _channels() -> dict[str, Any]:
     kept = {type_: struct for type_, struct in EVENT_TYPES.items() if place(struct.EXCHANGE, type_)}
     everything |= {topology.JOURNAL.name: brought[topology.JOURNAL.name] | kept}
     failing = {t: s for queue in topology.WORK_QUEUES for t, s in brought[queue.name].items()}
-    everything |= {rung.name: failing for rung in topology.RETRY_LADDER}
+    everything |= {rung.name: failing for rung in topology.RETRY_DELAYS}
     for queue in topology.QUEUES:
         channels[queue.name] = {
             "address": queue.name,

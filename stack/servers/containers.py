@@ -3,6 +3,7 @@
 import contextlib
 import os
 import re
+import socket
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -15,22 +16,34 @@ import psycopg2
 from amqp.exceptions import AMQPError
 from docker.errors import APIError, DockerException, ImageNotFound, NotFound
 from kombu import Connection
+from requests import RequestException
+from testcontainers.core.config import testcontainers_config
 from testcontainers.core.container import DockerContainer
 
+from shared import lease
 from stack.servers import data
 from stack.servers.credentials import admission
 from stack.servers.listening import DidNotStartError
 from stack.servers.ports import Port
-from stack.servers.postgres import MAX_CONNECTIONS, execute
+from stack.servers.postgres import MAX_CONNECTIONS, SIZES, execute
+from stack.servers.rabbitmq import CONSUMER_TIMEOUT
 
 READY_SECONDS = 90.0
 MANAGEMENT = 15672
 _PORT_TAKEN = re.compile("already allocated|already in use")
 OWNER, FOLDER = "order-fellow.checkout", "order-fellow.folder"  # labels
+# Of Docker's SDK, and of what it is made with: that an engine is away, or slow, it wraps at its
+# first look alone.
+ENGINE_ERRORS = (DockerException, RequestException)
+INSIDE = Path("/.dockerenv")  # is in each container of Docker
 COMPOSE = Path(__file__).resolve().parents[2] / "docker-compose.yml"
 
 # testcontainers' own helper container would be one more image to pull; everything is stopped here.
 os.environ.setdefault("TESTCONTAINERS_RYUK_DISABLED", "true")
+# Else Docker's SDK, which looks and removes, and testcontainers, which starts, each find an engine
+# in a way of its own, and that may be two.
+os.environ["DOCKER_HOST"] = data.docker_host()
+testcontainers_config.tc_properties.pop("tc.host", None)
 
 
 def image(service: str) -> str:
@@ -46,7 +59,9 @@ def are_available() -> bool:
     try:
         client = docker.from_env(timeout=10)
         client.ping()
-    except DockerException:
+        if not _publishes_here(client):
+            return False
+    except ENGINE_ERRORS:
         return False
     for name in (image("rabbitmq"), image("postgres")):
         try:
@@ -55,29 +70,46 @@ def are_available() -> bool:
             print(f"Pulling {name}", flush=True)
             try:
                 client.images.pull(name)
-            except DockerException as error:
+            except ENGINE_ERRORS as error:
                 print(f"Docker cannot pull {name}: {error}", flush=True)
                 return False
-        except DockerException:
+        except ENGINE_ERRORS:
             return False
     return True
 
 
-def remove_abandoned(owner: str) -> None:
+def _publishes_here(client: docker.DockerClient) -> bool:
+    """Whether its containers' ports are on our loopback.
+
+    In a container that was given the socket of its own engine they are on that of the machine.
+    """
+    if not INSIDE.exists():
+        return True
+    try:
+        ours = client.containers.get(socket.gethostname())
+    except NotFound:  # of another engine
+        return True
+    return bool(ours.attrs["HostConfig"]["NetworkMode"] == "host")
+
+
+def remove_abandoned(owner: str, ours: Path | None = None) -> None:
     """Remove the containers of runs that were killed: a container does not end with its maker.
 
     Nothing where there is no Docker. Several may do it at once.
 
     Args:
         owner: the checkout that they were made by.
+        ours: a folder that the caller holds, and has started nothing on: whatever is there is of
+            one that held it before.
     """
     mine = {"label": f"{OWNER}={owner}"}
     try:
         with contextlib.closing(docker.from_env(timeout=30)) as client:
             for found in client.containers.list(all=True, filters=mine, ignore_removed=True):
-                if not data.is_held(Path(found.labels.get(FOLDER, "/nowhere"))):
+                folder = Path(found.labels.get(FOLDER, "/nowhere"))
+                if folder == ours or not lease.is_held(folder):
                     _remove(found)
-    except DockerException as error:
+    except ENGINE_ERRORS as error:
         print(f"Docker keeps containers of {owner}: {error}", flush=True)
 
 
@@ -97,7 +129,7 @@ def remove_volumes(owner: str) -> None:
             for name in (f"{owner}-rabbitmq", f"{owner}-postgres"):
                 with contextlib.suppress(NotFound):
                     client.volumes.get(name).remove()
-    except DockerException as error:
+    except ENGINE_ERRORS as error:
         print(f"Docker keeps volumes of {owner}: {error}", flush=True)
 
 
@@ -124,8 +156,9 @@ class _Server(ABC):
         labels = {OWNER: owner, FOLDER: str(folder)}
         # RabbitMQ's node name, and with it its data, follows the host name.
         self._container.with_kwargs(labels=labels, hostname=name)
-        if keep:
-            self._container.with_volume_mapping(f"{owner}-{name}", path, "rw")
+        self._volume = f"{owner}-{name}" if keep else None
+        if self._volume:
+            self._container.with_volume_mapping(self._volume, path, "rw")
 
     @property
     def port(self) -> int:
@@ -137,6 +170,18 @@ class _Server(ABC):
         """All that it needs."""
         return list(self._ports.values())
 
+    @property
+    def is_running(self) -> bool:
+        """Whether the container runs, as far as its engine says."""
+        try:
+            container = self._container.get_wrapped_container()
+            container.reload()
+        except NotFound:
+            return False
+        except ENGINE_ERRORS:
+            return True
+        return bool(container.status in ("running", "paused"))
+
     def start(self) -> None:
         """Start the container, or start it again on the same port, and wait until it answers."""
         self.launch()
@@ -146,17 +191,33 @@ class _Server(ABC):
         """Start the container without waiting for what is in it.
 
         Raises:
-            DidNotStartError: the engine refuses.
+            DidNotStartError: the engine refuses, or another container has its volume: neither
+                server notices, and they destroy what is in it.
         """
         try:
+            if self._volume and not self._is_known:
+                self._refuse_shared(self._volume)
             self._launch()
-        except DockerException as error:
+        except ENGINE_ERRORS as error:
             raise DidNotStartError(f"Docker cannot start {type(self).__name__}: {error}") from None
+
+    def _refuse_shared(self, volume: str) -> None:
+        engine = self._container.get_docker_client().client
+        for other in engine.containers.list(filters={"volume": volume}, ignore_removed=True):
+            raise DidNotStartError(
+                f"the container {other.name} runs on the volume {volume}: docker rm -f {other.name}"
+            )
 
     def _launch(self) -> None:
         if self._is_known:
-            self._container.get_wrapped_container().start()
-            return
+            try:
+                self._container.get_wrapped_container().start()
+            except NotFound:  # somebody has removed it, and its volume has what it kept
+                if self._volume:
+                    self._refuse_shared(self._volume)
+                self._container._container = None
+            else:
+                return
         while True:
             # testcontainers hands this to Docker's SDK, which also takes (address, port); its own
             # method takes a port alone, and that would listen on every address.
@@ -166,7 +227,7 @@ class _Server(ABC):
             try:
                 self._container.start()
             except APIError as error:
-                if not _PORT_TAKEN.search(str(error)):
+                if self._is_known or not _PORT_TAKEN.search(str(error)):
                     raise
                 # A container's ports are fixed when it is made.
                 self._container.get_wrapped_container().remove(force=True, v=True)
@@ -194,7 +255,7 @@ class _Server(ABC):
     def _said(self) -> str:
         try:
             log = self._container.get_wrapped_container().logs(tail=20)
-        except DockerException as error:
+        except ENGINE_ERRORS as error:
             return str(error)
         return bytes(log).decode(errors="replace")[-2000:]
 
@@ -204,9 +265,14 @@ class _Server(ABC):
             self._container.get_wrapped_container().stop(timeout=8)
 
     def close(self) -> None:
-        """Stop and remove the container; a named volume stays."""
-        self.stop()
-        self._container.stop()
+        """Stop and remove the container, where its engine answers; a named volume stays."""
+        try:
+            self.stop()
+            self._container.stop()
+        except NotFound:  # somebody has removed it
+            pass
+        except ENGINE_ERRORS as error:
+            print(f"Docker keeps the container of {type(self).__name__}: {error}", flush=True)
         for port in self.ports:
             port.release()
 
@@ -241,6 +307,9 @@ class RabbitMQContainer(_Server):
         super().__init__(owner, folder, "rabbitmq", inside, "/var/lib/rabbitmq", keep=keep)
         self._container.with_env("RABBITMQ_DEFAULT_USER", "fellow")
         self._container.with_env("RABBITMQ_DEFAULT_PASS", "fellow")
+        # An Erlang argument, since an engine elsewhere cannot mount a file of ours.
+        limits = f"-rabbit consumer_timeout {CONSUMER_TIMEOUT}"
+        self._container.with_env("RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS", limits)
 
     def url(self, vhost: str = "") -> str:
         """The address of a virtual host; of the default one when it is not named."""
@@ -259,9 +328,9 @@ class RabbitMQContainer(_Server):
         """Evaluate Erlang in the node; returns the value, printed."""
         return self.control("eval", f"{expression}.").strip()
 
-    def admit(self, vhosts: Sequence[str] = ("/",), remove: Sequence[str] = ()) -> None:
+    def admit(self, vhosts: Sequence[str] = ("/",)) -> None:
         """Make the services' users, with their rights in virtual hosts, which are made as well."""
-        self.evaluate(admission(self.url(), vhosts, remove))
+        self.evaluate(admission(self.url(), vhosts))
 
     def _answers(self) -> bool:
         try:
@@ -279,10 +348,13 @@ class PostgreSQLContainer(_Server):
 
     def __init__(self, owner: str, folder: Path, *, keep: bool) -> None:
         # From 18 on the image's data are a folder further down, and it refuses a volume there.
-        is_older = int(image("postgres").partition(":")[2].partition(".")[0]) < 18
+        tag = re.match(r"[^@]*:(\d+)", image("postgres"))
+        is_older = tag is not None and int(tag[1]) < 18
         path = f"/var/lib/postgresql{'/data' if is_older else ''}"
         super().__init__(owner, folder, "postgres", (5432,), path, keep=keep)
-        self._container.with_command(f"postgres -c max_connections={MAX_CONNECTIONS}")
+        options = {"max_connections": str(MAX_CONNECTIONS)} | (SIZES if keep else {})
+        words = ["postgres", *(f"-c{name}={value}" for name, value in options.items())]
+        self._container.with_command(" ".join(words))
         self._container.with_env("POSTGRES_PASSWORD", "fellow")
         self._container.with_env("POSTGRES_DB", "order_fellow")
 

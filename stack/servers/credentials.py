@@ -40,13 +40,12 @@ def service_passwords(url: str) -> str:
     return ",".join(f"{name}={password}" for name, password in passwords(url).items())
 
 
-def admission(url: str, vhosts: Sequence[str], remove: Sequence[str] = ()) -> str:
+def admission(url: str, vhosts: Sequence[str]) -> str:
     """The Erlang expression, for a broker's `evaluate`, that makes users and virtual hosts.
 
     Args:
         url: of the broker, with its administrator, who may do everything everywhere.
         vhosts: to make, where they are not there.
-        remove: virtual hosts to delete.
     """
     parts = urlsplit(url)
     made = permissions.definitions(
@@ -54,12 +53,8 @@ def admission(url: str, vhosts: Sequence[str], remove: Sequence[str] = ()) -> st
     )
     # Compressed: in a container it is an argument, of 128 KiB at most (execve(2)).
     encoded = base64.b64encode(zlib.compress(json.dumps(made).encode())).decode()
-    steps = [f'rabbit_vhost:delete(<<"{name}">>, <<"order-fellow">>)' for name in remove]
-    steps += [
-        f'Made = zlib:uncompress(base64:decode(<<"{encoded}">>))',
-        "ok = rabbit_definitions:import_raw(Made)",
-    ]
-    return ", ".join(steps)
+    read = f'Made = zlib:uncompress(base64:decode(<<"{encoded}">>))'
+    return f"{read}, ok = rabbit_definitions:import_raw(Made)"
 
 
 def _as_service(url: str, service: str) -> str:

@@ -7,11 +7,14 @@ closed to others, and RabbitMQ's scripts do not bear a space in a path.
 import contextlib
 import functools
 import hashlib
+import json
+import math
 import os
 import re
 import secrets
 import shutil
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 from shared import lease
@@ -24,6 +27,7 @@ DISK = Path("/var/tmp")
 # hundred takes 25 ms of CPU in memory, and 450 on one of ext4 (docs/decisions.md).
 MEMORY = Path("/dev/shm")
 LOOPBACK = {"localhost", "127.0.0.1", "::1"}
+CGROUP = Path("/sys/fs/cgroup")
 MARK = 12  # hexadecimal digits that tell checkouts apart
 ROOM = 6 << 30  # bytes that must be free; a test run takes a sixth of it
 
@@ -43,10 +47,32 @@ def docker_is_there() -> bool:
 
     One of another machine publishes its ports there, where nobody here reaches them.
     """
-    address = urlsplit(os.environ.get("DOCKER_HOST") or "unix:///var/run/docker.sock")
+    address = urlsplit(docker_host())
     if address.scheme == "unix":
         return Path(address.path).is_socket()
     return address.hostname in LOOPBACK
+
+
+def docker_host() -> str:
+    """The engine that `docker` talks to: by DOCKER_HOST, else the context that somebody has chosen.
+
+    As Docker's SDK finds it (docs.docker.com, "Docker contexts"), which is slow to import.
+    """
+    default = "unix:///var/run/docker.sock"
+    if os.environ.get("DOCKER_HOST"):
+        return os.environ["DOCKER_HOST"]
+    folder = Path(os.environ.get("DOCKER_CONFIG") or os.path.expanduser("~/.docker"))
+    try:
+        name = os.environ.get("DOCKER_CONTEXT") or _json(folder / "config.json")["currentContext"]
+        mark = hashlib.sha256(str(name).encode()).hexdigest()
+        found = _json(folder / "contexts" / "meta" / mark / "meta.json")
+        return str(found["Endpoints"]["docker"]["Host"] or default)
+    except (OSError, ValueError, LookupError, TypeError):  # none is chosen, or "default"
+        return default
+
+
+def _json(path: Path) -> Any:
+    return json.loads(path.read_bytes())
 
 
 def kept() -> Path:
@@ -114,17 +140,6 @@ def remove_abandoned() -> None:
         lease.remove_abandoned(folder, remove=clear)
 
 
-def is_held(folder: Path) -> bool:
-    """Whether a process that lives holds a folder."""
-    if not (folder / lease.LOCK).exists():
-        return False
-    try:
-        os.close(lease.take(folder))
-    except lease.LeasedError:
-        return True
-    return False
-
-
 def throwaways() -> list[Path]:
     """The folders of what nobody keeps.
 
@@ -152,7 +167,7 @@ def in_use() -> list[Path]:
     """
     folders = [folder / "run" for folder in _made()]
     folders += [one for folder in throwaways() for one in folder.iterdir()]
-    return [folder for folder in folders if is_held(folder)]
+    return [folder for folder in folders if lease.is_held(folder)]
 
 
 def clear_all() -> None:
@@ -210,7 +225,8 @@ def _checked(folder: Path) -> Path:
 def _has_room(memory: Path) -> bool:
     """Whether much can be put there without leaving other programs too little.
 
-    A container has 64 MB there unless somebody has asked for more.
+    A container has 64 MB there unless somebody has asked for more, and what is written there counts
+    towards its limit (cgroups(7)), of which /proc/meminfo knows nothing.
     """
     try:
         found = os.statvfs(memory)
@@ -218,5 +234,24 @@ def _has_room(memory: Path) -> bool:
     except OSError:
         return False
     available = next(int(line.split()[1]) << 10 for line in lines if line.startswith("MemAvail"))
-    free = min(found.f_bavail * found.f_frsize, available)
+    free = min(found.f_bavail * found.f_frsize, available, _below_limit())
     return free >= ROOM and os.access(memory, os.W_OK)
+
+
+def _below_limit() -> float:
+    """The bytes that this container may still use; on a machine itself there is no such file."""
+    for most, used, found, cache in (
+        ("memory.max", "memory.current", "memory.stat", "inactive_file"),
+        (
+            "memory/memory.limit_in_bytes",
+            "memory/memory.usage_in_bytes",
+            "memory/memory.stat",
+            "total_inactive_file",
+        ),
+    ):
+        with contextlib.suppress(OSError, ValueError):  # "max": there is no limit
+            taken = int((CGROUP / used).read_text())
+            kinds = dict(line.split() for line in (CGROUP / found).read_text().splitlines())
+            # What was read from files once, and is given up as soon as somebody needs memory.
+            return int((CGROUP / most).read_text()) - taken + int(kinds.get(cache, 0))
+    return math.inf

@@ -10,6 +10,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from stack.processes import stop_on_signals
+
 LOCK = Path("/run/order-fellow-apt.lock")
 DPKG_LOCK = Path("/var/lib/dpkg/lock-frontend")
 POLICY = Path("/usr/sbin/policy-rc.d")
@@ -31,11 +33,13 @@ def install(*packages: str) -> None:
     """Install packages, but for those that this distribution does not have.
 
     Several that want to at once wait for each other, and for a stranger's apt. An installation that
-    was broken off is brought to its end first; Ctrl-C waits for this one.
+    was broken off is brought to its end first. Ctrl-C, a SIGTERM and a terminal that is closed wait
+    for this one: after it services may start again.
 
     Raises:
         InstallError: apt could not, or does not know a package and could not fetch its lists.
     """
+    stop_on_signals()
     print(f"Installing {', '.join(packages)} from the distribution's packages", flush=True)
     with _alone(), _no_services():
         updated = _apt("update", "-q")
@@ -86,10 +90,11 @@ def _is_ours(path: Path) -> bool:
 
 def _known(packages: Sequence[str]) -> tuple[str, ...]:
     """Those that this distribution has: one that it lacks would keep all others out."""
-    return tuple(name for name in packages if _has_candidate(name))
+    return tuple(name for name in packages if has_candidate(name))
 
 
-def _has_candidate(package: str) -> bool:
+def has_candidate(package: str) -> bool:
+    """Whether this distribution has a package, as far as its lists are here."""
     said = subprocess.run(
         ("apt-cache", "policy", package),
         env=os.environ | {"LC_ALL": "C.UTF-8"},

@@ -5,7 +5,8 @@ import pwd
 import shutil
 import signal
 import subprocess
-from collections.abc import MutableMapping
+import time
+from collections.abc import Mapping, MutableMapping
 from contextlib import suppress
 from pathlib import Path
 
@@ -18,6 +19,8 @@ from stack.servers.listening import DidNotStartError, Start
 from stack.servers.ports import Port
 
 READY_SECONDS = 90.0
+BACKENDS_SECONDS = 60.0
+SHARED_MEMORY = Path("/proc/sysvipc/shm")  # proc(5)
 INSTALLED = Path("/usr/lib/postgresql")  # by Debian, a folder each major version
 MAX_CONNECTIONS = 200  # as in docker-compose.yml
 # PostgreSQL's own sizes are for the smallest machine there is: with 100,000 accounts the pages that
@@ -48,10 +51,18 @@ class PostgreSQL:
     Args:
         folder: its data; what is in it is kept.
         durable: whether it syncs to disk; only throwaway data may go without.
+        environment: further variables to start it with.
     """
 
-    def __init__(self, folder: Path, *, durable: bool = True) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        durable: bool = True,
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
         self._data = folder
+        self._more = environment or {}
         self._durable = durable
         self._port = Port()
         self._start: Start | None = None
@@ -89,7 +100,7 @@ class PostgreSQL:
         """Start the server without waiting for it.
 
         Raises:
-            DidNotStartError: its folder cannot be made.
+            DidNotStartError: its folder cannot be made, or it would run as root.
         """
         self._data.parent.mkdir(parents=True, exist_ok=True)
         passable(self._data)
@@ -101,12 +112,15 @@ class PostgreSQL:
         self._give_away(password)
         if not (cluster / "PG_VERSION").exists():
             self._make_cluster(bin_folder, cluster)
+        _wait_for_backends(cluster / "postmaster.pid")
+        # The process id in it may be somebody else's by now.
         (cluster / "postmaster.pid").unlink(missing_ok=True)
         log = self._data / "output.log"
 
         def start() -> Process:
             command = self._command(bin_folder, cluster)
-            self._server = spawn(command, environment=_environment(), log=log, user=self._user)
+            environment = {**_environment(), **self._more}
+            self._server = spawn(command, environment=environment, log=log, user=self._user)
             return self._server
 
         self._start = Start(
@@ -214,7 +228,13 @@ class PostgreSQL:
     def _give_away(self, path: Path) -> None:
         if self._user is not None:
             account = pwd.getpwnam(self._user)
-            os.chown(path, account.pw_uid, account.pw_gid)
+            try:
+                os.chown(path, account.pw_uid, account.pw_gid)
+            except OSError as error:
+                raise DidNotStartError(
+                    f"PostgreSQL does not run as root, and this root may not be {self._user} "
+                    f"({error.strerror}), as in some containers: run it as a user"
+                ) from None
 
     def _make_cluster(self, bin_folder: Path, cluster: Path) -> None:
         shutil.rmtree(cluster, ignore_errors=True)
@@ -283,6 +303,25 @@ def _programs_for(version_file: Path) -> Path:
             f"{has}: install postgresql-{version}, or have `make clean` remove the data"
         )
     return found
+
+
+def _wait_for_backends(lock: Path) -> None:
+    """Wait until those of a killed server have ended, which one amid a statement does after that.
+
+    Before it PostgreSQL refuses to start. It sees them as we do: they are attached to the shared
+    memory that the lock file names (PostgreSQL's miscadmin.h, LOCK_FILE_LINE_SHMEM_KEY).
+    """
+    deadline = time.monotonic() + BACKENDS_SECONDS
+    with suppress(OSError, LookupError, ValueError):  # there is none, or not a whole one
+        key, memory = map(int, lock.read_text().splitlines()[6].split())
+        while (key % (1 << 32), memory) in _attached() and time.monotonic() < deadline:
+            time.sleep(0.1)
+
+
+def _attached() -> set[tuple[int, int]]:
+    """The shared memory that a process is attached to, by key and id."""
+    rows = (map(int, line.split()) for line in SHARED_MEMORY.read_text().splitlines()[1:])
+    return {(key % (1 << 32), memory) for key, memory, _, _, _, _, attached, *_ in rows if attached}
 
 
 def execute(url: str, statement: str) -> None:

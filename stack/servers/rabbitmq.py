@@ -22,6 +22,10 @@ from stack.servers.ports import Port
 SCRIPTS = Path("/usr/lib/rabbitmq/bin")
 READY_SECONDS = 180.0  # eight nodes at once on two cores take over a minute
 EPMD_SECONDS = 30.0
+DEPLOY = Path(__file__).resolve().parents[2] / "deploy"
+CONSUMER_TIMEOUT = 30 * 24 * 3_600_000  # ms; the reason stands in deploy/rabbitmq.conf
+# A developer's disk is often nearly full, and that must not stop publishing.
+DISK_FREE_LIMIT = "disk_free_limit.absolute = 50MB\n"
 
 
 def is_installed() -> bool:
@@ -68,19 +72,21 @@ class Cluster:
     mapper: PortMapper = field(default_factory=PortMapper)
     password: str = field(default_factory=lambda: secrets.token_hex(16))
 
-    def configuration(self) -> str:
-        """What each node's configuration says of the others."""
-        lines = [
-            f"cluster_formation.classic_config.nodes.{i} = {node_name(folder)}"
-            for i, folder in enumerate(self.folders, 1)
-        ]
-        lines += [
-            "cluster_formation.peer_discovery_backend = classic_config",
-            "cluster_formation.randomized_startup_delay_range.min = 0",
-            "cluster_formation.randomized_startup_delay_range.max = 1",
-            "cluster_partition_handling = pause_minority",
-        ]
-        return "".join(f"{line}\n" for line in lines)
+    def configuration(self) -> dict[str, str]:
+        """The files that each node reads after its own: those of docker-compose.cluster.yml."""
+        joined = re.sub(
+            r"rabbit@rabbitmq(\d?)$",
+            lambda found: node_name(self.folders[int(found[1] or 1) - 1]),
+            (DEPLOY / "cluster" / "rabbitmq.conf").read_text(),
+            flags=re.MULTILINE,
+        )
+        return {
+            "30-limits.conf": (DEPLOY / "rabbitmq.conf").read_text(),
+            "40-cluster.conf": joined,
+            # 3.10 waits up to a minute before it looks for others, 4 not at all.
+            "90-here.conf": "cluster_formation.randomized_startup_delay_range.min = 0\n"
+            "cluster_formation.randomized_startup_delay_range.max = 1\n" + DISK_FREE_LIMIT,
+        }
 
 
 def node_name(data: Path) -> str:
@@ -95,12 +101,19 @@ class RabbitMQ:
         folder: its data; what is in it is kept.
         cluster: what it is a node of, if of any; its cookie and port mapper are the cluster's.
         management: whether it has the management API, at `management_url`. It takes memory.
+        environment: further variables to start it with.
     """
 
     def __init__(
-        self, folder: Path, cluster: Cluster | None = None, *, management: bool = False
+        self,
+        folder: Path,
+        cluster: Cluster | None = None,
+        *,
+        management: bool = False,
+        environment: Mapping[str, str] | None = None,
     ) -> None:
         self._data = folder
+        self._more = environment or {}
         self._cluster = cluster
         self._port, self._dist_port = Port(), Port()
         self._management_port = Port() if management else None
@@ -126,6 +139,11 @@ class RabbitMQ:
         """The management API."""
         return f"http://127.0.0.1:{self._management_port}"
 
+    @property
+    def is_running(self) -> bool:
+        """Whether its process is there."""
+        return self._node is not None and self._node.poll() is None
+
     def start(self) -> None:
         """Start the node, on the same ports as before, and wait until it answers.
 
@@ -145,7 +163,8 @@ class RabbitMQ:
         def start() -> Process:
             self._configure()
             command = (str(SCRIPTS / "rabbitmq-server"),)
-            self._node = spawn(command, environment=self._environment(), log=log)
+            environment = {**self._environment(), **self._more}
+            self._node = spawn(command, environment=environment, log=log)
             return self._node
 
         ports = [port for port in self.ports if port is not self._mapper.port]
@@ -177,14 +196,14 @@ class RabbitMQ:
             self._node.wait()
             self._node = None
 
-    def control(self, *arguments: str) -> str:
-        """Run rabbitmqctl against the node; returns what it printed.
+    def control(self, *arguments: str, program: str = "rabbitmqctl") -> str:
+        """Run rabbitmqctl, or another of its programs, against the node; returns what it printed.
 
         Raises:
             subprocess.CalledProcessError: it failed.
         """
         done = subprocess.run(
-            (str(SCRIPTS / "rabbitmqctl"), "--quiet", *arguments),
+            (str(SCRIPTS / program), "--quiet", *arguments),
             env=self._environment(),
             cwd="/",
             capture_output=True,
@@ -221,9 +240,9 @@ class RabbitMQ:
             raise RuntimeError(f"{expression}: {done.stdout or done.stderr}")
         return value[1]
 
-    def admit(self, vhosts: Sequence[str] = ("/",), remove: Sequence[str] = ()) -> None:
+    def admit(self, vhosts: Sequence[str] = ("/",)) -> None:
         """Make the services' users, with their rights in virtual hosts, which are made as well."""
-        self.evaluate(admission(self.url(), vhosts, remove))
+        self.evaluate(admission(self.url(), vhosts))
 
     def _configure(self) -> None:
         shared = self._cluster.password if self._cluster else None
@@ -236,9 +255,8 @@ class RabbitMQ:
             f"listeners.tcp.1 = 127.0.0.1:{self._port}\n"
             "default_user = fellow\n"
             f"default_pass = {self._password}\n"
-            # A developer's disk is often nearly full, and that must not stop publishing.
-            "disk_free_limit.absolute = 50MB\n"
-            + (self._cluster.configuration() if self._cluster else "")
+            + DISK_FREE_LIMIT
+            + f"consumer_timeout = {CONSUMER_TIMEOUT}\n"
             + (
                 f"management.tcp.ip = 127.0.0.1\nmanagement.tcp.port = {self._management_port}\n"
                 if self._management_port
@@ -246,6 +264,9 @@ class RabbitMQ:
             )
         )
         (self._data / "rabbitmq.conf").chmod(0o600)
+        (self._data / "conf.d").mkdir(exist_ok=True)
+        for name, text in (self._cluster.configuration() if self._cluster else {}).items():
+            (self._data / "conf.d" / name).write_text(text)
         (self._data / "enabled_plugins").write_text(
             "[rabbitmq_management].\n" if self._management_port else "[].\n"
         )
@@ -262,6 +283,7 @@ class RabbitMQ:
             "RABBITMQ_MNESIA_BASE": str(self._data / "mnesia"),
             "RABBITMQ_LOG_BASE": str(self._data / "log"),
             "RABBITMQ_CONFIG_FILE": str(self._data / "rabbitmq.conf"),
+            "RABBITMQ_CONFIG_FILES": str(self._data / "conf.d" / "*.conf"),
             "RABBITMQ_ENABLED_PLUGINS_FILE": str(self._data / "enabled_plugins"),
             "RABBITMQ_CONF_ENV_FILE": "/dev/null",
             "RABBITMQ_PID_FILE": str(self._data / "node.pid"),

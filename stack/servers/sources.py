@@ -1,26 +1,28 @@
-"""Where RabbitMQ and PostgreSQL come from.
+"""The sources of RabbitMQ and PostgreSQL.
 
-In this order: to `make run`, and to nobody else, those that `AMQP_URL` and `DATABASE_URL` name;
-containers, when a Docker daemon answers and has the images or can pull them; private nodes of the
-machine's own packages; as root with apt, the same after installing those packages; else one clear
-sentence.
+In this order: for `make run` only, the servers of `AMQP_URL` and `DATABASE_URL`; containers, if a
+Docker daemon answers and has the images or can pull them; private nodes of the machine's packages,
+which are installed first where that is possible (root with apt); else an error with one sentence.
 """
 
 import fcntl
 import os
 import shutil
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol
 
 from shared import lease
+from stack.folders import hold_venv
 from stack.processes import stop_on_signals
 from stack.servers import data, debian, postgres, rabbitmq
 from stack.servers.credentials import as_service, broker_user
 from stack.servers.ports import Port
+
+OTHERS = " or start Docker; `make run` also takes servers of yours, by AMQP_URL and DATABASE_URL"
 
 
 class NoServersError(Exception):
@@ -33,6 +35,10 @@ class Server(Protocol):
     @property
     def ports(self) -> Sequence[Port]:
         """All that it needs; certain once it has been started."""
+
+    @property
+    def is_running(self) -> bool:
+        """Whether it is there: started, and not ended by whoever it was."""
 
     def launch(self) -> None:
         """Start without waiting."""
@@ -69,8 +75,8 @@ class Broker(Server, Protocol):
     def evaluate(self, expression: str) -> str:
         """Evaluate an Erlang expression in the node; returns the value, printed."""
 
-    def admit(self, vhosts: Sequence[str] = ("/",), remove: Sequence[str] = ()) -> None:
-        """Make the services' users and virtual hosts for them; remove others."""
+    def admit(self, vhosts: Sequence[str] = ("/",)) -> None:
+        """Make the services' users and virtual hosts for them."""
 
 
 class Database(Server, Protocol):
@@ -127,15 +133,32 @@ class Servers:
             ),
         }
 
+    def watch(self, say: Callable[[str], object]) -> None:
+        """Start again what has ended; called again and again.
+
+        Args:
+            say: is told of it.
+
+        Raises:
+            stack.servers.listening.DidNotStartError: it does not; with the end of its log.
+        """
+        for name, server in (("RabbitMQ", self.broker), ("PostgreSQL", self.database)):
+            if server is not None and not server.is_running:
+                say(f"{name} has ended; starting it again, with what it keeps")
+                server.start()
+
 
 @contextmanager
-def servers(purpose: Literal["run", "demo", "test", "bench"]) -> Iterator[Servers]:
+def servers(
+    purpose: Literal["run", "demo", "test", "bench"], environment: Mapping[str, str] | None = None
+) -> Iterator[Servers]:
     """The servers, for as long as the context lasts.
 
     Args:
         purpose: whose they are; those of `run` may be named, or keep their data. The others are
             always new and thrown away, for demo, tests and bench make up and empty whatever they
             find. Those of `bench` sync to disk all the same, as in production.
+        environment: variables that both are started with; they are none in containers then.
 
     Raises:
         NoServersError: there is no way to get them.
@@ -151,15 +174,17 @@ def servers(purpose: Literal["run", "demo", "test", "bench"]) -> Iterator[Server
         folder = _kept() if keep else data.throwaway(purpose, durable=durable)
     except data.ForeignFolderError as error:
         raise NoServersError(str(error)) from None
-    broker, database, origin = make(folder, keep=keep, durable=durable, needs_broker=not amqp_url)
-    used: list[Server] = []
-    used += [] if amqp_url else [broker]
-    used += [] if database_url else [database]
-    if not database_url:
-        postgres.forget_defaults(os.environ)
-    with ExitStack() as ending:  # each is closed, whatever becomes of the other
+    with ExitStack() as ending:  # each is closed, even if closing another one fails
         if not keep:
             ending.callback(shutil.rmtree, folder, ignore_errors=True)
+        broker, database, origin = make(
+            folder, keep=keep, durable=durable, needs_broker=not amqp_url, environment=environment
+        )
+        used: list[Server] = []
+        used += [] if amqp_url else [broker]
+        used += [] if database_url else [database]
+        if not database_url:
+            postgres.forget_defaults(os.environ)
         for server in reversed(used):
             ending.callback(server.close)
         for server in used:
@@ -186,24 +211,26 @@ def make(
     durable: bool = False,
     needs_broker: bool = True,
     management: bool = False,
+    environment: Mapping[str, str] | None = None,
 ) -> tuple[Broker, Database, str]:
     """A broker and a database that are not started yet, and where they come from, in words.
 
     Args:
         folder: for their data, held by a lease.
-        keep: whether the data are kept.
+        keep: whether the data are kept; the folder is one on which nobody else is at work.
         durable: whether the database syncs to disk.
         needs_broker: whether the broker will be started.
         management: whether it has the management API.
+        environment: variables that both are started with, which are none in containers then.
 
     Raises:
         NoServersError: there is no way to get them.
     """
-    if _containers_are_available():
+    if not environment and _containers_are_available():
         from stack.servers import containers
 
         owner = data.owner()
-        containers.remove_abandoned(owner)
+        containers.remove_abandoned(owner, folder if keep else None)
         if keep:
             _mark_kept(folder / "docker", folder / "postgres", "private nodes")
         return (
@@ -211,12 +238,12 @@ def make(
             containers.PostgreSQLContainer(owner, folder, keep=keep),
             "Docker",
         )
-    install_missing(needs_broker=needs_broker)
+    install_missing(needs_broker=needs_broker, others=OTHERS)
     if keep:
         _mark_kept(folder / "postgres", folder / "docker", "Docker")
     return (
-        rabbitmq.RabbitMQ(folder / "rabbitmq", management=management),
-        postgres.PostgreSQL(folder / "postgres", durable=durable),
+        rabbitmq.RabbitMQ(folder / "rabbitmq", management=management, environment=environment),
+        postgres.PostgreSQL(folder / "postgres", durable=durable, environment=environment),
         "private nodes of this machine's own packages",
     )
 
@@ -228,13 +255,14 @@ def _mark_kept(ours: Path, others: Path, whose: str) -> None:
         print(f"What was kept with the servers from {whose} is there, and not used this time.")
 
 
-def install_missing(*, needs_broker: bool = True) -> None:
+def install_missing(*, needs_broker: bool = True, others: str = "") -> None:
     """Install the packages of private nodes, where they are not there.
 
     What only a private node can be (one of a cluster, a standby) begins with this.
 
     Args:
         needs_broker: whether RabbitMQ is needed.
+        others: what would do instead of the packages, for the error.
 
     Raises:
         NoServersError: they cannot be installed here.
@@ -250,8 +278,7 @@ def install_missing(*, needs_broker: bool = True) -> None:
     if missing:
         raise NoServersError(
             f"{' and '.join(missing)} cannot be found here. Install them "
-            f"(Debian, Ubuntu: apt-get install {' '.join(missing)}) or start Docker; `make run` "
-            f"also takes servers of yours, by AMQP_URL and DATABASE_URL.{said}"
+            f"(Debian, Ubuntu: apt-get install {' '.join(missing)}){others}.{said}"
         )
 
 
@@ -286,11 +313,17 @@ def _kept() -> Path:
 
 
 def main() -> int:
-    """`python -m stack.servers`: get what the tests' servers need, and say so meanwhile."""
+    """`python -m stack.servers [--private]`: get the servers of the tests, or of the faults.
+
+    The faults need private nodes, for clusters and standbys, also where Docker is available.
+    """
     stop_on_signals()
+    hold_venv()
     try:
-        if not _containers_are_available():
+        if sys.argv[1:] == ["--private"]:
             install_missing()
+        elif not _containers_are_available():
+            install_missing(others=OTHERS)
     except NoServersError as error:
         print(error, file=sys.stderr)
         return 1

@@ -174,7 +174,7 @@ def answers(url: str) -> bool:
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    executable = program("chromium")
+    executable = program("chromium-headless-shell")
     with sync_playwright() as playwright:
         opened = playwright.chromium.launch(executable_path=executable, args=list(ARGUMENTS))
         yield opened

@@ -44,7 +44,8 @@ def carry_out(page, business, button, sure, **fields):
     page.goto(f"/accounts/{business.id}")
     form = page.locator("form", has=page.get_by_role("button", name=button, exact=True))
     for name, value in fields.items():
-        form.locator(f"[name={name}]").fill(value)
+        field = form.locator(f"[name={name}]")
+        field.select_option(value) if name == "secret_id" else field.fill(value)
     form.get_by_role("button", name=button, exact=True).click()
     expect(page.get_by_role("heading", level=1)).to_have_text(f"{sure} Blue Kettle Ltd?")
     page.get_by_role("button", name=f"{sure} Blue Kettle Ltd").click()
@@ -63,7 +64,8 @@ def test_its_secrets_are_replaced_and_revoked(page, running, business):
     page.get_by_role("button", name="Revoke …").click()
     # Without a reason nothing is asked, and nothing is done.
     expect(page).to_have_url(f"{running.url}/accounts/{business.id}")
-    carry_out(page, business, "Revoke …", "Revoke webhook secrets of", reason="Leaked.")
+    everything = "Revoke all webhook secrets and public keys of"
+    carry_out(page, business, "Revoke …", everything, secret_id="all", reason="Leaked.")
     assert set(states(running, business)) == {"revoked"}
     expect(page.get_by_role("button", name="Revoke …")).to_have_count(0)
 

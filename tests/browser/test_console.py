@@ -4,25 +4,20 @@ import re
 from datetime import datetime
 from zoneinfo import ZoneInfo
 
-import pytest
 from playwright.sync_api import expect
 from sqlalchemy import select, text
 
-from shared.db.models import EmailDelivery, KycApplication, Order, WebhookSecret
-from shared.ids import new_id
+from shared.db.models import KycApplication
 from tests.browser.arrange import (
     a_dead_letter,
     audited,
     customer,
-    faults_of,
     intake,
     is_told,
-    width_of,
 )
 from tests.browser.conftest import PASSWORD, sign_in
 from tests.integration.arrange import (
     account,
-    ahead,
     depth,
     order_created,
     publish,
@@ -71,6 +66,15 @@ def test_times_are_told_where_the_reader_is(browser, running, signed_in):
         assert shown == f"{at.astimezone(here):%Y-%m-%d %H:%M:%S}"
         assert title.endswith("UTC")
         expect(told).not_to_have_attribute("datetime", moment)
+    page.goto("/audit")
+    expect(page.get_by_text(re.compile("Times and days are in Asia/Kath?mandu"))).to_be_visible()
+    page.get_by_role("button", name="Search").click()
+    expect(page).to_have_url(re.compile("zone=Asia%2FKath?mandu"))
+    # A link of somebody elsewhere shows the days that they chose.
+    page.goto("/audit?since=2026-11-29&zone=America%2FLos_Angeles")
+    days = re.compile("Times are in Asia/Kath?mandu, days are those of America/Los_Angeles")
+    expect(page.get_by_text(days)).to_be_visible()
+    expect(page.locator("input[name=zone]")).to_have_value("America/Los_Angeles")
     context.close()
     plain = browser.new_context(
         base_url=running.url, storage_state=signed_in, java_script_enabled=False
@@ -144,6 +148,19 @@ def test_an_orders_trail_is_found_by_its_customer(page, running):
         expect(trail).to_contain_text(step)
 
 
+def test_the_keys_of_one_letter_can_be_turned_off(page, running):
+    page.goto("/sessions")
+    keys = page.get_by_label("Keys of one letter")
+    expect(keys).to_be_checked()
+    for is_on in (False, True):
+        keys.set_checked(is_on)
+        page.goto("/audit")
+        page.get_by_role("heading", level=1).click()
+        page.keyboard.press("/")
+        assert page.locator("#find").evaluate("one => one === document.activeElement") == is_on
+        page.goto("/sessions")
+
+
 def test_somebody_who_watches_is_shown_nothing_to_press(browser, running):
     context = browser.new_context(base_url=running.url)
     page = context.new_page()
@@ -154,101 +171,6 @@ def test_somebody_who_watches_is_shown_nothing_to_press(browser, running):
     for path in ("/kyc", "/dead/orders.intake"):
         page.goto(path)
         expect(page.locator("main button:not(.second)")).to_have_count(0)
-    context.close()
-
-
-# Rows that reach beyond their table, which hides the rest; cells in which each line has a letter;
-# and the page's own name in the row of pages.
-CUT = """() => [
-    ...[...document.querySelectorAll("table.cards tbody tr")].filter(
-        one => one.scrollWidth > one.clientWidth + 1),
-    ...[...document.querySelectorAll("table.cards td")].filter(
-        one => one.innerText.trim().length > 5 && one.clientWidth < 40),
-    ...[...document.querySelectorAll(".top nav [aria-current]")].filter(
-        one => one.getBoundingClientRect().right > innerWidth
-            || one.getBoundingClientRect().left < 0),
-].map(one => one.innerText.slice(0, 60))"""
-
-
-# Colours differ in the dark, and nothing else.
-@pytest.mark.parametrize(("scheme", "rules"), [("light", None), ("dark", ["color-contrast"])])
-def test_axe_finds_no_serious_fault(browser, running, signed_in, scheme, rules):
-    with running.session() as session:
-        account(session, status="pending")
-        business = account(session, status="approved")
-        order = session.scalars(select(Order.id).limit(1)).first()
-    id_ = a_dead_letter(running, order_created(), body=b"{}")
-    paths = (
-        "/",
-        "/kyc",
-        "/kyc?status=approved",
-        "/dead",
-        "/dead/orders.intake",
-        "/dead/orders.intake/reasons",
-        f"/dead/orders.intake/letter?id={id_}",
-        "/find?q=kettle",
-        "/audit",
-        "/sessions",
-        "/second-factor",
-        f"/orders/{order}",
-        f"/accounts/{business.id}",
-        "/nowhere",
-    )
-    context = browser.new_context(
-        base_url=running.url, storage_state=signed_in, color_scheme=scheme
-    )
-    page = context.new_page()
-    faults = [fault for path in paths for fault in faults_of(page, path, rules)]
-    context.clear_cookies()
-    faults += faults_of(page, "/sign-in", rules)
-    context.close()
-    assert faults == []
-
-
-@pytest.mark.parametrize("width", [390, 1280])
-def test_no_page_is_wider_than_the_screen_and_nothing_in_it_cut(browser, running, signed_in, width):
-    with running.session() as session:
-        business = account(session, status="approved")
-        session.add(
-            WebhookSecret(
-                account_id=business.id,
-                key_hash=business.id.bytes,
-                sealed=b"x",
-                state="active",
-                expires_at=ahead(days=1),
-            )
-        )
-        session.add(
-            EmailDelivery(
-                fact_id=new_id(),
-                subject_id=str(business.id),
-                recipient=business.email,
-                template="one_time_code",
-                message_id="<x@order-fellow.example>",
-                state="undeliverable",
-            )
-        )
-        session.commit()
-    context = browser.new_context(
-        base_url=running.url, storage_state=signed_in, viewport={"width": width, "height": 844}
-    )
-    page = context.new_page()
-    for path in (
-        "/",
-        "/kyc",
-        "/dead",
-        "/dead/orders.intake",
-        "/audit",
-        "/find?q=kettle",
-        "/sessions",
-        "/second-factor",
-        "/emails",
-        f"/accounts/{business.id}",
-    ):
-        page.goto(path)
-        wide = width_of(page)
-        assert wide <= width, path
-        assert page.evaluate(CUT) == [], path
     context.close()
 
 

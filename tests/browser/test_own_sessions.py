@@ -1,6 +1,7 @@
 """One's own sessions at the console: seen, told of, ended; and what counts as use."""
 
 import re
+import time
 from datetime import UTC, datetime, timedelta
 
 import httpx
@@ -15,9 +16,8 @@ from shared.db.models import OpsSession
 from shared.ids import new_id
 from shared.web.arrivals import ENDED
 from shared.web.tokens import form_token, hashed
-from tests.browser.arrange import a_dead_letter, audited
+from tests.browser.arrange import a_dead_letter, audited, faults_of
 from tests.browser.conftest import PASSWORD, sign_in
-from tests.browser.test_console import faults_of
 from tests.integration.arrange import PATIENCE, order_created, until
 
 
@@ -164,6 +164,9 @@ def test_what_was_typed_is_there_after_an_error_and_gone_with_who_signs_out(page
     letter = f"/dead/orders.intake/letter?id={id_}"
     page.goto(letter)
     page.get_by_label("Body").fill("{ }")
+    type_ = page.get_by_label("Type", exact=True)
+    chosen = type_.locator("option:not([selected])").first.text_content()
+    type_.select_option(chosen)
     action = re.compile("/edit$")
     away = page.request.get("/nowhere").text()
     page.route(action, lambda route: route.fulfill(status=503, content_type="text/html", body=away))
@@ -171,6 +174,8 @@ def test_what_was_typed_is_there_after_an_error_and_gone_with_who_signs_out(page
     expect(page.get_by_text("404")).to_be_visible()
     page.goto(letter)
     expect(page.get_by_label("Body")).to_have_value("{ }")
+    # Else the first option is sent: `revoke all` in place of the chosen secret.
+    expect(type_).to_have_value(chosen)
     page.get_by_role("button", name="Replay with this body").click()
     page.goto("/dead")
     page.goto(letter)
@@ -180,6 +185,44 @@ def test_what_was_typed_is_there_after_an_error_and_gone_with_who_signs_out(page
     page.get_by_role("button", name="Sign out").click()
     expect(page).to_have_url(re.compile("/sign-in"))
     assert page.evaluate("sessionStorage.length") == 0
+
+
+LOST = """(more) => sessionStorage.setItem("typed", JSON.stringify({
+  who: document.body.dataset.who, back: "/dead", action: "/gone", isLost: true, at: Date.now(),
+  typed: [["reason", "leaked"]], chosen: [["which", "b"]], seen: [], ticked: [], ...more }))"""
+
+
+@pytest.mark.parametrize(("hours", "is_shown"), [(0, True), (2, False)])
+def test_what_cannot_be_put_back_is_shown_once_and_put_into_no_later_form(
+    browser, running, hours, is_shown
+):
+    page = signed_in_anew(browser, running, "ada")
+    page.evaluate(LOST, {"at": time.time() * 1000 - hours * 3_600_000})
+    page.goto("/dead")
+    shown = page.get_by_text("leaked")
+    expect(shown).to_have_count(int(is_shown))
+    assert page.evaluate("sessionStorage.length") == 0
+    page.reload()
+    expect(shown).to_have_count(0)
+    page.context.close()
+
+
+@pytest.mark.parametrize(("there", "shown"), [("b", ["b", "leaked"]), ("c", ["", ""])])
+def test_an_option_that_is_gone_is_not_replaced_by_the_first_one(browser, running, there, shown):
+    page = signed_in_anew(browser, running, "ada")
+    page.evaluate(LOST, {"action": "/x", "back": "/kyc?q=1"})
+    found = page.evaluate(
+        """(there) => {
+      document.querySelector("main").innerHTML = `<form action="/x"><input name="back"
+        value="/kyc?q=1"><select id="which" name="which"><option value="">all</option><option
+        value="${there}">one</option></select><input id="reason" name="reason"></form>`;
+      document.dispatchEvent(new Event("htmx:after:swap"));
+      return [document.getElementById("which").value, document.getElementById("reason").value];
+    }""",
+        there,
+    )
+    assert found == shown
+    page.context.close()
 
 
 def test_what_was_ticked_is_there_after_an_error(browser, running):

@@ -95,7 +95,7 @@ def test_what_changes_something_asks_for_somebody_who_may_act():
 def test_a_watcher_cannot_act(watcher, page):
     answer = send(watcher, page)
     assert answer.status_code == 403
-    assert f"This needs the right {page.needs}, which you have not." in answer.text
+    assert f"This needs the right {page.needs}, which you do not have." in answer.text
 
 
 @pytest.fixture(scope="module")

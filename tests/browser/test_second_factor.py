@@ -12,9 +12,8 @@ from services.ops.console.app import PAGES
 from services.ops.console.web.mount import FORM, SESSION
 from services.ops.users import second_factor, users
 from shared.web.tokens import form_token
-from tests.browser.arrange import audited
+from tests.browser.arrange import audited, faults_of
 from tests.browser.conftest import PASSWORD, sign_in
-from tests.browser.test_console import faults_of
 from tests.browser.test_rights import path_of
 from tests.integration.arrange import until
 from tests.integration.ops.console.running import running_console

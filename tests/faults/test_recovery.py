@@ -56,7 +56,7 @@ def documented(heading):
 
 def run(stand, command, since):
     """As an operator in production, who says who they are."""
-    person = urlsplit(as_service(stand.amqp_url, "operator"))
+    person = urlsplit(stand.amqp_url)
     database_url = stand.engine.url.update_query_dict({"sslmode": "disable"})
     done = subprocess.run(
         [
@@ -167,7 +167,7 @@ class Ended:
     def _take_back(self, reason):
         """Take an approval back, as an operator does by any client: it counts as theirs alone."""
         body = {"decision": "revoke", "account_id": str(self.taken_back), "reason": reason}
-        operator = as_service(self.stand.amqp_url, "operator")
+        operator = self.stand.amqp_url
         publish_raw(
             operator,
             "commands",

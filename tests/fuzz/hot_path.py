@@ -14,10 +14,11 @@ import atheris
 with atheris.instrument_imports(include=["services", "shared", "email", "uuid"]):
     from services.ingress.webhook import hmac_hex, standard_webhooks
     from services.kyc.parsing import decode_decision
-    from shared.bus.contract.delivery import Incoming, decode_by_type
+    from shared.bus.contract.delivery import RawDelivery, decode_by_type
     from shared.bus.contract.errors import Malformed
     from shared.bus.contract.events import EVENT_TYPES, decode
     from shared.intake import bodies
+from stack.folders import hold_venv
 
 ACCOUNT = uuid.UUID(int=7)
 TYPES = sorted(EVENT_TYPES)
@@ -45,14 +46,16 @@ def one_input(data: bytes) -> None:
         case 2:
             type_ = TYPES[len(body) % len(TYPES)]
             headers = {"ce-time": body[:30].decode("latin-1"), "x-attempt": body[:1]}
-            incoming = Incoming(body, {"type": type_, "message_id": repr(body[:8])}, headers, "x")
+            incoming = RawDelivery(
+                body, {"type": type_, "message_id": repr(body[:8])}, headers, "x"
+            )
             try:
                 decode_by_type(incoming)
             except Malformed:
                 return
         case 3:
             try:
-                decode_decision(Incoming(body, {}, {}, "commands"))
+                decode_decision(RawDelivery(body, {}, {}, "commands"))
             except Malformed:
                 return
         case 4:
@@ -66,6 +69,7 @@ def one_input(data: bytes) -> None:
 
 def main() -> None:
     """Fuzz, with libFuzzer's own arguments."""
+    hold_venv()
     atheris.Setup(sys.argv, one_input)
     atheris.Fuzz()
 

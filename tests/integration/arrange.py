@@ -16,13 +16,14 @@ from uuid import UUID
 import httpx
 from amqp import Message as AmqpMessage
 from kombu import Connection
-from sqlalchemy import Engine, select
+from sqlalchemy import Engine, event, select
 from sqlalchemy.orm import Session
 
 from shared.bus.broker import declaration, queue_counts
+from shared.bus.broker.addresses import credentials
 from shared.bus.consume.consumer import Consumer
 from shared.bus.consume.subscription import Subscription
-from shared.bus.contract import journal
+from shared.bus.contract import journal, topology
 from shared.bus.contract.events import (
     CustomerDetails,
     Event,
@@ -31,7 +32,7 @@ from shared.bus.contract.events import (
     TrackingStatus,
     decode,
 )
-from shared.bus.contract.message import Message, Received, message_for
+from shared.bus.contract.message import Message, Received, message_for, sharded
 from shared.config.settings import Settings
 from shared.db.models import Account, KycApplication, Order, OutboxMessage
 from shared.http.lanes import Lane, Lanes
@@ -56,7 +57,7 @@ def until(look: Callable[[], T], what: str, seconds: float = PATIENCE) -> T:
         if found:
             return found
         # A look may open a connection; who has waited for long can wait a little longer.
-        time.sleep(min(0.02 + waited / 10, 0.25))
+        time.sleep(min(0.02 + waited / 5, 0.25))
     raise AssertionError(f"{what}: not within {seconds:g} s") from failed
 
 
@@ -161,7 +162,7 @@ def resident(pid: int) -> int:
 def account(db: Session, *, status: str | None = None, **changes: Any) -> Account:
     """An account with a proved address; with `status`, and an application of that status."""
     made = Account(
-        id=new_id(),
+        id=changes.get("id") or new_id(),
         company_name=changes.get("company_name", "Kettle & Co"),
         email=changes.get("email", f"{new_id()}@kettle.example"),
         password_hash="-",
@@ -216,6 +217,30 @@ def status_changed(order: OrderCreated, status: TrackingStatus, note: str = "") 
     )
 
 
+@contextmanager
+def written() -> Iterator[list[str]]:
+    """What is written meanwhile, by whichever engine: "a row" for each statement, "committed"."""
+    found: list[str] = []
+
+    def note(_: object, __: object, statement: str, *___: object) -> None:
+        kind = statement.split(maxsplit=1)[0]
+        if kind in ("INSERT", "UPDATE", "DELETE"):
+            found.append("a row")
+
+    def commit(_: object) -> None:
+        if found and found[-1] == "a row":
+            found.append("committed")
+
+    engines = {"before_cursor_execute": note, "commit": commit}
+    for name, told in engines.items():
+        event.listen(Engine, name, told)
+    try:
+        yield found
+    finally:
+        for name, told in engines.items():
+            event.remove(Engine, name, told)
+
+
 def facts(session: Session, *types: str) -> list[Any]:
     """The facts that wait in the outbox, in the order in which they were told.
 
@@ -230,10 +255,38 @@ def facts(session: Session, *types: str) -> list[Any]:
     return [decode(type_, body) for type_, body in session.execute(wanted)]
 
 
-def declare(amqp_url: str) -> None:
-    """Declare the topology, as the administrator: a deployment's step."""
+def declare(amqp_url: str, shards: int = 1) -> list[str]:
+    """Declare the topology, as the administrator: a deployment's step.
+
+    Returns:
+        The shards that there are beyond these.
+    """
     with Connection(amqp_url) as connection:
-        declaration.declare(connection)
+        declaration.declare(connection, shards)
+        return declaration.retire(connection, shards)
+
+
+def accounts_of_shards(shards: int) -> list[UUID]:
+    """An account for each of so many shards, in their order."""
+    found: dict[int, UUID] = {}
+    while len(found) < shards:
+        id_ = new_id()
+        found.setdefault(topology.shard_of(str(id_), shards), id_)
+    return [found[number] for number in range(shards)]
+
+
+def orders_of_shards(shards: int, each: int = 1) -> list[Message]:
+    """Orders of one account in each of so many shards, one after another."""
+    return [
+        message_for(order_created(account), source="tests", correlation_id="story")
+        for account in accounts_of_shards(shards)
+        for _ in range(each)
+    ]
+
+
+def in_shards(shards: int, messages: Iterable[Message]) -> list[Message]:
+    """Messages as a publisher sends them that knows so many shards."""
+    return [sharded(message, shards) for message in messages]
 
 
 def publish(amqp_url: str, *messages: Message) -> None:
@@ -254,6 +307,7 @@ def publish(amqp_url: str, *messages: Message) -> None:
                     correlation_id=message.correlation_id,
                     delivery_mode=2,
                     application_headers=message.headers(),
+                    **_made_by(amqp_url, message.exchange),
                 ),
                 exchange=message.exchange,
                 routing_key=message.routing_key,
@@ -266,8 +320,18 @@ def publish_raw(amqp_url: str, exchange: str, key: str, body: bytes, **propertie
     with Connection(amqp_url) as connection:
         channel: Any = connection.default_channel
         channel.basic_publish_confirm(
-            AmqpMessage(body, **properties), exchange=exchange, routing_key=key, mandatory=True
+            AmqpMessage(body, **_made_by(amqp_url, exchange) | properties),
+            exchange=exchange,
+            routing_key=key,
+            mandatory=True,
         )
+
+
+def _made_by(amqp_url: str, exchange: str) -> dict[str, str]:
+    """A copy bears the name of who makes it, or no consumer takes it."""
+    ladder = [rung.name for rung in topology.RETRY_DELAYS]
+    is_copy = exchange in ("", topology.DEAD, *ladder)
+    return {"user_id": credentials(amqp_url)[0]} if is_copy else {}
 
 
 def ago(**much: float) -> datetime:
@@ -318,8 +382,13 @@ def lanes(threads: int = 1) -> Iterator[Lanes]:
 
 def depth(amqp_url: str, queue: str) -> int:
     """How many messages wait in a queue."""
+    return sum(depths(amqp_url, [queue]))
+
+
+def depths(amqp_url: str, queues: Iterable[str]) -> list[int]:
+    """How many messages wait in each of some queues, asked by one connection."""
     with Connection(amqp_url) as connection:
-        return queue_counts.of(connection.default_channel, queue).ready
+        return [queue_counts.of(connection.default_channel, queue).ready for queue in queues]
 
 
 def take(amqp_url: str, queue: str) -> Any:
@@ -349,10 +418,13 @@ def consuming(settings: Settings, *subscriptions: Subscription) -> Iterator[list
         return quiet()
 
     def quiet() -> bool:
-        empty = [depth(broker, s.queue.name) == 0 for s in subscriptions]
-        return all(empty) and not any(consumer.unacknowledged for consumer in consumers)
+        return not any(depths(broker, queues)) and not any(
+            consumer.unacknowledged for consumer in consumers
+        )
 
     broker = settings.amqp_url.rpartition(";")[2]  # of several addresses the last one answers
+    queues = [s.queue.name for s in subscriptions]
+    queues += [shard.name for s in subscriptions for shard in topology.shards(s.shards)]
     stopping = threading.Event()
     consumers = [
         Consumer(settings.amqp_url, settings.amqp_heartbeat, subscription, stopping)
@@ -367,8 +439,7 @@ def consuming(settings: Settings, *subscriptions: Subscription) -> Iterator[list
     finally:
         stopping.set()
         join(threads)
-    for subscription in subscriptions:
-        assert depth(broker, subscription.queue.name) == 0
+    assert not any(depths(broker, queues))
 
 
 def sign(secret: str, body: bytes) -> dict[str, str]:

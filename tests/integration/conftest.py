@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session
 
 from shared.bus.consume import retry
 from shared.bus.contract.events import AccountOtpRequested, decode
-from shared.bus.contract.topology import RETRY_LADDER
+from shared.bus.contract.topology import RETRY_DELAYS
 from shared.db.models import OutboxMessage
 from shared.db.session import database_time
 from shared.security.encryption import code_sealer
@@ -73,7 +73,7 @@ def retried_soon(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def retried_late(monkeypatch: pytest.MonkeyPatch) -> None:
     """What fails in this process waits for an hour: there it is found, however late one looks."""
-    monkeypatch.setattr(retry, "RETRY_LADDER", RETRY_LADDER[-1:] * len(RETRY_LADDER))
+    monkeypatch.setattr(retry, "RETRY_DELAYS", RETRY_DELAYS[-1:] * len(RETRY_DELAYS))
 
 
 @pytest.fixture(scope="module")
@@ -147,8 +147,6 @@ class running_ingress:  # noqa: N801 - used as a context manager
             "AMQP_URL": as_service(amqp_url, "ingress"),
             "DATABASE_URL": as_service(database_url, "ingress"),
             "WEB_CONCURRENCY": "2",
-            # A worker that a test stops for a while is not taken for one that hangs.
-            "GUNICORN_CMD_ARGS": "--timeout 900",
             "SIGN_IN_ATTEMPTS_PER_MINUTE": "100000",
             "ACCOUNT_ATTEMPTS_PER_MINUTE": "100000",
             "ADDRESS_REFUSALS_PER_MINUTE": "100000",
@@ -179,7 +177,7 @@ class running_ingress:  # noqa: N801 - used as a context manager
 
     def _start(self) -> Process:
         return spawn(
-            (sys.executable, "-m", "services.ingress"),
+            (sys.executable, "-m", "tests.integration.ingress"),
             environment=os.environ | self._environment | {"PORT": str(self._port)},
             log=self._log,
             directory=ROOT,

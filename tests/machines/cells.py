@@ -1,18 +1,18 @@
 """The cells of the matrix: machines, and how one works on them."""
 
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from stack.servers import data
+
 SOCKET = "/var/run/docker.sock"
-# The engine's own, where `DOCKER_HOST` says that it is elsewhere.
-ENGINE = os.environ.get("DOCKER_HOST", "").removeprefix("unix://") or SOCKET
+ENGINE = data.docker_host().removeprefix("unix://")  # the engine's own
 # What a machine's administrator installs for people who may not.
 SERVERS = "rabbitmq-server postgresql python3-venv"
 USER = "fellow"
-# What each of these has broken somewhere: a space, an apostrophe.
-HOME = f"/home/{USER}/o'fellow works"
+# What each of these has broken somewhere: a space, an apostrophe, a per cent sign.
+HOME = f"/home/{USER}/o'fellow works 50%"
 
 
 @dataclass(frozen=True)
@@ -71,13 +71,16 @@ CELLS = {
         "13",
         "bare Debian 13, as root: SIGINT ignored, umask 077, locale POSIX, TMPDIR elsewhere, a "
         "proxy that is away, PGSSLMODE and PGHOSTADDR of another server, colours and a "
-        "timeout of a CI, no /dev/shm",
+        "timeout of a CI, a person's name for fellow, variables of gunicorn, Prometheus and "
+        "OpenTelemetry of another program, no /dev/shm",
         before=(
             "trap '' INT; umask 077; export LC_ALL=POSIX TMPDIR=/root/tmp; mkdir -p $TMPDIR; "
             "make setup && .venv/bin/python -m stack.servers; "
             "export http_proxy=http://127.0.0.1:9 https_proxy=http://127.0.0.1:9; "
             "export PGSSLMODE=require PGHOSTADDR=192.0.2.1; "
             "export FORCE_COLOR=1 TTY_COMPATIBLE=1 GITHUB_ACTIONS=true PYTEST_TIMEOUT=1; "
+            "export COLUMNS=40 MAKEFLAGS=-j4 FELLOW_AS=ada OTEL_SDK_DISABLED=true; "
+            "export GUNICORN_CMD_ARGS='--bind 0.0.0.0:9999' PROMETHEUS_MULTIPROC_DIR=/nowhere; "
         ),
         options={"ipc_mode": "none"},
     ),

@@ -21,6 +21,7 @@ from docker.models.containers import Container
 
 from shared import lease
 from shared.product import VERSION
+from stack.folders import hold_venv
 from stack.processes import stop_on_signals
 from tests.machines import images, standins, upgrade
 from tests.machines.deployment import (
@@ -62,6 +63,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--from", dest="commit", default="", help="the version to upgrade")
     commit = parser.parse_args(arguments).commit
     stop_on_signals()
+    hold_venv()
     text = (ROOT / "docker-compose.yml").read_text()
     try:
         taken = _prepare(text)

@@ -8,7 +8,6 @@ import os
 import re
 import resource
 import shutil
-import socket
 import subprocess
 import tarfile
 import tempfile
@@ -19,6 +18,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from shared.http import direct
+from stack.servers.ports import Port
+from tests import environment
 from tests.machines import images
 
 ROOT = images.ROOT
@@ -26,6 +28,7 @@ FILES = ("Dockerfile", ".dockerignore", "docker-compose.yml", "requirements.lock
 FOLDERS = ("deploy", "docs", "examples", "services", "shared")
 OURS = "${COMPOSE_PROJECT_NAME:-order-fellow}:latest"
 OLD = "image: order-fellow:latest"  # until 0040
+PORTS = ("PORT", "OPS_PORT", "PORTAL_PORT", "RABBITMQ_UI_PORT", "MAILPIT_PORT")
 DEADLINE = 180.0
 _MOST = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
 FILES_OPEN = 65536 if _MOST == resource.RLIM_INFINITY else min(65536, _MOST)
@@ -46,13 +49,8 @@ class Deployment:
         self.folder = folder
         self._taken = taken or {}
         self._kept = 0  # letters of mailboxes that are gone
-        self.ports = dict(
-            zip(
-                ("PORT", "OPS_PORT", "PORTAL_PORT", "RABBITMQ_UI_PORT", "MAILPIT_PORT"),
-                _free_ports(5),
-                strict=True,
-            )
-        )
+        # Held, as beside any server of ours, while none of its containers is there.
+        self.ports = {name: Port() for name in PORTS}
         self.name = project(folder)
         self.image = f"{self.name}:latest"
         if commit:
@@ -100,7 +98,7 @@ class Deployment:
             AssertionError: it failed, or did not when it should.
         """
         print(f"$ {command}", flush=True)
-        environ = os.environ | {"COMPOSE_PROJECT_NAME": self.name, "BUILDKIT_PROGRESS": "plain"}
+        environ = _environment(self.name) | {"BUILDKIT_PROGRESS": "plain"}
         # A build here reaches the package index as the engine's host does.
         if "compose build" in command:
             environ["DOCKER_BUILDKIT"] = "0"
@@ -143,7 +141,7 @@ class Deployment:
     def mailbox(self, path: str) -> bytes:
         """A page of the mailbox."""
         address = f"http://127.0.0.1:{self.ports['MAILPIT_PORT']}{path}"
-        with urllib.request.urlopen(address, timeout=10) as answer:
+        with direct.ask(address, seconds=10) as answer:
             return bytes(answer.read())
 
     def ask(self, path: str, body: Any = None, **headers: str) -> tuple[int, Any]:
@@ -154,7 +152,7 @@ class Deployment:
             headers={"Content-Type": "application/json"} | headers,
         )
         try:
-            with urllib.request.urlopen(request, timeout=60) as answer:
+            with direct.ask(request, seconds=60) as answer:
                 return answer.status, json.loads(answer.read() or b"null")
         except urllib.error.HTTPError as error:
             return error.code, error.read().decode(errors="replace")
@@ -214,12 +212,18 @@ def take_away(folder: Path) -> None:
     name = project(folder)
     down = ("docker", "compose", "--profile", "*", "down", "--volumes", "--remove-orphans")
     # What the file asks for, also where the copy got no `.env`.
-    needed = {"COMPOSE_PROJECT_NAME": name, "SMTP_HOST": "x", "PUBLIC_URL": "https://x.example"}
+    environ = _environment(name) | {"SMTP_HOST": "x", "PUBLIC_URL": "https://x.example"}
     if (folder / "docker-compose.yml").exists():
-        subprocess.run(down, cwd=folder, env=os.environ | needed, check=True)
+        subprocess.run(down, cwd=folder, env=environ, check=True)
         images_of_it = (f"{name}:latest", f"{name}:before")
-        subprocess.run(("docker", "image", "rm", "--force", *images_of_it), check=True)
+        removal = ("docker", "image", "rm", "--force", *images_of_it)
+        subprocess.run(removal, env=environ, check=True)
     shutil.rmtree(folder)
+
+
+def _environment(name: str) -> dict[str, str]:
+    """A shell's variable comes before `.env`, and COMPOSE_FILE names a deployment of somebody's."""
+    return environment.kept(os.environ) | {"COMPOSE_PROJECT_NAME": name}
 
 
 def block(text: str, heading: str) -> str:
@@ -275,12 +279,3 @@ def _extract(commit: str, folder: Path) -> None:
 
 def _json(value: Any) -> bytes:
     return json.dumps(value).encode()
-
-
-def _free_ports(count: int) -> list[int]:
-    held = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    try:
-        return [server.getsockname()[1] for server in held]
-    finally:
-        for server in held:
-            server.close()

@@ -59,7 +59,7 @@ class EngineError(Exception):
 
 
 def engine() -> docker.DockerClient:
-    """The Docker engine, as `DOCKER_HOST` names it.
+    """The Docker engine that `docker` talks to, by DOCKER_HOST or a context.
 
     Raises:
         EngineError: none answers.
@@ -70,7 +70,7 @@ def engine() -> docker.DockerClient:
     except DockerException as error:
         raise EngineError(
             "No Docker engine answers, and this runs in containers alone. Start one, or name one "
-            "that runs in DOCKER_HOST."
+            "that runs, in DOCKER_HOST or by `docker context use`."
         ) from error
     return client
 

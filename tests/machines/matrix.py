@@ -17,6 +17,7 @@ from pathlib import Path
 
 import docker
 
+from stack.folders import hold_venv
 from stack.processes import stop_on_signals
 from stack.servers import containers, data
 from tests.machines import images, standins, table
@@ -78,6 +79,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     FOLDER.mkdir(parents=True, exist_ok=True)
     stop_on_signals()
+    hold_venv()
     commit = _git("rev-parse", "--short", "HEAD")
     today = datetime.datetime.now(datetime.UTC).date().isoformat()
     try:

@@ -105,10 +105,23 @@ def become(request: Request) -> None:
     time.tzset()
     cheap_hashes.install(request.environment)
     sys.argv[1:] = request.arguments
-    if request.environment.get("PYTHONUNBUFFERED"):
-        sys.stdout = sys.__stdout__ = io.TextIOWrapper(
-            io.FileIO(1, "w", closefd=False), sys.stdout.encoding, write_through=True
+    _open_streams(unbuffered=bool(request.environment.get("PYTHONUNBUFFERED")))
+
+
+def _open_streams(*, unbuffered: bool) -> None:
+    # The zygote's own know of its files, not of these, whether one can seek in them.
+    # What they are like is as CPython's `create_stdio` has it.
+    for number, (name, mode) in enumerate((("stdin", "rb"), ("stdout", "wb"), ("stderr", "wb"))):
+        before = getattr(sys, name)
+        stream = io.TextIOWrapper(
+            open(number, mode, 0 if unbuffered and number else -1, closefd=False),  # noqa: SIM115
+            encoding=before.encoding,
+            errors=before.errors,
+            line_buffering=not unbuffered and (number == 2 or os.isatty(number)),
+            write_through=unbuffered,
         )
+        setattr(sys, name, stream)
+        setattr(sys, f"__{name}__", stream)
 
 
 def main() -> None:

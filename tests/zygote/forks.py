@@ -16,31 +16,53 @@ from stack.folders import ROOT
 
 LIBRARIES = (
     "alembic.command",
+    "amqp",
     "argon2",
+    "babel.dates",  # of TZ it keeps a default for times, of which ours prints none
     "cryptography.fernet",
     "cryptography.hazmat.primitives.ciphers.aead",
+    "email.policy",
     "falcon.asgi",
     "http.server",
     "httpx",
     "jinja2",
     "jwt",
-    "kombu",
+    "kombu.connection",
+    "kombu.transport.pyamqp",
+    "markdown_it",
     "msgspec",
     "pika",
     "psycopg2.extras",
     "pyotp",
+    "regex",
     "segno",
     "smtplib",
     "sqlalchemy.dialects.postgresql.psycopg2",
+    "sqlalchemy.ext.hybrid",
     "sqlalchemy.orm",
     "structlog",
-    "uuid_utils",
+    "uuid_utils.compat",
     "uvicorn_worker",
     "uvloop",
+    "wsgiref.simple_server",
     "zxcvbn",
 )
 """What our processes import from others, but for what looks at the environment when it is imported:
 `gunicorn.config` takes its defaults from there, and `prometheus_client` where it writes."""
+
+OURS = (
+    "services.audit.handlers",
+    "services.ingress.diagnosis.api",
+    "services.kyc.handlers",
+    "services.ops.commands.giving",
+    "services.ops.dead_letters.search",
+    "services.ops.timelines.unrecorded",
+    "services.orders.api",
+    "services.portal.web.sessions",
+    "services.relay.vetting",
+)
+"""Of ours, those that bring along most of the others and depend on nothing of a process: no
+settings, no counters of prometheus_client, no `argon2.PasswordHasher`, nothing drawn."""
 
 # What an interpreter, or the C library below it, reads once when it starts.
 _READ_AT_START = ("PYTHON", "LD_", "LC_", "LANG", "GLIBC_", "MALLOC_", "OPENSSL_")
@@ -161,7 +183,7 @@ class Zygote:
             return self._control
 
 
-_services = Zygote(LIBRARIES)
+_services = Zygote((*LIBRARIES, *OURS))
 
 
 def spawn(

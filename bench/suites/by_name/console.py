@@ -2,10 +2,14 @@
 
 One browser, one request at a time: what somebody waits for. Pages about dead letters are told what
 the last look at the queue saw; those that look through it now have a bound of their own.
+
+Then the database hangs, or the broker does, keeping its connections: each page is asked for at
+once, before anybody has looked, and all of them again once that is known.
 """
 
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 from secrets import token_hex
 from statistics import median
@@ -26,10 +30,14 @@ from shared.bus.contract import topology
 from shared.ids import new_id
 from shared.web.tokens import form_token
 from stack.servers.ports import Address, Port
+from stack.supervisor import MODULES
+from tests.integration.gate import Gate
 
 ORDERS, APPLICATIONS, LETTERS = 200_000, 2_000, 10_000
 REPEATS = 7
 WANTED = 300.0  # ms
+HUNG = 1_000.0
+"""ms, while the database or the broker hangs."""
 THROUGH_QUEUES = 3_000.0
 """ms, for what fetches 10,000 letters and gives them back."""
 NAME, PASSWORD = "ada", token_hex(16)
@@ -63,11 +71,65 @@ def run(say: Callable[[str], None]) -> Result:
                     result.series.append(Series(name, "ms CPU of the console", (cpu,)))
                     say(f"  {median(found):8.0f} ms {cpu:6.0f} ms CPU  {name}")
                     result.at_most(name, wanted, median(found), "ms")
+        on.stop(console)
+        for server in ("database", "broker"):
+            _hang(on, result, say, server, pages)
     result.counted.append(
         f"{ORDERS:,} orders with a history, an email and a request each, {APPLICATIONS:,} "
         f"applications, {LETTERS:,} dead letters; the median of {REPEATS}."
     )
     return result
+
+
+def _hang(
+    on: Ground, result: Result, say: Callable[[str], None], server: str, pages: Mapping[str, str]
+) -> None:
+    """How long pages take while a server hangs, from the first second on; and that they say so."""
+    servers = on.servers
+    name = "database_url" if server == "database" else "amqp_url"
+    said = f"The {server} does not answer"
+    with (
+        Gate(getattr(servers, name)) as gate,
+        httpx.Client(timeout=120, trust_env=False) as browser,
+    ):
+        gated = replace(servers, **{name: gate.url})
+        port = Port()
+        environment = {**gated.for_service("ops"), "OPS_PORT": port}
+        console = on.start("-m", MODULES["ops"], environment=environment, listens=port)
+        browser.base_url = httpx.URL(str(Address(port)))
+        until(lambda: browser.get("/healthz").status_code == 200, "the console answers")
+        _sign_in(browser)
+
+        def knows() -> bool:
+            return said in browser.get("/").text
+
+        def took(path: str) -> float:
+            began = time.monotonic()
+            answer = browser.get(path)
+            seconds = time.monotonic() - began
+            # What needs the database is not there; the first page is, and says why.
+            if server == "database" and said not in answer.text and path != "/runbook":
+                raise RuntimeError(f"{path} does not say that it hangs: {answer.status_code}")
+            return 1_000 * seconds
+
+        until(lambda: "Looked through" in browser.get(f"/dead/{QUEUE.name}").text, "it has looked")
+        at_once = {}
+        for name, path in pages.items():
+            until(lambda: not knows() and browser.get("/kyc").status_code == 200, "all is well")
+            gate.stall()
+            at_once[name] = took(path)
+            gate.open()
+        gate.stall()
+        until(knows, "it is known")
+        later = {name: took(path) for name, path in pages.items()}
+        gate.open()
+        for when, found in (("at once", at_once), ("once it is known", later)):
+            name = f"any page while the {server} hangs, {when}"
+            slowest = max(found, key=lambda page: found[page])
+            say(f"  {found[slowest]:8.0f} ms  {name}: {slowest}")
+            result.series.append(Series(name, "ms", tuple(found.values())))
+            result.at_most(name, HUNG, found[slowest], "ms")
+        on.stop(console)
 
 
 def _pages(order: UUID, account: UUID, letter: str) -> tuple[Mapping[str, str], Mapping[str, str]]:

@@ -1,1 +1,1 @@
-"""How the emails about a business's orders name it, and where answers to them go."""
+"""Sender name, reply-to address, language and time zone of a business's emails."""

@@ -1,4 +1,4 @@
-"""The HTTP side: how emails about your orders name you, and where answers to them go."""
+"""HTTP API: the sender name of order emails, and the address for replies."""
 
 from typing import Annotated
 
@@ -14,10 +14,11 @@ from shared.http.route import Answer, Call, Route
 
 
 class SenderSettings(msgspec.Struct, kw_only=True):
-    """A name and an address; without one it is ours.
+    """The sender name and the address for replies; ours where one is missing.
 
-    Customers see `display_name` as `<display_name> via …`, before our own address. An address for
-    answers other than your account's own is taken once the code is given that is mailed to it.
+    Customers see `display_name` as `<display_name> via …`, before our own address. A `reply_to`
+    other than your account's own address is set once you give the code that is mailed to it. A
+    request that changes the name leaves a code for the same `reply_to` valid.
     """
 
     display_name: Annotated[str, msgspec.Meta(max_length=200, examples=["Kettle & Co"])] = ""
@@ -25,7 +26,7 @@ class SenderSettings(msgspec.Struct, kw_only=True):
 
 
 class SenderView(msgspec.Struct, kw_only=True):
-    """How it is; `awaits_code` is an address for answers that is not proved yet."""
+    """The current settings; `awaits_code` is an address for replies that is not proved yet."""
 
     display_name: str
     reply_to: str | None
@@ -33,13 +34,13 @@ class SenderView(msgspec.Struct, kw_only=True):
 
 
 class SenderProof(msgspec.Struct, kw_only=True):
-    """The code that was mailed to the address for answers."""
+    """The code that was mailed to the address for replies."""
 
     otp: Code
 
 
 def show(session: Session, call: Call[None, None]) -> Answer:
-    """How emails about your orders name you, and where answers to them go."""
+    """Show the sender name and the address for replies."""
     found = session.get(EmailSender, call.caller, populate_existing=True)
     return Answer(
         200,
@@ -52,14 +53,14 @@ def show(session: Session, call: Call[None, None]) -> Answer:
 
 
 def replace(session: Session, call: Call[SenderSettings, None]) -> Answer | ApiError:
-    """Update the sender settings; you are told of the change by email."""
+    """Update the sender settings; you get an email about the change."""
     body = call.body
     error = changes.put(session, call.caller, body.display_name, body.reply_to or "", call.address)
     return error or show(session, call)  # type: ignore[arg-type]
 
 
 def prove(session: Session, call: Call[SenderProof, None]) -> Answer | ApiError:
-    """Prove the address for answers by its code."""
+    """Prove the address for replies by its code."""
     error = changes.prove(session, call.caller, call.body.otp, call.address)
     return error or show(session, call)  # type: ignore[arg-type]
 
@@ -71,7 +72,7 @@ ROUTES = (
         method="GET",
         path="/email-sender/",
         handler=show,
-        summary="How emails about your orders name you",
+        summary="Show the sender settings of emails about your orders",
         answers={200: SenderView},
         bearer=True,
         tag="Emails",
@@ -80,11 +81,11 @@ ROUTES = (
         method="PUT",
         path="/email-sender/",
         handler=replace,
-        summary="Say how emails about your orders name you",
+        summary="Update the sender settings of emails about your orders",
         body=SenderSettings,
         answers={200: SenderView},
         errors=(
-            (400, "invalid_display_name", "The name is refused; the sentence says for what."),
+            (400, "invalid_display_name", "The name is refused; `error` says why."),
             _TOO_MANY,
         ),
         bearer=True,
@@ -94,7 +95,7 @@ ROUTES = (
         method="POST",
         path="/email-sender/verify/",
         handler=prove,
-        summary="Prove the address for answers by its code",
+        summary="Prove the address for replies by its code",
         body=SenderProof,
         answers={200: SenderView},
         errors=(

@@ -1,7 +1,7 @@
-"""Changing the name and the address for answers; each change is told to the account's owner.
+"""Changes of the sender name and the reply-to address; the owner is notified of each.
 
-An address for answers is one that was proved: the account's own, or one that a code was mailed to.
-Else whoever has an account could have a stranger's mailbox filled with customers' answers.
+A reply-to address must be proved: it is the account's own, or a code was mailed to it. Otherwise an
+account could direct its customers' replies to a stranger's mailbox.
 """
 
 from typing import Literal
@@ -16,7 +16,9 @@ from services.accounts.codes import Check
 from services.accounts.email_sender import display_names
 from services.accounts.registration import OTP_ERRORS
 from shared.db.models import Account, EmailSender, PendingProof
+from shared.db.session import database_time
 from shared.http.errors import ApiError, too_many_requests
+from shared.http.standing import held
 from shared.security.networks import network_of
 from shared.validation.email_addresses import compared
 
@@ -24,10 +26,12 @@ PURPOSE = "reply_to"
 
 
 def awaited(session: Session, account_id: UUID) -> str | None:
-    """The address that a code was mailed to and that is not proved yet."""
+    """Return the address that a valid code was mailed to and that is not proved yet."""
     return session.scalar(
         select(PendingProof.email).where(
-            PendingProof.account_id == account_id, PendingProof.purpose == PURPOSE
+            PendingProof.account_id == account_id,
+            PendingProof.purpose == PURPOSE,
+            PendingProof.code_expires_at > func.clock_timestamp(),
         )
     )
 
@@ -35,57 +39,61 @@ def awaited(session: Session, account_id: UUID) -> str | None:
 def put(
     session: Session, account_id: UUID, display_name: str, reply_to: str, address: str
 ) -> ApiError | None:
-    """Set the name at once, and the address where it is proved; else a code is mailed to it.
+    """Set the name, and the reply-to address if it is proved; otherwise mail a code to it.
+
+    A changed name leaves the code that the address awaits as it is, so that the email under way
+    stays good. Asking for that address again with the same name mails another code.
 
     Args:
         session: the transaction.
-        account_id: whose.
-        display_name: empty: our own.
-        reply_to: empty: answers come to us.
-        address: the client's.
+        account_id: the account.
+        display_name: empty: ours.
+        reply_to: empty: replies come to us.
+        address: the client's IP address.
 
     Returns:
-        None, or an error.
+        None, or 429 where too many codes were asked for.
 
     Raises:
-        ApiError: 400, when the name is refused; 401, when the account was closed meanwhile.
+        ApiError: 400 if the name is refused; 401 if the account was closed in the meantime.
     """
     name = display_names.normalised(display_name)
     if name and (fault := display_names.fault(name)):
         raise ApiError(400, "invalid_display_name", f"The name is refused. {fault}")
     reply_to = compared(reply_to)
-    account = _held(session, account_id)
+    account = held(session, account_id)
     before = session.get(EmailSender, account_id) or EmailSender(display_name="", reply_to="")
-    is_known = reply_to in ("", account.email, before.reply_to)
-    asked = guesses.Asked()
-    if not is_known:
+    is_renamed = name != before.display_name
+    is_proved = reply_to in ("", account.email, before.reply_to)
+    pending = credentials.awaiting(session, account_id, PURPOSE)
+    if is_proved:
+        if pending is not None:
+            credentials.forget(session, pending)
+    elif not (is_renamed and pending is not None and _is_valid_for(session, pending, reply_to)):
         asked = credentials.ask_for_code(session, account, PURPOSE, reply_to, address)
         if asked.wait:
             return too_many_requests(asked.wait)
-    pending = credentials.awaiting(session, account_id, PURPOSE)
-    if is_known and pending is not None:
-        credentials.forget(session, pending)
-    if name != before.display_name:
+        if not asked.is_on_its_way:
+            credentials.send_code(session, account, PURPOSE, reply_to, network_of(address))
+    if is_renamed:
         _set(session, account, "display_name", name, address)
-    if is_known and reply_to != before.reply_to:
+    if is_proved and reply_to != before.reply_to:
         _set(session, account, "reply_to", reply_to, address)
-    if not is_known and not asked.is_on_its_way:
-        credentials.send_code(session, account, PURPOSE, reply_to, network_of(address))
     return None
 
 
 def prove(session: Session, account_id: UUID, otp: str, address: str) -> ApiError | None:
-    """Take the address for answers that a code was mailed to.
+    """Set the reply-to address that the code was mailed to.
 
     Returns:
-        None, or an error, so that a wrong try stays counted.
+        None, or an error: returned, not raised, so that a wrong attempt stays counted.
     """
-    account = _held(session, account_id)
+    account = held(session, account_id)
     guess = guesses.at(session, "code", account.email, network_of(address), is_known=True)
     if wait := guesses.attempts.take(*guess):
         return too_many_requests(wait)
     pending = credentials.awaiting(session, account_id, PURPOSE)
-    outcome = codes.check(session, pending, otp, is_own=True) if pending else Check.WRONG
+    outcome = codes.check(session, pending, otp, guesses.A_DEVICE) if pending else Check.WRONG
     if outcome is not Check.RIGHT or pending is None:
         return OTP_ERRORS[outcome]()
     guesses.attempts.give_back(*guess)
@@ -95,11 +103,8 @@ def prove(session: Session, account_id: UUID, otp: str, address: str) -> ApiErro
     return None
 
 
-def _held(session: Session, account_id: UUID) -> Account:
-    account = session.get_one(Account, account_id, with_for_update={"key_share": True})
-    if account.closed_at is not None:  # since this request was let in
-        raise ApiError(401, "not_signed_in", "This account no longer exists.")
-    return account
+def _is_valid_for(session: Session, pending: PendingProof, email: str) -> bool:
+    return pending.email == email and database_time(session) < pending.code_expires_at
 
 
 def _set(
@@ -116,4 +121,4 @@ def _set(
         .on_conflict_do_update(index_elements=[EmailSender.account_id], set_=changes)
     )
     session.expire_all()
-    credentials.tell(session, account, f"{column}_changed", address, value=value or "ours")
+    credentials.notify(session, account, f"{column}_changed", address, value=value or "ours")

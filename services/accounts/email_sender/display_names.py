@@ -1,8 +1,8 @@
-"""Names that may stand before our address in a customer's mailbox.
+"""Validation of display names before our email address.
 
-There the name is all that many mail programs show. So nothing in it may be invisible, turn the
-writing round, look like an address, pass for other letters, or be our own name (Unicode TR 36, 2
-and 3; UTS 39, 5).
+Many mail programs show the name alone. So it must have no invisible or direction-changing
+characters, must not look like an address or imitate other letters, and must not contain our own
+name (Unicode TR 36, 2 and 3; UTS 39, 5).
 """
 
 import unicodedata
@@ -10,12 +10,12 @@ import unicodedata
 import regex
 
 from shared.product import NAME
-from shared.validation.visible_text import unseen
+from shared.validation.visible_text import first_invisible
 
-LONGEST = 60  # characters; what is longer is cut in most lists of mails
-_MOST_MARKS = 2  # over or under one letter
-# Scripts in use today (UAX 31, tables 5 and 7, and Mongolian): which stand together in a word, and
-# which by themselves (UTS 39, 5.2, "highly restrictive").
+LONGEST = 60  # characters; most mail programs cut longer ones
+_MOST_MARKS = 2  # combining marks on one letter
+# Scripts in modern use (UAX 31, tables 5 and 7, and Mongolian): those that may be mixed in a word,
+# and those that may not (UTS 39, 5.2, "highly restrictive").
 _WITH_LATIN = ("Latn Hani Hira Kana", "Latn Hani Bopo", "Latn Hani Hang")
 _ALONE = """
     Adlm Arab Armn Bali Bamu Batk Beng Cakm Cans Cham Cher Cyrl Deva Ethi Geor Grek Gujr Guru
@@ -35,22 +35,22 @@ _WORD = regex.compile(
 
 
 def normalised(name: str) -> str:
-    """A name in the form that it is kept and judged in: NFKC, with single spaces.
+    """Return a name in the form that is stored and validated: NFKC with single spaces.
 
-    Letters that are others in another shape (full-width, mathematical) become those.
+    NFKC replaces full-width and mathematical letters by the plain ones.
     """
     return " ".join(filter(None, regex.split(r"\p{Zs}", unicodedata.normalize("NFKC", name))))
 
 
 def fault(name: str) -> str | None:
-    """What is wrong with a name, a sentence; None when nothing is.
+    """Return a sentence about the first fault of a name; None if it has none.
 
     Args:
-        name: from `normalised`, and not empty.
+        name: a normalised name that is not empty.
     """
     if len(name) > LONGEST:
         return f"It has more than {LONGEST} characters."
-    if character := unseen(name):
+    if character := first_invisible(name):
         return f"It has a character that is not seen, {character}: take that out."
     if not any(c.isalnum() for c in name):
         return "It has no letter and no digit."
@@ -66,7 +66,7 @@ def fault(name: str) -> str | None:
 
 
 def _bare(name: str) -> str:
-    """Its letters and digits alone, small and without marks."""
+    """Return the letters and digits of a name, in lower case and without marks."""
     return "".join(filter(str.isalnum, unicodedata.normalize("NFKD", name).casefold()))
 
 

@@ -1,4 +1,4 @@
-"""The HTTP side: in which language your emails are, and in whose time."""
+"""HTTP API: the language and the time zone of emails."""
 
 from typing import Annotated
 
@@ -19,17 +19,14 @@ Name = Annotated[str, msgspec.Meta(max_length=100)]
 
 
 class LocaleSettings(msgspec.Struct, kw_only=True):
-    """A language (ISO 639-1) and a time zone (IANA's name).
-
-    They are of all emails: yours and those of your customers.
-    """
+    """The language (ISO 639-1) and the IANA time zone of all emails: yours and your customers'."""
 
     language: Annotated[Name, msgspec.Meta(examples=["fr"])] = language.DEFAULT
     time_zone: Annotated[Name, msgspec.Meta(examples=["Africa/Lagos"])] = "UTC"
 
 
 class LocaleView(msgspec.Struct, kw_only=True):
-    """How it is, and the languages that there are."""
+    """The current settings, and the available languages."""
 
     language: str
     time_zone: str
@@ -37,7 +34,7 @@ class LocaleView(msgspec.Struct, kw_only=True):
 
 
 def show(session: Session, call: Call[None, None]) -> Answer:
-    """In which language your emails are, and in whose time."""
+    """Show the language and the time zone of your emails."""
     found = session.get(EmailSender, call.caller, populate_existing=True)
     return Answer(
         200,
@@ -50,7 +47,7 @@ def show(session: Session, call: Call[None, None]) -> Answer:
 
 
 def replace(session: Session, call: Call[LocaleSettings, None]) -> Answer:
-    """Choose them."""
+    """Update both."""
     wanted = call.body
     if wanted.language not in language.CODES:
         known = ", ".join(language.CODES)
@@ -80,15 +77,15 @@ def replace(session: Session, call: Call[LocaleSettings, None]) -> Answer:
     return Answer(200, LocaleView(**chosen, languages=list(language.CODES)))
 
 
-_LANGUAGE = (400, "unknown_language", "There is no such language; the sentence names those known.")
-_ZONE = (400, "unknown_time_zone", "There is no such time zone.")
+_LANGUAGE = (400, "unknown_language", "Unknown language; `error` names the available ones.")
+_ZONE = (400, "unknown_time_zone", "Unknown time zone.")
 
 ROUTES = (
     Route(
         method="GET",
         path="/users/locale/",
         handler=show,
-        summary="In which language your emails are, and in whose time",
+        summary="Show the language and the time zone of your emails",
         answers={200: LocaleView},
         bearer=True,
         tag="Emails",
@@ -97,7 +94,7 @@ ROUTES = (
         method="PUT",
         path="/users/locale/",
         handler=replace,
-        summary="Choose the language and the time zone of your emails",
+        summary="Update the language and the time zone of your emails",
         body=LocaleSettings,
         answers={200: LocaleView},
         errors=(_LANGUAGE, _ZONE),

@@ -1,1 +1,1 @@
-"""What a worker knows of secrets and policies, and what keeps it true."""
+"""A worker's cache of secrets, public keys and policies, and what keeps it current."""

@@ -1,11 +1,10 @@
-"""Every live webhook secret and public key in memory, so that checking needs no database.
+"""The cache of all live webhook secrets and public keys, so that checks need no database.
 
-Found by the SHA-256 of the key, which is itself what its sender signs with, or by the account,
-where the secret is not sent: then its sealed bytes are opened at the first use. One that a platform
-has made is found by account and platform alone. Three ways keep the
-cache true: events, which revoke by themselves; a poll of what has changed; and a look into the
-database for a key or an account never seen. With an account's secrets always comes its policy, so
-that no secret is ever there without it.
+A secret is found by the SHA-256 of the key that a request sends, or, where the secret is not sent,
+by the account; then its sealed bytes are decrypted at the first use. A secret that a platform made
+is found by account and platform. Three sources keep the cache current: events, which revoke without
+a query; a poll of the changes; and a look-up of an unknown key or account. A query that returns
+secrets returns the policy of their accounts too, so that no secret is cached without it.
 """
 
 import asyncio
@@ -30,16 +29,16 @@ from shared.security.webhook_keys import GIVEN_BY, key_hash
 
 REMEMBER_UNKNOWN_SECONDS = 5.0
 MAX_UNKNOWN = 10_000
-# What an event has revoked and no row has shown as revoked yet.
+# Secrets that an event revoked before any row showed it.
 MAX_REVOKED = 100_000
-# Look-ups under way at once: a second of work for their threads, or less.
+# Concurrent look-ups: at most a second of work for their threads.
 MAX_LOOKUPS = 64
 LOOKUP_SECONDS = 2.5
-# Rows taken in at a time; between two slices requests have their turn.
+# Rows stored at a time; between two slices the loop handles requests.
 SLICE = 500
 
 Holder = UUID | tuple[UUID, str]
-"""Whose secrets: an account's, of ours, or those that a platform has made for it."""
+"""An account, for our secrets; with a platform, for the secrets that it made for the account."""
 Key = bytes | Holder
 _by_id = attrgetter("id")
 
@@ -48,18 +47,18 @@ class SecretCache:
     """The cache of one worker.
 
     Args:
-        threads: where what has changed is read.
-        lookups: where strangers' keys and accounts are looked up: nothing else waits behind them.
-        policies: kept true together with the secrets.
+        threads: run the polls.
+        lookups: run the look-ups of strangers' keys and accounts, and nothing else.
+        policies: kept current together with the secrets.
     """
 
     def __init__(
         self, threads: ThreadPoolExecutor, lookups: ThreadPoolExecutor, policies: Policies
     ) -> None:
         self.clock = DatabaseClock()
-        """The time by which secrets end."""
+        """The time by which secrets expire."""
         self.public_keys = PublicKeys()
-        """Those that requests may be signed by, kept true together with the secrets."""
+        """Kept current together with the secrets."""
         self._threads = threads
         self._lookup_threads = lookups
         self._policies = policies
@@ -70,44 +69,47 @@ class SecretCache:
         self._lookups: dict[Key, asyncio.Task[None]] = {}
         self._position: Position | None = None
         self.refreshed_at: float | None = None
-        """When it last agreed with the database, on the monotonic clock; None before the start."""
+        """The end of the last poll, on the monotonic clock; None before the first."""
         self.misses = 0
-        """How many keys and accounts were looked up in the database."""
+        """The number of look-ups in the database."""
 
     def __len__(self) -> int:
         return len(self._secrets)
 
     def peek(self, key: bytes) -> CachedSecret | None:
-        """The secret behind a key, if it is in memory."""
+        """Return the secret of a key, if it is cached."""
         return self._secrets.get(key_hash(key))
 
     async def find(self, key: bytes) -> CachedSecret | None:
-        """The secret behind a key, from the database where memory does not have it.
+        """Return the secret of a key, from the database if it is not cached.
 
-        However many ask for the same key at once, the database is asked once; that it does not know
-        a key is remembered for `REMEMBER_UNKNOWN_SECONDS`.
+        Concurrent calls for one key share one query. An unknown key is cached for
+        `REMEMBER_UNKNOWN_SECONDS`.
 
         Raises:
-            sqlalchemy.exc.DBAPIError: it would have to be asked and is away.
+            sqlalchemy.exc.DBAPIError: the database is needed and unreachable.
             NoAnswerError: it has not answered within `LOOKUP_SECONDS`.
-            ApiError: 503, when `MAX_LOOKUPS` are under way.
+            ApiError: 503: `MAX_LOOKUPS` look-ups are running.
         """
         hashed = key_hash(key)
         await self._ensure(hashed, self._secrets, lambda: rows.by_hash(hashed))
         return self._secrets.get(hashed)
 
     def of(self, account_id: UUID) -> Sequence[CachedSecret]:
-        """An account's secrets in memory that are not revoked: those tried, the newest first."""
+        """Return the cached secrets that an account's signature is checked against, newest first.
+
+        They are not revoked; see `tried` for their number.
+        """
         held = self._accounts.get(account_id)
         if held is None:
             return []
         return held if len(held) == 1 else tried(held[::-1])
 
     def given(self, account_id: UUID, platform: str) -> list[CachedSecret]:
-        """Those that a platform has made for an account and that work: at most `MAX_GIVEN_TRIED`.
+        """Return the valid secrets that a platform made for an account, at most `MAX_GIVEN_TRIED`.
 
-        The active ones first, one of each shop: however often other shops' are replaced, none of
-        them is pushed out.
+        The active ones, one of each shop, come first, so that replaced secrets of other shops
+        displace none of them.
         """
         now = self.clock.now()
         held = self._accounts.get((account_id, platform), [])
@@ -116,30 +118,31 @@ class SecretCache:
         return live[:MAX_GIVEN_TRIED]
 
     async def look_again(self, account_id: UUID, platform: str = "") -> bool:
-        """Load what an account signs by, for a signature that nothing in memory has made.
+        """Load the secrets of an account after a signature that matches no cached one.
 
-        The account may be new to this worker, or its newest secret. Like `find` once at a time; and
-        once in `REMEMBER_UNKNOWN_SECONDS`, for an account that is there as for one that is not.
+        The account, or its newest secret, may be new to this worker. Concurrent calls share one
+        query, and there is at most one in `REMEMBER_UNKNOWN_SECONDS` for an account, whether it
+        exists or not.
 
         Returns:
-            Whether the database was asked.
+            Whether the database was queried.
 
         Raises:
-            sqlalchemy.exc.DBAPIError: the database would have to be asked and is away.
+            sqlalchemy.exc.DBAPIError: the database is needed and unreachable.
             NoAnswerError: it has not answered within `LOOKUP_SECONDS`.
-            ApiError: 503, when `MAX_LOOKUPS` are under way.
+            ApiError: 503: `MAX_LOOKUPS` look-ups are running.
         """
         holder: Holder = (account_id, platform) if platform else account_id
         return await self._ensure(holder, {}, lambda: rows.newest_of(account_id, platform))
 
     def revoke(self, account_id: UUID, secret_ids: Iterable[UUID]) -> None:
-        """Revoke what an event names, in memory: at once and for good, with no database.
+        """Revoke the cached secrets that an event names, without a query.
 
-        Also what is not in memory yet: a query may be under way that saw it while it was live.
+        Ids that are not cached yet are remembered: a running query may have read them as live.
 
         Args:
-            account_id: whose the secrets are.
-            secret_ids: which; of public keys too.
+            account_id: of their owner.
+            secret_ids: ids of secrets and public keys.
         """
         holders: tuple[Holder, ...] = (account_id, *((account_id, name) for name in GIVEN_BY))
         for secret_id in secret_ids:
@@ -149,18 +152,19 @@ class SecretCache:
                 held = self._held(holder, secret_id)
                 if held is not None:
                     held.advance("revoked")
-                    self._let_go(held)
+                    self._drop(held)
         while len(self._revoked) > MAX_REVOKED:
             self._revoked.popitem(last=False)
 
     def block(self, account_id: UUID) -> None:
-        """Block an account by an event, in memory: at once, with no database."""
+        """Block an account that an event names, without a query."""
         self._policies.block(account_id)
 
     async def poll(self) -> None:
-        """Load what has changed since the last time; everything, the first time.
+        """Load the changes since the last poll.
 
-        And when another server answers than before, which may lack the last of what that one said.
+        The first poll loads everything, and so does a poll that another server answers, which may
+        lack the last changes of the one before.
         """
         position, began = self._position, time.monotonic()
         found = None if position is None else await self._ask(lambda: rows.since(position))
@@ -188,7 +192,7 @@ class SecretCache:
             after = found.secrets[-1].id
         for hashed, secret in list(self._secrets.items()):
             if secret.change < 0:
-                self._let_go(secret)
+                self._drop(secret)
                 del self._secrets[hashed]
         self._position = begin.position
 
@@ -261,22 +265,22 @@ class SecretCache:
         elif held.id in self._revoked:
             held.advance("revoked")
         if held.state == "revoked":
-            self._let_go(held)
+            self._drop(held)
 
     def _held(self, holder: Holder, secret_id: UUID) -> CachedSecret | None:
-        """The secret of this id that is not revoked."""
-        theirs = self._accounts.get(holder, [])
-        at = bisect_left(theirs, secret_id, key=_by_id)
-        return theirs[at] if at < len(theirs) and theirs[at].id == secret_id else None
+        """Return the secret with this id, if it is cached and not revoked."""
+        secrets = self._accounts.get(holder, [])
+        at = bisect_left(secrets, secret_id, key=_by_id)
+        return secrets[at] if at < len(secrets) and secrets[at].id == secret_id else None
 
-    def _let_go(self, secret: CachedSecret) -> None:
-        """No longer try signatures against it."""
+    def _drop(self, secret: CachedSecret) -> None:
+        """Remove a secret from those that signatures are checked against."""
         holder = _holder(secret)
         if self._held(holder, secret.id) is None:
             return
-        theirs = self._accounts[holder]
-        del theirs[bisect_left(theirs, secret.id, key=_by_id)]
-        if not theirs:
+        secrets = self._accounts[holder]
+        del secrets[bisect_left(secrets, secret.id, key=_by_id)]
+        if not secrets:
             del self._accounts[holder]
 
 

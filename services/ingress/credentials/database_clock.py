@@ -1,17 +1,17 @@
-"""The database's time in a worker, whatever the worker's own clock says.
+"""The database's time in a worker, independent of the worker's wall clock.
 
-A secret ends at a time that the database keeps. Read beside each query and carried on by the
-monotonic clock, which no correction moves, that time is known between two queries too.
+Secrets expire by the database's clock. It is read with each query, and extrapolated between queries
+by the monotonic clock, which no correction of the wall clock moves.
 """
 
 import time
 
 DRIFT = 0.001
-"""How far the two clocks may run apart, in seconds a second; real ones stay a tenth below."""
+"""How far the two clocks may drift apart, in seconds a second: ten times that of real clocks."""
 
 
 class DatabaseClock:
-    """What is known of the database's time: never more than the bounds of the last readings."""
+    """Bounds of the database's time, from the readings so far."""
 
     def __init__(self) -> None:
         self._at: float | None = None
@@ -19,12 +19,12 @@ class DatabaseClock:
         self._offset = time.time() - time.monotonic()
 
     def read(self, stated: float, before: float, after: float) -> None:
-        """Take in a reading; with those before it narrows the bounds, unless the clock was set.
+        """Narrow the bounds by a reading; one outside of them replaces them: the clock was set.
 
         Args:
-            stated: what the database said, in seconds since 1970.
-            before: when it was asked, on the monotonic clock.
-            after: when its answer was there, on the same.
+            stated: the database's time, in seconds since 1970.
+            before: the time of the query, on the monotonic clock.
+            after: the time of its answer, on the same clock.
         """
         earliest, latest = stated, stated + (after - before) * (1 + DRIFT)
         if self._at is not None:
@@ -39,24 +39,24 @@ class DatabaseClock:
             self._offset = (earliest + latest) / 2 - monotonic
 
     def bounds(self, at: float) -> tuple[float, float]:
-        """The earliest and the latest that it may be at a time on the monotonic clock."""
+        """Return the earliest and latest possible time at `at` on the monotonic clock."""
         passed = at - (self._at or 0.0)
         drift = abs(passed) * DRIFT
         return self._earliest + passed - drift, self._latest + passed + drift
 
     def now(self) -> float:
-        """Seconds since 1970: the latest it may be, so that nothing lives too long.
+        """Return seconds since 1970: the latest possible time, so that no secret works too long.
 
-        The worker's own clock before the first reading, when no secret is there yet either.
+        Before the first reading, when no secret is cached either, it is the worker's wall clock.
         """
         if self._at is None:
             return time.time()
         return self.bounds(time.monotonic())[1]
 
     def stamp(self) -> float:
-        """Seconds since 1970, for what is compared with the stamps of other workers.
+        """Return seconds since 1970, for stamps that are compared with those of other workers.
 
-        The worker's own clock as long as a reading allows for it, since a host's workers share it
-        to the microsecond; else the middle of what is possible.
+        It is the wall clock, which the workers of a host share to the microsecond, as long as it is
+        within the bounds; otherwise the middle of the bounds.
         """
         return time.monotonic() + self._offset

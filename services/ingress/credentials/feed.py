@@ -1,7 +1,7 @@
-"""What keeps a worker's secret cache true: the events it listens to, and the poll behind them.
+"""Keeps a worker's secret cache current: events of the bus, and a poll of the database.
 
-An event revokes what it names by itself, or blocks whom it names, and has the poll look at once for
-what else it tells of.
+An event revokes the secrets or blocks the account that it names, without a query, and wakes the
+poll, which loads all other changes.
 """
 
 import asyncio
@@ -18,17 +18,18 @@ from shared import gc_tuning
 from shared.bus.broker.pika_connection import Link, call, open_channel
 from shared.bus.contract import topology
 from shared.bus.contract.events import AccountChanged
+from shared.db.session import is_database_unavailable
 from shared.ids import new_id
 
-# Events come in bursts: one poll looks for all of them.
+# Events arrive in bursts: one poll loads the changes of all.
 GATHER_SECONDS = 0.005
 
 log = structlog.get_logger()
 
 
 class _AboutSecrets(msgspec.Struct):
-    """What an event says of an account and its secrets: `secret_ids` in one that tells of a
-    revocation, `revoked_ids` in one that tells of a rotation, `what` in one of a change."""
+    """The fields of several events: `secret_ids` of a revocation, `revoked_ids` of a rotation,
+    `what` of a change of the account."""
 
     account_id: UUID
     secret_ids: tuple[UUID, ...] = ()
@@ -37,14 +38,13 @@ class _AboutSecrets(msgspec.Struct):
 
 
 class SecretFeed:
-    """Feeds one cache.
+    """Keeps one cache current.
 
     Args:
-        cache: what to keep true.
-        amqp_url: where the events are.
-        heartbeat: seconds.
-        poll_seconds: between two looks into the database; bounds how stale the cache can be while
-            the bus is away.
+        cache: the cache.
+        amqp_url: of the broker.
+        heartbeat: of the connection, in seconds.
+        poll_seconds: between two polls; bounds how stale the cache is while the bus is unreachable.
     """
 
     def __init__(
@@ -66,13 +66,13 @@ class SecretFeed:
         self.is_listening = False
 
     async def start(self) -> None:
-        """Begin warming up, listening and polling, in the background."""
+        """Start loading, listening and polling, in the background."""
         self._link.start()
         loop = asyncio.get_running_loop()
         self._task = loop.create_task(self._poll())
 
     async def stop(self) -> None:
-        """Stop all of it."""
+        """Stop polling and close the connection."""
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
@@ -80,9 +80,9 @@ class SecretFeed:
 
     async def _subscribe(self, connection: AsyncioConnection) -> None:
         channel = await open_channel(connection)
-        channel.add_on_close_callback(lambda _, reason: self._deafened(reason))
+        channel.add_on_close_callback(lambda _, reason: self._consumer_lost(reason))
         channel.add_on_cancel_callback(
-            lambda _: self._deafened(ConnectionError("the broker cancelled the consumer"))
+            lambda _: self._consumer_lost(ConnectionError("the broker cancelled the consumer"))
         )
         queue = f"ingress.secrets.{new_id()}"
         await call(channel.queue_declare, queue=queue, exclusive=True, auto_delete=True)
@@ -96,8 +96,8 @@ class SecretFeed:
     def _lost(self, _: str) -> None:
         self.is_listening = False
 
-    def _deafened(self, reason: BaseException) -> None:
-        # The queue is gone, or the channel, and the connection would stay with nothing on it.
+    def _consumer_lost(self, reason: BaseException) -> None:
+        # Queue or channel was closed. Without a reset the connection would stay open without one.
         self.is_listening = False
         self._link.reset(reason)
 
@@ -106,7 +106,7 @@ class SecretFeed:
         if method.exchange != topology.EVENTS or not any(
             topology.matches(pattern, key) for pattern in topology.FEED_KEYS
         ):
-            return  # sent here by CC or BCC, which a broker may not check
+            return  # routed here by CC or BCC headers, which a broker may not check
         with contextlib.suppress(msgspec.DecodeError):
             event = self._decoder.decode(body)
             self._cache.revoke(event.account_id, event.secret_ids + event.revoked_ids)
@@ -120,10 +120,14 @@ class SecretFeed:
             self._wake.clear()
             try:
                 await self._cache.poll()
-            except Exception as error:  # noqa: BLE001 - the database is away; readiness tells
+            except Exception as error:  # noqa: BLE001 - readiness reports the age of the cache
                 log.warning("secret_poll_failed", error=type(error).__name__)
+                if not is_database_unavailable(error):
+                    self.standing.failing(error)
                 await asyncio.sleep(self._poll_seconds)
                 continue
+            if self.standing.status.state == "failing":
+                self.standing.released()
             if not is_loaded:
                 is_loaded = True
                 gc_tuning.freeze()

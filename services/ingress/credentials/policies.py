@@ -1,6 +1,6 @@
-"""From where an account's requests may come, and how many a second, in a worker's memory.
+"""The webhook policies of accounts in a worker's memory: allowlist, rate, schemes, block.
 
-Most accounts have no policy, and cost nothing here.
+Most accounts have no policy, and take no memory here.
 """
 
 import copy
@@ -10,19 +10,19 @@ from types import SimpleNamespace
 from typing import Any
 from uuid import UUID
 
-from shared.security.networks import is_within, readable
+from shared.security.networks import is_within, valid_networks
 
-MAX_VERDICTS = 1_000  # addresses an account whose verdict is remembered
+MAX_VERDICTS = 1_000  # addresses an account whose verdict is cached
 
 
 class Policy:
-    """What one account wants.
+    """The policy of one account.
 
     Attributes:
         rate: requests a second; None for the default.
         is_blocked: whether ops staff have blocked the account.
-        is_standard_only: whether it takes nothing but Standard Webhooks.
-        change: which change of the database's it shows.
+        is_standard_only: whether it accepts Standard Webhooks only.
+        change: the number of the database change that it shows.
     """
 
     __slots__ = (
@@ -41,11 +41,11 @@ class Policy:
         self.is_blocked: bool = row.blocked_at is not None
         self.is_standard_only: bool = row.standard_webhooks_only
         self._is_open = not row.allowed_networks
-        self._networks = readable(row.allowed_networks)
+        self._networks = valid_networks(row.allowed_networks)
         self._verdicts: dict[str, bool] = {}
 
     def allows(self, address: str) -> bool:
-        """Whether requests may come from an address; what is none may not."""
+        """Return whether the allowlist has an address; False for a text that is none."""
         if self._is_open:
             return True
         verdict = self._verdicts.get(address)
@@ -70,44 +70,44 @@ class Policies:
 
     def __init__(self) -> None:
         self._policies: dict[UUID, Policy] = {}
-        self._told: dict[UUID, tuple[float, Policy | None]] = {}
+        self._blocked_by_event: dict[UUID, tuple[float, Policy | None]] = {}
 
     def get(self, account_id: UUID) -> Policy | None:
-        """An account's policy, if it has one."""
+        """Return an account's policy, if it has one."""
         return self._policies.get(account_id)
 
     def put(self, rows: Iterable[Any]) -> None:
-        """Take in rows of `webhook_policies`."""
+        """Store rows of `webhook_policies`, except those older than the stored ones."""
         for row in rows:
             held = self._policies.get(row.account_id)
-            # Of two queries under way the older may answer last.
+            # Of two concurrent queries the older may answer last.
             if held is None or held.change < row.change:
                 self._policies[row.account_id] = Policy(row)
-                self._told.pop(row.account_id, None)
+                self._blocked_by_event.pop(row.account_id, None)
 
     def replace(self, rows: Iterable[Any]) -> None:
-        """Take in all rows that there are, and forget what was before."""
+        """Replace all policies by these rows; blocks by events stay."""
         self._policies = {row.account_id: Policy(row) for row in rows}
-        told, self._told = self._told, {}
-        for account_id, (at, _) in told.items():
+        blocked, self._blocked_by_event = self._blocked_by_event, {}
+        for account_id, (at, _) in blocked.items():
             self._block(account_id, at)
 
     def block(self, account_id: UUID) -> None:
-        """Block an account by the word of an event, until a look into the database has begun."""
+        """Block an account that an event names, until `settle` of a later poll."""
         self._block(account_id, time.monotonic())
 
     def settle(self, since: float) -> None:
-        """Let the rows decide again on what events said before a look began, which is over.
+        """Drop the blocks by events from before a finished poll began.
 
-        What an event tells was committed before, so the look has seen it: and what came after it,
-        should the event be late.
+        An event is sent after its change was committed, so that poll has read the change, and any
+        newer one.
 
         Args:
-            since: when the look began, on the monotonic clock.
+            since: the beginning of the poll, on the monotonic clock.
         """
-        for account_id, (at, before) in list(self._told.items()):
+        for account_id, (at, before) in list(self._blocked_by_event.items()):
             if at < since:
-                del self._told[account_id]
+                del self._blocked_by_event[account_id]
                 if before is None:
                     del self._policies[account_id]
                 else:
@@ -119,5 +119,5 @@ class Policies:
             return
         blocked = copy.copy(held) if held is not None else Policy(_NONE)
         blocked.is_blocked = True
-        self._told[account_id] = at, held
+        self._blocked_by_event[account_id] = at, held
         self._policies[account_id] = blocked

@@ -1,4 +1,4 @@
-"""One public key of a business, in a worker's memory."""
+"""The public keys of businesses in a worker's memory."""
 
 import math
 from typing import Any
@@ -12,15 +12,15 @@ MAX_PUBLIC_KEYS = 3  # of an account; each costs every wrong signature a verific
 
 
 class CachedPublicKey:
-    """What signs a request, as `CachedSecret` is. It ends by being removed, and by no time.
+    """One public key, with the interface of `CachedSecret`. It never expires, but is removed.
 
     Attributes:
         id: the key's id.
-        account_id: whose it is.
+        account_id: of its owner.
         state: `active` or `revoked`.
-        change: which change of the database's it shows.
+        change: the number of the database change that it shows.
         key: to verify with.
-        is_counted: whether its requests are counted among everybody's: not the standing proof's.
+        is_counted: whether its requests count in the metrics: not those of the standing proof.
     """
 
     __slots__ = ("account_id", "change", "id", "is_counted", "key", "state")
@@ -38,41 +38,41 @@ class CachedPublicKey:
         self.take(row)
 
     def take(self, row: Any) -> None:
-        """Become what a row of `webhook_public_keys` says; its state goes forward only."""
+        """Update from a row of `webhook_public_keys`; a revoked key stays revoked."""
         self.change = max(self.change, row.change)
         if row.state == "revoked":
             self.state = "revoked"
 
     def is_valid(self, _: float) -> bool:
-        """Whether it may be signed with, at whatever time."""
+        """Return whether it may be signed with; the time does not matter."""
         return self.state == "active"
 
     def state_at(self, _: float) -> str:
-        """Its state, at whatever time."""
+        """Return its state; the time does not matter."""
         return self.state
 
 
 Signer = CachedSecret | CachedPublicKey
-"""What a request is signed by."""
+"""What verifies the signature of a request."""
 
 
 class PublicKeys:
-    """The public keys of all accounts that have some. Most have none, and cost nothing here."""
+    """The public keys of all accounts. Most accounts have none, and take no memory here."""
 
     def __init__(self) -> None:
         self._keys: dict[UUID, CachedPublicKey] = {}
         self._accounts: dict[UUID, list[CachedPublicKey]] = {}
 
     def of(self, account_id: UUID) -> list[CachedPublicKey]:
-        """An account's keys that are not revoked; never more than `MAX_PUBLIC_KEYS`."""
+        """Return an account's keys that are not revoked, at most `MAX_PUBLIC_KEYS`."""
         return self._accounts.get(account_id, [])[:MAX_PUBLIC_KEYS]
 
     def take(self, row: Any, *, is_revoked: bool) -> None:
-        """Take in a row of `webhook_public_keys`.
+        """Store a row of `webhook_public_keys`.
 
         Args:
-            row: as it was read.
-            is_revoked: whether an event has revoked it since, whatever the row says.
+            row: the row.
+            is_revoked: whether an event has revoked the key since the row was read.
         """
         held = self._keys.get(row.id)
         if held is None:
@@ -83,25 +83,25 @@ class PublicKeys:
         if is_revoked:
             held.state = "revoked"
         if held.state == "revoked":
-            self._let_go(held)
+            self._drop(held)
 
     def revoke(self, key_id: UUID) -> None:
-        """Revoke one, where it is in memory."""
+        """Revoke a key, if it is in memory."""
         held = self._keys.get(key_id)
         if held is not None:
             held.state = "revoked"
-            self._let_go(held)
+            self._drop(held)
 
     def keep(self, ids: set[UUID]) -> None:
-        """Forget all others: those are all that there are."""
+        """Remove all keys but these."""
         for held in [held for held in self._keys.values() if held.id not in ids]:
             held.state = "revoked"
-            self._let_go(held)
+            self._drop(held)
             del self._keys[held.id]
 
-    def _let_go(self, key: CachedPublicKey) -> None:
-        theirs = self._accounts.get(key.account_id, [])
-        if key in theirs:
-            theirs.remove(key)
-        if not theirs:
+    def _drop(self, key: CachedPublicKey) -> None:
+        keys = self._accounts.get(key.account_id, [])
+        if key in keys:
+            keys.remove(key)
+        if not keys:
             self._accounts.pop(key.account_id, None)

@@ -1,7 +1,8 @@
-"""What the database is asked for a worker's secret cache.
+"""The queries of a worker's secret cache.
 
-Each change carries the transaction that made it. What changed since a snapshot is what that
-snapshot does not see: nothing slips past, however long a transaction took, and nothing comes twice.
+Each row carries the id of the transaction that changed it last. The changes since a snapshot are
+the rows that the snapshot does not see: none is missed, however long a transaction took, and none
+is returned twice.
 """
 
 import time
@@ -32,7 +33,7 @@ from shared.db.session import engine
 from shared.synthetic import LIKE
 
 REMEMBER_EXPIRED_DAYS = 30
-# Secrets loaded at a time at the start: all at once they would take four times the memory.
+# Secrets a query at the start: loading all in one query takes four times the memory.
 PAGE = 2_000
 
 Query = Select[*tuple[Any, ...]]
@@ -76,7 +77,8 @@ _policies = select(
     WebhookPolicy.blocked_at,
     WebhookPolicy.change,
 )
-# A server that was promoted or restored may lack what its predecessor said, and counts anew.
+# A promoted or restored server may lack its predecessor's last changes, and numbers transactions
+# anew.
 _POSITION = text("""
     SELECT pg_current_snapshot()::text AS snapshot,
            extract(epoch FROM clock_timestamp())::float8 AS stated,
@@ -90,11 +92,11 @@ _POSITION = text("""
 
 @dataclass(frozen=True, slots=True)
 class Position:
-    """Up to where the database was read.
+    """A position up to which the database was read.
 
     Attributes:
-        snapshot: the transactions it saw, as `pg_snapshot` writes them.
-        server: which cluster, timeline and database it was.
+        snapshot: the text of a `pg_snapshot`.
+        server: identifies cluster, timeline and database.
     """
 
     snapshot: str
@@ -102,26 +104,26 @@ class Position:
 
     @property
     def xmin(self) -> int:
-        """All transactions before this one had ended."""
+        """The first transaction id that may have been in progress."""
         return int(self.snapshot.split(":")[0])
 
     @property
     def xmax(self) -> int:
-        """No transaction from this one on had begun."""
+        """The first transaction id that was not assigned yet."""
         return int(self.snapshot.split(":")[1])
 
     def leads_to(self, later: "Position") -> bool:
-        """Whether the changes from here to there are all that is missing."""
+        """Return whether a poll can go on from here to `later`, without loading everything."""
         return self.server == later.server and self.xmax <= later.xmax
 
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """An answer.
+    """The result of a query.
 
     Attributes:
-        position: where the database was before it.
-        reading: of its clock; see `DatabaseClock.read`.
+        position: of the database, before the query.
+        reading: the arguments of `DatabaseClock.read`.
         secrets: rows of `webhook_secrets`.
         policies: rows of `webhook_policies`.
         public_keys: rows of `webhook_public_keys`.
@@ -136,12 +138,12 @@ class Found:
 
 @within(ANSWER_SECONDS)
 def here() -> Found:
-    """Where the database is, every policy, and every public key that may be signed by."""
+    """Return the database's position, all policies, and all active public keys."""
     with engine().connect() as connection:
         position, reading = _position(connection)
-        # And those revoked of late: a query under way may have seen them while they were live.
-        lately = WebhookPublicKey.updated_at > func.now() - func.make_interval(0, 0, 0, 0, 1)
-        live = _public_keys.where(or_(WebhookPublicKey.state == "active", lately))
+        # Also recently revoked keys: a concurrent query may have read them as active.
+        is_recent = WebhookPublicKey.updated_at > func.now() - func.make_interval(0, 0, 0, 0, 1)
+        live = _public_keys.where(or_(WebhookPublicKey.state == "active", is_recent))
         return Found(
             position,
             reading,
@@ -151,24 +153,24 @@ def here() -> Found:
 
 
 def page(after: UUID) -> Found:
-    """The next secrets that a request may still be signed with, or be told about, by their id."""
+    """Return the next `PAGE` secrets by id, of those that are valid or ended recently."""
     query = _secrets.where(_is_remembered(), WebhookSecret.id > after)
     return _ask(query.order_by(WebhookSecret.id).limit(PAGE))
 
 
 def by_hash(key_hash: bytes) -> Found:
-    """The secret of a key, and its account's policy."""
+    """Return the secret with a hash, and its account's policy."""
     return _ask(_secrets.where(WebhookSecret.key_hash == key_hash))
 
 
 def newest_of(account_id: UUID, platform: str = "") -> Found:
-    """What a signature of an account's is tried against, and its policy.
+    """Return the secrets and keys that a signature is checked against, and the account's policy.
 
     Args:
-        account_id: whose.
-        platform: that has made the secrets; empty for ours, and for public keys.
+        account_id: the account.
+        platform: that made the secrets; empty for ours, and for public keys.
     """
-    theirs = and_(
+    is_remembered = and_(
         WebhookSecret.account_id == account_id,
         WebhookSecret.platform == platform,
         WebhookSecret.state != "revoked",
@@ -176,14 +178,14 @@ def newest_of(account_id: UUID, platform: str = "") -> Found:
     )
     if platform:
         live = WebhookSecret.state.in_(("active", "retiring"))
-        given = _secrets.where(theirs, live, WebhookSecret.expires_at > func.now())
+        given = _secrets.where(is_remembered, live, WebhookSecret.expires_at > func.now())
         active_first = given.order_by(
             (WebhookSecret.state == "active").desc(), WebhookSecret.id.desc()
         )
         return _ask(active_first.limit(MAX_GIVEN_TRIED))
     newest = (
         select(WebhookSecret.id)
-        .where(theirs, WebhookSecret.is_test == is_test)
+        .where(is_remembered, WebhookSecret.is_test == is_test)
         .order_by(WebhookSecret.id.desc())
         .limit(MAX_TRIED)
         for is_test in (False, True)
@@ -196,7 +198,7 @@ def newest_of(account_id: UUID, platform: str = "") -> Found:
 
 @within(ANSWER_SECONDS)
 def since(position: Position) -> Found:
-    """What was changed since a position; nothing when it does not lead to where the server is."""
+    """Return the changes since a position; none if it does not lead to the server's position."""
     with engine().connect() as connection:
         now, reading = _position(connection)
         if not position.leads_to(now):
@@ -218,8 +220,9 @@ def _ask(secrets: Query, public_keys: Query | None = None) -> Found:
         position, reading = _position(connection)
         rows = connection.execute(secrets).all()
         keys = () if public_keys is None else connection.execute(public_keys).all()
-        theirs = WebhookPolicy.account_id.in_({row.account_id for row in (*rows, *keys)})
-        policies = connection.execute(_policies.where(theirs)).all()
+        accounts = {row.account_id for row in (*rows, *keys)}
+        is_theirs = WebhookPolicy.account_id.in_(accounts)
+        policies = connection.execute(_policies.where(is_theirs)).all()
         return Found(position, reading, rows, policies, keys)
 
 
@@ -230,7 +233,7 @@ def _position(connection: Connection) -> tuple[Position, tuple[float, float, flo
 
 
 def _unseen(changed_in: Any, position: Position) -> ColumnElement[bool]:
-    # Beyond the newest transaction are the numbers of another server, restored with its rows.
+    # Ids beyond the newest transaction are another server's, restored together with its rows.
     newest = func.pg_snapshot_xmax(func.pg_current_snapshot()).cast(Text).cast(BigInteger)
     unseen = text(
         "NOT pg_visible_in_snapshot(CAST(CAST(changed_in AS text) AS xid8), "
@@ -242,7 +245,7 @@ def _unseen(changed_in: Any, position: Position) -> ColumnElement[bool]:
 def _is_remembered() -> ColumnElement[bool]:
     return or_(
         WebhookSecret.state.in_(("active", "retiring")),
-        # A given one has no end of its own, and is over when it is revoked.
+        # A secret made by a platform never expires; it ends when it is revoked.
         func.least(WebhookSecret.expires_at, WebhookSecret.revoked_at)
         > func.now() - func.make_interval(0, 0, 0, REMEMBER_EXPIRED_DAYS),
     )

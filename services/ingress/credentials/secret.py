@@ -1,4 +1,4 @@
-"""One webhook secret in a worker's memory."""
+"""A webhook secret in a worker's memory."""
 
 from collections.abc import Sequence
 from typing import Any, Protocol, TypeVar
@@ -7,16 +7,16 @@ from uuid import UUID
 from shared.security import webhook_keys
 
 STATES = ("active", "retiring", "expired", "revoked")
-"""In the only order in which a secret goes through them."""
+"""In the order in which a secret goes through them."""
 LIVE = ("active", "retiring")
-# How many of an account's secrets a signature is tried against, the newest ones of each mode.
+# How many of an account's secrets a signature is checked against, the newest of each mode.
 MAX_TRIED = 5
 MAX_GIVEN_TRIED = 20
-"""The same of those that one platform has made, for all shops together."""
+"""The same for the secrets that one platform made, of all shops together."""
 
 
 class Tried(Protocol):
-    """A secret that a signature may be tried against."""
+    """A secret that a signature may be checked against."""
 
     @property
     def is_test(self) -> bool: ...  # noqa: D102
@@ -26,9 +26,9 @@ TriedT = TypeVar("TriedT", bound=Tried)
 
 
 def tried(newest_first: Sequence[TriedT]) -> Sequence[TriedT]:
-    """Those of an account's secrets that a signature is tried against.
+    """Return the secrets that a signature is checked against: the newest live and test ones.
 
-    However many test secrets are made, they leave the live ones their place.
+    Each mode has its own limit, so that test secrets displace no live secret.
     """
     if len(newest_first) <= MAX_TRIED:
         return newest_first
@@ -42,19 +42,19 @@ def tried(newest_first: Sequence[TriedT]) -> Sequence[TriedT]:
 
 
 class CachedSecret:
-    """One secret. Slots, since there may be a hundred thousand.
+    """One secret. With slots, since a worker may hold a hundred thousand.
 
     Attributes:
         id: the secret's id.
-        account_id: whose it is.
-        platform: that has made it and signs with it; empty for one of ours.
+        account_id: of its owner.
+        platform: that made it and signs with it; empty for one of ours.
         state: one of `STATES`.
-        expires_at: the end of validity, in seconds since 1970.
-        replaced_at: when it was replaced, in seconds since 1970; None when it was not.
-        change: which change of the database's it shows.
-        is_test: whether what it signs is about test orders.
-        is_counted: whether its requests are counted among everybody's: neither a test secret's
-            are nor the standing proof's.
+        expires_at: the end of its validity, in seconds since 1970.
+        replaced_at: in seconds since 1970; None if it was not replaced.
+        change: the number of the database change that it shows.
+        is_test: whether it signs test orders.
+        is_counted: whether its requests count in the metrics: not those of a test secret or of the
+            standing proof.
     """
 
     __slots__ = (
@@ -83,13 +83,12 @@ class CachedSecret:
         self.take(row)
 
     def take(self, row: Any) -> None:
-        """Become what a row of `webhook_secrets` says, unless that is older news.
+        """Update from a row of `webhook_secrets`, unless the row is older.
 
-        Its state goes forward only, whatever the row says: it may have been revoked by an event
-        since the row was read.
+        The state only advances, since an event may have revoked the secret after the row was read.
         """
         self.advance(row.state)
-        # Of two queries under way the older may answer last.
+        # Of two concurrent queries the older may answer last.
         if row.change < self.change:
             return
         self.change = row.change
@@ -99,17 +98,17 @@ class CachedSecret:
         self._sealed: bytes | None = None if self._raw else bytes(row.sealed)
 
     def advance(self, state: str) -> None:
-        """Go on to a state, unless it is there or further."""
+        """Set the state, unless the secret is in it or in a later one."""
         if STATES.index(state) > STATES.index(self.state):
             self.state = state
 
     def raw(self) -> bytes:
-        """The 32 bytes, or what was given.
+        """Return the 32 bytes of the secret, or the bytes that a platform's text has.
 
-        Opened at the first call: most secrets in memory are never used here.
+        Decrypted at the first call, since most secrets in memory are never used here.
 
         Raises:
-            shared.security.encryption.CannotOpenError: no listed key opens them.
+            shared.security.encryption.CannotOpenError: no configured key decrypts it.
         """
         if self._raw is None:
             self._raw = webhook_keys.unseal(self._sealed or b"", self.id)
@@ -117,14 +116,14 @@ class CachedSecret:
         return self._raw
 
     def is_valid(self, now: float) -> bool:
-        """Whether it may be signed with at `now` (seconds since 1970)."""
+        """Return whether it is valid at `now` (seconds since 1970)."""
         return now < self.expires_at and self.state in LIVE
 
     def state_at(self, now: float) -> str:
-        """Its state at `now` (seconds since 1970); see the function of that name."""
+        """Return its state at `now` (seconds since 1970)."""
         return state_at(self.state, is_over=now >= self.expires_at)
 
 
 def state_at(state: str, *, is_over: bool) -> str:
-    """The state of a secret, also where nobody has marked yet that its time `is_over`."""
+    """Return the state of a secret that may have expired (`is_over`) before it was marked so."""
     return "expired" if is_over and state in LIVE else state

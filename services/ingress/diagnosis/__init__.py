@@ -1,1 +1,1 @@
-"""`POST /webhooks/test/`: why a signature is right or wrong."""
+"""`POST /webhooks/test/`: explains why a signature is right or wrong."""

@@ -1,4 +1,4 @@
-"""`POST /webhooks/test/`: what the webhook would answer, and why. Nothing is recorded."""
+"""`POST /webhooks/test/`: reports what the webhook would answer, and why. Records nothing."""
 
 import base64
 import hashlib
@@ -13,8 +13,8 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from services.ingress.credentials.secret import MAX_GIVEN_TRIED, state_at
-from services.ingress.diagnosis.reasons import Diagnosis, Secret, diagnose
-from services.ingress.platforms.becoming import Note
+from services.ingress.diagnosis.reasons import Diagnosis, Secret, as_received, diagnose
+from services.ingress.platforms.order_events import Note
 from services.ingress.shops import deliveries
 from services.ingress.webhook import rules
 from services.ingress.webhook.refusals import UNOPENED, unopened
@@ -22,19 +22,19 @@ from services.ingress.webhook.rules import Scheme
 from shared.db.models import WebhookPolicy, WebhookPublicKey, WebhookSecret
 from shared.http.errors import ApiError
 from shared.http.route import Answer, Call, Route
-from shared.intake import bodies
+from shared.intake import bodies, unread_members
 from shared.security import webhook_keys
 from shared.security.encryption import CannotOpenError
 from shared.validation.reading import InvalidValueError
 
 _OF_THE_SECRET = ("invalid_signature", "invalid_api_key")
 MAX_REQUEST_BYTES = 512 * 1024
-"""An order of 256 KiB, the most that is taken by default, in base64, and its headers."""
-LOOKED_AT = 10  # secrets of a mode, the newest; each is tried in many ways
+"""An order of 256 KiB, the default limit, in base64, and its headers."""
+MOST_SECRETS = 10  # of a mode, the newest; each is tried in many ways
 
 
 class SentRequest(msgspec.Struct, kw_only=True):
-    """A webhook request as it was sent: its headers, and its body in one of two forms."""
+    """A webhook request: its headers, and its body as text or in base64."""
 
     headers: dict[str, str]
     body: str | None = None
@@ -42,9 +42,9 @@ class SentRequest(msgspec.Struct, kw_only=True):
 
 
 class MatchedSecret(msgspec.Struct, kw_only=True):
-    """What the signature is by: `active`, `retiring`, `expired` or `revoked`.
+    """The secret or public key that signed; `active`, `retiring`, `expired` or `revoked`.
 
-    It is a secret, or a public key, which ends when you remove it.
+    A public key has no `expires_at`.
     """
 
     id: UUID
@@ -54,7 +54,7 @@ class MatchedSecret(msgspec.Struct, kw_only=True):
 
 
 class BodyVerdict(msgspec.Struct, kw_only=True):
-    """The body by itself: the event it is, or why it is none; and what to compare yours with."""
+    """The body alone: its event, or why it has none; size and hash to compare with your own."""
 
     is_accepted: bool
     type: str | None
@@ -64,12 +64,12 @@ class BodyVerdict(msgspec.Struct, kw_only=True):
 
 
 class Verdict(msgspec.Struct, kw_only=True):
-    """What the webhook would answer.
+    """The answer that the webhook would give.
 
-    `code` is the error's, null for an acceptance; `expected_signature` is the right one under your
-    active secret, or the one that you named; of a shop's delivery under the secret that it is by,
-    null where several may be meant. `note` says why nothing is recorded of a shop's
-    delivery that is accepted.
+    `code` is the error code, null for an acceptance. `expected_signature` is the right one under
+    your active secret, or the one that `X-API-Key` names; of a shop's delivery under the secret
+    that signed it, null if that may be one of several. `note` states why nothing is recorded of an
+    accepted delivery of a shop.
     """
 
     is_accepted: bool
@@ -84,15 +84,15 @@ class Verdict(msgspec.Struct, kw_only=True):
 
 
 def verify(session: Session, call: Call[SentRequest, None]) -> Answer:
-    """Verify a request against the account's own secrets, and say what differs."""
+    """Verify a request against the account's secrets, and report what differs."""
     body = _body(call.body)
     rows = _secrets(session, call.caller, call.body.headers)
     made = _given(session, call.caller)
     now = session.scalars(select(func.clock_timestamp())).one()
     policy = session.get(WebhookPolicy, call.caller)
     secrets = _opened(rows, now)
-    theirs = {name: _opened(found, now) for name, found in made.items()}
-    is_lacking = [len(secrets), *map(len, theirs.values())] != [
+    given = {name: _opened(found, now) for name, found in made.items()}
+    is_lacking = [len(secrets), *map(len, given.values())] != [
         len(rows),
         *map(len, made.values()),
     ]
@@ -102,7 +102,7 @@ def verify(session: Session, call: Call[SentRequest, None]) -> Answer:
         secrets,
         now.timestamp(),
         public_keys=_public_keys(session, call.caller),
-        given_secrets=theirs,
+        given_secrets=given,
         is_standard_only=policy is not None and policy.standard_webhooks_only,
     )
     if is_lacking and found.secret is None and found.code in _OF_THE_SECRET:
@@ -114,10 +114,11 @@ def verify(session: Session, call: Call[SentRequest, None]) -> Answer:
     if found.platform is None:
         is_test = found.secret is not None and found.secret.is_test
         verdict = _decode(body, call.caller, now.timestamp(), is_test=is_test)
+        findings += unread_members.of_body(body) if verdict.is_accepted else []
     else:
-        verdict, note = _delivery(found, call.body.headers, body, call.caller, now)
-    if verdict.is_accepted and found.platform is None:
-        findings += bodies.left_out(body)
+        verdict, note, fault = _delivery(found, call.body.headers, body, call.caller, now)
+        findings += [fault] if fault else []
+
     code = found.code
     if not code and not verdict.is_accepted:
         code = "invalid_body"
@@ -149,26 +150,24 @@ def verify(session: Session, call: Call[SentRequest, None]) -> Answer:
 def _secrets(
     session: Session, account_id: UUID, headers: Mapping[str, str]
 ) -> Sequence[WebhookSecret]:
-    """Those that the webhook would try and more, the newest first; and the one that is named."""
-    theirs = select(WebhookSecret).where(
+    """Return the account's newest secrets, more than the webhook tries, and the named one."""
+    of_account = select(WebhookSecret).where(
         WebhookSecret.account_id == account_id, WebhookSecret.platform == ""
     )
     found: dict[UUID, WebhookSecret] = {}
     for is_test in (False, True):
-        newest = theirs.where(WebhookSecret.is_test == is_test).order_by(
+        newest = of_account.where(WebhookSecret.is_test == is_test).order_by(
             WebhookSecret.state == "revoked", WebhookSecret.issued_at.desc()
         )
-        found |= {row.id: row for row in session.scalars(newest.limit(LOOKED_AT))}
-    for name, value in headers.items():
-        if name.strip().lower() == "x-api-key":
-            key = value.strip(" \t").encode(errors="replace")
-            named = theirs.where(WebhookSecret.key_hash == webhook_keys.key_hash(key))
-            found |= {row.id: row for row in session.scalars(named)}
+        found |= {row.id: row for row in session.scalars(newest.limit(MOST_SECRETS))}
+    if key := as_received(headers).get("x-api-key"):
+        named = of_account.where(WebhookSecret.key_hash == webhook_keys.key_hash(key.encode()))
+        found |= {row.id: row for row in session.scalars(named)}
     return sorted(found.values(), key=lambda row: row.issued_at, reverse=True)
 
 
 def _given(session: Session, account_id: UUID) -> dict[str, Sequence[WebhookSecret]]:
-    """What platforms have made for the account: those in use first, as the webhook tries them."""
+    """Return the secrets that platforms made for the account, in the order that they are tried."""
     return {
         name: session.scalars(
             select(WebhookSecret)
@@ -181,7 +180,7 @@ def _given(session: Session, account_id: UUID) -> dict[str, Sequence[WebhookSecr
 
 
 def _opened(rows: Sequence[WebhookSecret], now: datetime) -> list[Secret]:
-    """Those of them that a key of ours opens."""
+    """Return the secrets that a configured key decrypts."""
     secrets = []
     for row in rows:
         with suppress(CannotOpenError):
@@ -192,12 +191,12 @@ def _opened(rows: Sequence[WebhookSecret], now: datetime) -> list[Secret]:
 
 
 def _public_keys(session: Session, account_id: UUID) -> list[Secret]:
-    """The account's public keys, those in use first: in the order in which the webhook tries."""
+    """Return the account's public keys, in the order that they are tried."""
     rows = session.scalars(
         select(WebhookPublicKey)
         .where(WebhookPublicKey.account_id == account_id)
         .order_by(WebhookPublicKey.state == "revoked", WebhookPublicKey.added_at.desc())
-        .limit(LOOKED_AT)
+        .limit(MOST_SECRETS)
     )
     return [Secret(row.id, row.public_key, row.state, is_public=True) for row in rows]
 
@@ -210,20 +209,21 @@ def _body(sent: SentRequest) -> bytes:
             return sent.body.encode()
         return base64.b64decode(sent.body_base64 or "", validate=True)
     except UnicodeEncodeError:
-        raise ApiError(400, "invalid_body", "body is no Unicode text: use body_base64.") from None
+        raise ApiError(400, "invalid_body", "body is not Unicode text: use body_base64.") from None
     except ValueError:
-        raise ApiError(400, "invalid_body", "body_base64 is no base64.") from None
+        raise ApiError(400, "invalid_body", "body_base64 is not base64.") from None
 
 
 def _delivery(
     found: Diagnosis, headers: Mapping[str, str], body: bytes, account_id: UUID, now: datetime
-) -> tuple[BodyVerdict, Note | None]:
-    """What a shop's delivery comes to, by the webhook's own reading of it."""
-    platform, given = found.platform, {n.strip().lower(): v for n, v in headers.items()}
+) -> tuple[BodyVerdict, Note | None, str]:
+    """Return what the webhook makes of a shop's delivery: event, note, and the log's `fault`."""
+    platform, given = found.platform, as_received(headers)
     if platform is None:
-        raise ValueError("no platform's")
+        raise ValueError("not a platform's delivery")
     note: Note | None = None
     type_ = error = None
+    fault = ""
     try:
         if platform.ping is not None and rules.is_form(given.get("content-type")):
             note = "ping"
@@ -237,9 +237,10 @@ def _delivery(
                 is_test=found.secret is not None and found.secret.is_test,
             )
             note, type_ = read.note, read.message.type if read.message is not None else None
+            fault = read.fault
     except (InvalidValueError, deliveries.UnfitError) as refused:
         error = str(refused)
-    return _verdict(body, type_, error), note
+    return _verdict(body, type_, error), note, fault
 
 
 def _decode(body: bytes, account_id: UUID, now: float, *, is_test: bool) -> BodyVerdict:

@@ -1,4 +1,4 @@
-"""Why a signature of `v1a` is right or wrong, in words that a sender can act on."""
+"""Explains why a `v1a` signature is right or wrong."""
 
 import base64
 from collections.abc import Iterator, Sequence
@@ -29,29 +29,29 @@ KeyT = TypeVar("KeyT", bound=Key)
 
 @dataclass(frozen=True, slots=True)
 class Signed:
-    """What should have been signed: the headers of these names, and the body."""
+    """The parts that Standard Webhooks sign: two headers and the body."""
 
     id: str
     stamp: str
     body: bytes
 
     @property
-    def whole(self) -> bytes:
-        """The bytes."""
+    def content(self) -> bytes:
+        """The signed bytes."""
         return f"{self.id}.{self.stamp}.".encode() + self.body
 
 
 def is_one(text: str, signed: Signed, keys: Sequence[Key]) -> bool:
-    """Whether it is a right signature of one of the keys, whatever stands before it."""
+    """Return whether a text without its version is a right signature of one of the keys."""
     given = listed_public(PUBLIC_VERSION + text.encode())
-    return bool(given) and _signer(given[0], signed.whole, keys) is not None
+    return bool(given) and _signer(given[0], signed.content, keys) is not None
 
 
 def explain(text: str, signed: Signed, keys: Sequence[KeyT]) -> tuple[KeyT | None, list[str]]:
-    """The key that made a signature, and what is wrong about it, in sentences.
+    """Return the key that made a signature, and sentences on what is wrong with it.
 
     Args:
-        text: what stands behind `v1a,`.
+        text: the signature after `v1a,`.
         signed: what should have been signed.
         keys: all of the account's, removed ones too.
     """
@@ -61,11 +61,11 @@ def explain(text: str, signed: Signed, keys: Sequence[KeyT]) -> tuple[KeyT | Non
         return None, faults
     if not keys:
         faults.append(
-            "A signature of `v1a` is there, and you have no public key here: add yours by "
+            "There is a signature of `v1a`, and you have no public key here: add yours by "
             "`POST /webhook/public-keys/`."
         )
         return None, faults
-    key = _signer(signature, signed.whole, keys)
+    key = _signer(signature, signed.content, keys)
     if key is not None:
         return key, faults
     for why, other in _other_bytes(signed):
@@ -75,8 +75,8 @@ def explain(text: str, signed: Signed, keys: Sequence[KeyT]) -> tuple[KeyT | Non
     return None, [
         *faults,
         "The signature of `v1a` fits none of your public keys over these bytes, nor over any usual "
-        "change of them. See by `GET /webhook/public-keys/` whether the key is there, and compare "
-        "the body's `sha256` below with that of what you signed.",
+        "change of them. Check whether `GET /webhook/public-keys/` lists the key, and compare the "
+        "body's `sha256` below with that of what you signed.",
     ]
 
 
@@ -96,11 +96,11 @@ def _other_bytes(signed: Signed) -> Iterator[tuple[str, bytes]]:
 
 
 def _read(text: str, faults: list[str]) -> bytes | None:
-    """The bytes of a signature, however it is written; None when it cannot be one."""
+    """Return the bytes of a signature in any encoding; None if the text holds none."""
     try:
         raw = bytes.fromhex(text) if len(text) == 2 * SIGNATURE_BYTES else from_base64(text)
     except ValueError:
-        faults.append("The signature of `v1a` is no base64.")
+        faults.append("The signature of `v1a` is not base64.")
         return None
     if len(raw) != SIGNATURE_BYTES:
         why = ", as an HMAC has, whose version must be `v1`" if len(raw) == 32 else ""

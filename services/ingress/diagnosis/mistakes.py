@@ -1,6 +1,6 @@
-"""What senders sign by mistake: other bytes than those sent, or with another form of the secret.
+"""Variants that senders sign by mistake: other bytes, or with another form of the secret.
 
-Each variant has a sentence that tells the sender what happened.
+Each comes with a sentence for the sender.
 """
 
 import base64
@@ -21,7 +21,7 @@ _LAYOUTS: dict[str, dict[str, Any]] = {
 
 
 def of_body(body: bytes) -> Iterator[tuple[str, bytes]]:
-    """Other bytes that may have been signed instead of `body`, with what that means."""
+    """Yield other bytes that may have been signed instead of `body`, each after its sentence."""
     if not body:
         return
     yield "You signed an empty body: sign the bytes that you send.", b""
@@ -48,13 +48,13 @@ def of_body(body: bytes) -> Iterator[tuple[str, bytes]]:
 
 
 def without_hmac(raw: bytes, body: bytes) -> Iterator[tuple[str, bytes]]:
-    """Digests that are no HMAC, with what that means."""
+    """Yield digests that are no HMAC, each after its sentence."""
     how = "Use HMAC-SHA256, keyed with the secret, as every language's library has it."
     yield f"The signature is the SHA-256 of the body, without the secret. {how}", _sha256(body)
     for text in (encode_key(raw).encode(), encode_standard(raw).encode(), raw):
         for joined in (text + body, body + text):
-            text_ = f"The signature is the SHA-256 of the secret and the body in a row. {how}"
-            yield text_, _sha256(joined)
+            why = f"The signature is the SHA-256 of the secret and the body in a row. {how}"
+            yield why, _sha256(joined)
 
 
 def _sha256(data: bytes) -> bytes:
@@ -62,7 +62,7 @@ def _sha256(data: bytes) -> bytes:
 
 
 def of_key(raw: bytes) -> Iterator[tuple[str, bytes]]:
-    """Other keys that one secret may have been used as, with what that means."""
+    """Yield keys that one secret may have been used as, each after its sentence."""
     key, standard = encode_key(raw), encode_standard(raw)
     yield "", key.encode()
     yield (
@@ -78,25 +78,23 @@ def of_key(raw: bytes) -> Iterator[tuple[str, bytes]]:
         without = text.partition("_")[2]
         yield "You signed with the secret without its prefix. Keep the prefix.", without.encode()
     for end in ("\n", "\r\n", " "):
-        text = "You signed with white space behind the secret, such as the line feed of a file."
+        text = "You signed with white space after the secret, such as the line feed of a file."
         yield text, (key + end).encode()
     yield "You signed with the secret in quotes.", f'"{key}"'.encode()
 
 
 def of_standard_key(raw: bytes) -> Iterator[tuple[str, bytes]]:
-    """The same for Standard Webhooks, whose key is the bytes."""
+    """Do the same for Standard Webhooks, whose key is the 32 bytes."""
     key, standard = encode_key(raw), encode_standard(raw)
     yield "", raw
-    decode = (
-        "Decode the base64 behind `whsec_`: its bytes are the key. A library does that for you."
-    )
+    decode = "Decode the base64 after `whsec_`: its bytes are the key. A library does that for you."
     yield f"You signed with the `whsec_` string itself. {decode}", standard.encode()
     yield f"You signed with the base64 text. {decode}", standard.removeprefix("whsec_").encode()
     yield f"You signed with the `whsk_` string, the key of the other scheme. {decode}", key.encode()
 
 
 def of_head(id_: str, stamp: str) -> Iterator[tuple[str, bytes]]:
-    """What may have been signed before the body instead of `id.timestamp.`, and what that means."""
+    """Yield what may be signed before the body in place of `id.timestamp.`, after its sentence."""
     heads = {
         "the body alone": "",
         "`timestamp.body`": f"{stamp}.",
@@ -113,7 +111,7 @@ def of_head(id_: str, stamp: str) -> Iterator[tuple[str, bytes]]:
 
 
 def _serialised(body: bytes) -> Iterator[tuple[str, bytes]]:
-    """The same JSON as other libraries write it."""
+    """Yield the same JSON in the layouts of other libraries."""
     try:
         ways = list(_written(json.loads(body.removeprefix(BOM))))
     except (ValueError, RecursionError):
@@ -135,12 +133,12 @@ def _serialised(body: bytes) -> Iterator[tuple[str, bytes]]:
 
 
 def _written(value: object) -> Iterator[tuple[str, str]]:
-    """A value as JSON, in every usual way of writing it, with that way in words."""
+    """Yield a value as JSON in every usual layout, after the layout's name."""
     for layout, options in _LAYOUTS.items():
         for sort_keys, sorted_ in ((False, ""), (True, ", with sorted keys")):
-            for ascii_, letters in ((True, r"non-ASCII as `\u…`"), (False, "non-ASCII as it is")):
+            for ascii_, letters in ((True, r"non-ASCII as `\u…`"), (False, "non-ASCII unescaped")):
                 text = json.dumps(value, sort_keys=sort_keys, ensure_ascii=ascii_, **options)
                 how = f"{layout}{sorted_}, {letters}"
                 yield how, text
-                # PHP's json_encode does that.
+                # As PHP's json_encode does.
                 yield rf"{how}, `/` as `\/`", text.replace("/", r"\/")

@@ -1,7 +1,7 @@
-"""Why a webhook's signature is right or wrong, in words that a sender can act on.
+"""Explains why a webhook's signature is right or wrong.
 
-Pure functions over what was sent and the account's secrets; nothing is recorded and nothing is
-accepted. What the webhook would answer its own rules say (`webhook/rules.py`); here is only why.
+Pure functions of the request and the account's secrets. The webhook's answer itself comes from
+`webhook/rules.py`; this module adds the reasons.
 """
 
 import hmac
@@ -10,7 +10,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from uuid import UUID
 
-from services.ingress.diagnosis import asymmetric, mistakes
+from services.ingress.diagnosis import asymmetric, judging, mistakes
+from services.ingress.diagnosis.judging import Judgement
 from services.ingress.platforms import platform as platforms
 from services.ingress.platforms.platform import Platform
 from services.ingress.webhook import (
@@ -20,15 +21,14 @@ from services.ingress.webhook import (
     signature_text,
     standard_webhooks,
 )
-from services.ingress.webhook.rules import Judgement, Scheme
+from services.ingress.webhook.rules import Scheme
 from services.ingress.webhook.standard_webhooks import (
     MAX_PUBLIC_SIGNATURES,
     MAX_SIGNATURES,
-    TOLERANCE_SECONDS,
 )
 from shared.security.webhook_keys import encode_key, encode_standard
 
-# What is told by the webhook's own sentence.
+# Explained by the webhook's own sentence.
 _OF_THE_FORM = ("unsupported_media_type", "invalid_idempotency_key", "scheme_not_allowed")
 KeyVariants = Callable[[bytes], Iterator[tuple[str, bytes]]]
 
@@ -40,10 +40,9 @@ class Secret:
     Attributes:
         id: its id.
         raw: its bytes.
-        state: `active`, `retiring`, `expired` or `revoked`, as it is now.
+        state: `active`, `retiring`, `expired` or `revoked`, at this time.
         is_public: whether it is a public key.
-        is_test: whether what it signs is about test orders; of a secret that a platform has made
-            its bytes do not say so.
+        is_test: whether it signs test orders.
     """
 
     id: UUID
@@ -55,16 +54,16 @@ class Secret:
 
 @dataclass(slots=True)
 class Diagnosis:
-    """What was found.
+    """The result of `diagnose`.
 
     Attributes:
-        scheme: which it was taken for.
-        code: the error code that the webhook answers, empty when the signature is accepted.
-        is_right: whether the signature is right, also where its secret is good no more.
-        secret: the secret whose signature it is, also where that was made in a wrong way.
-        expected: the signature that would have been right, where the secret is known.
+        scheme: of the request.
+        code: the webhook's error code; empty if it accepts the request.
+        is_right: whether the signature is right, also if its secret is no longer valid.
+        secret: the secret that made the signature, also if it was made in a wrong way.
+        expected: the right signature, if the secret is known.
         findings: sentences, the most important first.
-        platform: whose delivery it is, where it is one.
+        platform: that sent the request, if any.
     """
 
     scheme: Scheme
@@ -86,25 +85,20 @@ def diagnose(
     given_secrets: Mapping[str, Sequence[Secret]] | None = None,
     is_standard_only: bool = False,
 ) -> Diagnosis:
-    """Verify a request and say what differs.
+    """Verify a request and explain what differs.
 
     Args:
-        headers: as they were sent; names in any case.
+        headers: of the request; names in any case.
         body: the raw body.
         secrets: all of the account's, the newest first.
         now: seconds since 1970.
         public_keys: all of the account's, the oldest first.
-        given_secrets: those that platforms have made for it, by the platform's name.
-        is_standard_only: whether the account takes Standard Webhooks only.
+        given_secrets: the secrets that platforms made for it, by the platform's name.
+        is_standard_only: whether the account accepts Standard Webhooks only.
     """
-    # JSON can write half of a surrogate pair, which no header can hold.
-    given = {
-        # White space around a value is none of it (RFC 9110, 5.5).
-        name.strip().lower(): value.strip(" \t").encode(errors="replace").decode()
-        for name, value in headers.items()
-    }
+    given = as_received(headers)
     raw = [(name.encode(errors="replace"), value.encode()) for name, value in given.items()]
-    judged = rules.judge(
+    judged = judging.judge(
         raw,
         body,
         secrets,
@@ -119,8 +113,8 @@ def diagnose(
     if judged.refusal is not None and code == "missing_authentication":
         found.findings += judged.refusal.faults
     if judged.platform is not None:
-        theirs = (given_secrets or {}).get(judged.platform.name, ())
-        _shop(given, body, theirs if judged.platform.gives_secret else secrets, judged, found)
+        made = (given_secrets or {}).get(judged.platform.name, ())
+        _shop(given, body, made if judged.platform.gives_secret else secrets, judged, found)
     elif judged.scheme == "standard_webhooks":
         _standard(given, body, secrets, public_keys, now, found)
     else:
@@ -128,8 +122,18 @@ def diagnose(
     if judged.secret is not None:
         found.secret = judged.secret
     if judged.refusal is not None and code in _OF_THE_FORM:
-        found.findings.append(judged.refusal.sentence)
+        found.findings += [judged.refusal.sentence, *judged.refusal.faults]
     return found
+
+
+def as_received(headers: Mapping[str, str]) -> dict[str, str]:
+    """Return headers as the server reads them, with names in lower case."""
+    # White space around a value is not part of it (RFC 9110, 5.5). JSON can encode half of a
+    # surrogate pair, which no header can contain.
+    return {
+        name.strip().lower(): value.strip(" \t").encode(errors="replace").decode()
+        for name, value in headers.items()
+    }
 
 
 def _api_key(
@@ -146,14 +150,23 @@ def _api_key(
         found.expected = hmac_hex.sign(key, body).decode()
         if hmac_hex.matches(key, body, signature.encode()):
             found.secret = named
-            _tell_state(named, found)
+            _add_state(named, found)
             return
     digest = signature_text.read(signature, "hex", found.findings)
     if digest is None:
+        if named is not None and _without_zeros(signature, found.expected):
+            found.secret = named
+            found.findings.append("It is the right signature without its zeros: the secret fits.")
         return
     first = [named] if named is not None else []
     ordered = first + [secret for secret in secrets if secret is not named]
     _explain(digest, body, ordered, named, mistakes.of_key, found)
+
+
+def _without_zeros(signature: str, expected: str) -> bool:
+    """Return whether a signature is the right one, as bytes by `%x` or as a large number."""
+    digest = bytes.fromhex(expected)
+    return signature.strip().lower() in ("".join(f"{b:x}" for b in digest), expected.lstrip("0"))
 
 
 def _shop(
@@ -172,7 +185,7 @@ def _shop(
         found.findings.append(f"This account has no secret {whose}.")
     if judged.secret is not None:
         found.secret = judged.secret
-        _tell_state(judged.secret, found)
+        _add_state(judged.secret, found)
     else:
         digest = signature_text.read(signature, "base64", found.findings)
         if digest is not None:
@@ -181,13 +194,13 @@ def _shop(
                 return (("", key) for key in rules.platform_keys(raw, platform))
 
             _explain(digest, body, secrets, None, keys, found)
-    # Of several shops each has its own: which of them sent is known by what fits alone.
+    # Each of several shops has its own secret: without a match it is not known which one sent.
     active = [
         s for s in secrets if s.state == "active" and (platform.gives_secret or not s.is_test)
     ]
     under = found.secret or (active[0] if len(active) == 1 else None)
     if under is not None:
-        key = next(rules.platform_keys(under.raw, platform))
+        key = rules.platform_keys(under.raw, platform)[0]
         found.expected = platforms.sign(key, body).decode()
 
 
@@ -204,7 +217,8 @@ def _standard(
     id_, stamp, signatures = (given[name] for name in missing_headers.STANDARD)
     if not standard_webhooks.is_id(id_.encode()):
         found.findings.append(rules.BAD_ID)
-    _explain_stamp(stamp, now, found)
+    if not standard_webhooks.is_current(stamp.encode(), now):
+        found.findings.append(standard_webhooks.why_not_current(stamp.encode(), now))
     head = f"{id_}.{stamp}.".encode()
     active = next((s for s in secrets if s.state == "active" and not s.is_test), None)
     if active is not None:
@@ -216,9 +230,7 @@ def _standard(
         version, comma, text = entry.partition(",")
         if not comma:
             text = entry
-            found.findings.append(
-                f"`{entry:.20}…` has no `v1,` before it, so it counts for nothing."
-            )
+            found.findings.append(f"`{entry:.20}…` has no `v1,` before it, so it is ignored.")
         elif version == "v1a":
             asymmetric_ones += 1
             if _public(text, asymmetric_ones, signed, public_keys, found):
@@ -238,12 +250,12 @@ def _standard(
         right = next((s for s in secrets if _hmac(s.raw, head + body) == digest), None)
         if right is not None and comma and text == signature_text.in_base64(digest):
             found.secret = right
-            _tell_state(right, found)
+            _add_state(right, found)
             return
         if right is not None:
             found.secret = right
             continue
-        # That takes a thousand HMACs, so the first must do.
+        # This takes a thousand HMACs, so only the first signature is explained.
         if not is_explained and not _explain_head(digest, id_, stamp, body, secrets, found):
             _explain(digest, body, secrets, None, mistakes.of_standard_key, found, head)
         is_explained = True
@@ -256,7 +268,7 @@ def _public(
     public_keys: Sequence[Secret],
     found: Diagnosis,
 ) -> bool:
-    """Whether a signature of `v1a` is right; says what is wrong with it otherwise."""
+    """Return whether a `v1a` signature is right; add what is wrong with it otherwise."""
     if number > MAX_PUBLIC_SIGNATURES:
         found.findings.append(
             f"Of `v1a` the first {MAX_PUBLIC_SIGNATURES} signatures count, and this is a later one."
@@ -268,7 +280,7 @@ def _public(
     found.secret = key
     if faults or number > MAX_PUBLIC_SIGNATURES:
         return False
-    _tell_state(key, found)
+    _add_state(key, found)
     return True
 
 
@@ -281,7 +293,7 @@ def _explain(
     found: Diagnosis,
     head: bytes = b"",
 ) -> None:
-    """Look for the key and the bytes that give `digest`, and say what that means."""
+    """Search for the key and the bytes that give `digest`, and add what differs."""
     bodies = [("", body), *mistakes.of_body(body)]
     for secret in secrets:
         for about_key, key in keys(secret.raw):
@@ -315,7 +327,7 @@ def _explain_head(
     secrets: Iterable[Secret],
     found: Diagnosis,
 ) -> bool:
-    """Whether other things than `id.timestamp.body` were signed; says which."""
+    """Return whether something else than `id.timestamp.body` was signed; add what it was."""
     for secret in secrets:
         for text, head in mistakes.of_head(id_, stamp):
             if _hmac(secret.raw, head + body) == digest:
@@ -326,7 +338,7 @@ def _explain_head(
 
 
 def _named(key: str, secrets: Sequence[Secret], found: Diagnosis) -> Secret | None:
-    """The secret that X-API-Key stands for, with what is wrong about how it stands there."""
+    """Return the secret in X-API-Key, and add what is wrong with its form."""
     for secret in secrets:
         if key == encode_key(secret.raw):
             return secret
@@ -334,16 +346,16 @@ def _named(key: str, secrets: Sequence[Secret], found: Diagnosis) -> Secret | No
     for secret in secrets:
         right, standard = encode_key(secret.raw), encode_standard(secret.raw)
         if bare == standard:
-            say = "X-API-Key holds the `whsec_` form of the secret. Here it is the `whsk_` form."
+            why = "X-API-Key holds the `whsec_` form of the secret. Here it is the `whsk_` form."
         elif bare.rstrip("=") == right:
-            say = "X-API-Key has something around the secret: white space, quotes, `Bearer` or `=`."
+            why = "X-API-Key has something around the secret: white space, quotes, `Bearer` or `=`."
         elif bare.lower() == right.lower():
-            say = "X-API-Key is your secret with capital and small letters changed. They count."
+            why = "X-API-Key is your secret with capital and small letters changed. They count."
         elif bare == right.partition("_")[2]:
-            say = "X-API-Key is your secret without `whsk_`. The prefix is part of it."
+            why = "X-API-Key is your secret without `whsk_`. The prefix is part of it."
         else:
             continue
-        found.findings.append(say)
+        found.findings.append(why)
         return secret
     found.findings.append(
         "X-API-Key is none of this account's secrets. Fetch it with `GET /webhook/secret/`."
@@ -351,30 +363,12 @@ def _named(key: str, secrets: Sequence[Secret], found: Diagnosis) -> Secret | No
     return None
 
 
-def _explain_stamp(stamp: str, now: float, found: Diagnosis) -> None:
-    if standard_webhooks.is_current(stamp.encode(), now):
-        return
-    if not re.fullmatch(r"[0-9]{1,15}", stamp):
-        found.findings.append("webhook-timestamp must be whole seconds since 1970, in digits.")
-    else:
-        off = int(stamp) - now
-        if len(stamp) > 12 and abs(off) <= TOLERANCE_SECONDS:
-            found.findings.append("webhook-timestamp may have 12 digits at most.")
-        elif abs(int(stamp) / 1000 - now) <= TOLERANCE_SECONDS:
-            found.findings.append("webhook-timestamp is in milliseconds. It must be in seconds.")
-        else:
-            found.findings.append(
-                f"webhook-timestamp is {abs(off):.0f} s {'ahead of' if off > 0 else 'behind'} our "
-                f"clock; {TOLERANCE_SECONDS} s are tolerated. Set your clock, and make a new "
-                "timestamp and signature for each try."
-            )
-
-
-def _tell_state(secret: Secret, found: Diagnosis) -> None:
+def _add_state(secret: Secret, found: Diagnosis) -> None:
     found.is_right = True
     if secret.is_test:
         found.findings.append(
-            "It is by a test secret: the order is recorded as a test, and mailed to you alone."
+            "It was made with a test secret: the order is recorded as a test, and mailed to you "
+            "alone."
         )
     if secret.state == "active":
         found.findings.append("The signature is right.")
@@ -392,10 +386,10 @@ def _tell_state(secret: Secret, found: Diagnosis) -> None:
 
 
 def _similar(given: Mapping[str, str], missing: Iterable[str]) -> list[str]:
-    """Headers that may have been meant."""
+    """Return sentences on headers that may stand for the missing ones."""
     words = {"X-API-Key": r"api.?key|authorization", "X-Webhook-Signature": r"signature|hmac"}
     return [
-        f"`{name}` is there: was {header} meant?"
+        f"`{name}` is present: was {header} meant?"
         for header in missing
         for name in given
         if name != header.lower() and re.search(words[header], name)

@@ -1,1 +1,1 @@
-"""What the API tells of itself: OpenAPI, the docs page, error codes."""
+"""The API's documentation: OpenAPI, the docs page, error codes, security.txt."""

@@ -1,16 +1,19 @@
-"""The error codes for programs: what the docs page says of them."""
+"""`GET /error-codes/`: the error codes of the docs page, for programs."""
+
+from collections.abc import Sequence
 
 import msgspec
 from sqlalchemy.orm import Session
 
+from services.ingress.docs import openapi
 from services.ingress.docs.error_codes import CODES
-from shared.http.route import Answer, Call, Route
+from shared.http.route import Answer, Call, Operation, Route
 
 
 class ErrorCodeView(msgspec.Struct, frozen=True, kw_only=True):
-    """A stable code: what caused it and what cures it; `is_passing`: it may be sent again as it is.
+    """A stable code with its cause and remedy (`cure`); `is_passing`: a retry may succeed.
 
-    What stands between backticks in the sentences is code.
+    Text between backticks in the sentences is code.
     """
 
     code: str
@@ -21,37 +24,41 @@ class ErrorCodeView(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ErrorCodes(msgspec.Struct, frozen=True, kw_only=True):
-    """Every code that the API answers with."""
+    """Every error code of the API."""
 
     results: tuple[ErrorCodeView, ...]
 
 
-_ALL = ErrorCodes(
-    results=tuple(
-        ErrorCodeView(
-            code=code,
-            statuses=tuple(found.statuses),
-            cause=found.cause,
-            cure=found.cure,
-            is_passing=found.is_passing,
+def routes(operations: Sequence[Operation]) -> tuple[Route, ...]:
+    """Return the route of the error codes.
+
+    Args:
+        operations: all others of the API, which declare the statuses of the codes.
+    """
+    statuses = openapi.statuses_of(operations)
+    codes = ErrorCodes(
+        results=tuple(
+            ErrorCodeView(
+                code=code,
+                statuses=statuses[code],
+                cause=found.cause,
+                cure=found.cure,
+                is_passing=found.is_passing,
+            )
+            for code, found in CODES.items()
         )
-        for code, found in CODES.items()
     )
-)
 
+    def index(_: Session, __: Call[None, None]) -> Answer:
+        return Answer(200, codes)
 
-def index(_: Session, __: Call[None, None]) -> Answer:
-    """All of them."""
-    return Answer(200, _ALL)
-
-
-ROUTES = (
-    Route(
-        method="GET",
-        path="/error-codes/",
-        handler=index,
-        summary="What caused an error, and what cures it, by its code",
-        answers={200: ErrorCodes},
-        tag="Error codes",
-    ),
-)
+    return (
+        Route(
+            method="GET",
+            path="/error-codes/",
+            handler=index,
+            summary="What caused an error, and what cures it, by its code",
+            answers={200: ErrorCodes},
+            tag="Error codes",
+        ),
+    )

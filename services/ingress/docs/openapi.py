@@ -1,4 +1,4 @@
-"""OpenAPI 3.1, made from the operations and their Structs."""
+"""Generates OpenAPI 3.1 from the operations and their Structs."""
 
 from collections import defaultdict
 from collections.abc import Sequence
@@ -8,14 +8,14 @@ import msgspec
 
 from shared.docstrings import schema_components, summary
 from shared.http.bodies import INCOMPLETE
-from shared.http.errors import BLOCKED, OVERLOADED
+from shared.http.errors import BLOCKED, DATABASE_UNAVAILABLE, OVERLOADED
 from shared.http.route import Operation, Route
 
 
 class Error(msgspec.Struct, kw_only=True):
-    """Every error: a sentence for people and a stable code for programs.
+    """An error: a sentence for people and a stable code for programs.
 
-    The `Link` header of the answer leads to its cause and its cure. `faults` has all that is wrong
+    The `Link` header of the answer points to its cause and remedy. `faults` lists all that is wrong
     with a body, a query, a password or the headers of a signature, a sentence each.
     """
 
@@ -31,7 +31,7 @@ _EVERYWHERE = (
     (431, "head_too_large", "There are too many header fields, or too large ones."),
     (500, "internal_error", "Something broke on our side. It was logged."),
     (501, "unknown_transfer_coding", "The only Transfer-Encoding is chunked."),
-    (503, "database_unavailable", "Try again shortly: storage is away."),
+    DATABASE_UNAVAILABLE,
     OVERLOADED,
 )
 _WITH_BODY = (
@@ -45,12 +45,12 @@ _WITH_BEARER = ((401, "not_signed_in", "A valid access token is needed."), BLOCK
 
 
 def document(operations: Sequence[Operation], *, prefix: str, server: str) -> dict[str, Any]:
-    """The OpenAPI document.
+    """Return the OpenAPI document.
 
     Args:
-        operations: what to describe.
-        prefix: what stands before every path.
-        server: where the API is, without the prefix.
+        operations: to describe.
+        prefix: before every path.
+        server: the URL of the API, without the prefix.
     """
     schemas, components = schema_components(_structs(operations))
     references = dict(zip(_structs(operations), schemas, strict=True))
@@ -65,8 +65,8 @@ def document(operations: Sequence[Operation], *, prefix: str, server: str) -> di
             "version": "1",
             "description": (
                 "Signed order webhooks in; one recorded order and one email a step out. "
-                "`/unsubscribe/` is no part of it: a page for people and mail programs (RFC 8058), "
-                "led to by the links in emails, which nobody makes themselves."
+                "`/unsubscribe/` is not part of it: it is a page for people and mail programs (RFC "
+                "8058), which the links in emails point to."
             ),
         },
         "servers": [{"url": server}],
@@ -81,7 +81,10 @@ def document(operations: Sequence[Operation], *, prefix: str, server: str) -> di
 
 
 def errors_of(operation: Operation) -> list[tuple[int, str, str]]:
-    """Every error that an operation may answer with: its own, and those of what it takes."""
+    """Return every error of an operation: status, code and sentence, sorted.
+
+    They are its own, and those of its body, query, token and rate limit.
+    """
     errors = list(operation.errors)
     if operation.body is not None:
         errors += _WITH_BODY
@@ -99,6 +102,17 @@ def errors_of(operation: Operation) -> list[tuple[int, str, str]]:
             seen.add((status, code))
             unique.append((status, code, sentence))
     return sorted(unique)
+
+
+def statuses_of(operations: Sequence[Operation]) -> dict[str, tuple[int, ...]]:
+    """Return the HTTP statuses of every error code of some operations, ascending."""
+    found = {("method_not_allowed", 405)}  # Falcon's own, which no operation declares
+    for operation in operations:
+        found |= {(code, status) for status, code, _ in errors_of(operation)}
+    statuses: dict[str, tuple[int, ...]] = {}
+    for code, status in sorted(found):
+        statuses[code] = (*statuses.get(code, ()), status)
+    return statuses
 
 
 def _operation(operation: Operation, references: dict[Any, Any]) -> dict[str, Any]:

@@ -7,7 +7,7 @@ import msgspec
 
 from services.ingress.platforms.known import PLATFORMS
 from services.ingress.platforms.platform import MAX_BODY_BYTES, Platform
-from services.ingress.shops.endpoint import Noted
+from services.ingress.shops.endpoint import NO_ACCOUNT, Noted
 from services.ingress.webhook.acceptor import UNCERTAIN
 from services.ingress.webhook.known_keys import IN_USE, REUSED
 from services.ingress.webhook.rules import BAD_KEY, EXPIRED, NOT_JSON, SCHEME_NOT_ALLOWED, STALE
@@ -17,10 +17,10 @@ from shared.intake import bodies
 
 
 class Accepted(msgspec.Struct, kw_only=True):
-    """The order is safe: on the bus, or in the database.
+    """The order is stored, on the bus or in the database.
 
-    `warnings`, of a body with members that nobody reads and that are nearly called as what may be
-    left out: at most five sentences.
+    `warnings`: at most five sentences on unknown members whose name is close to that of an optional
+    member.
     """
 
     status: Literal["success"]
@@ -57,6 +57,13 @@ _TOO_LARGE = (
 def _of_platform(platform: Platform) -> Operation:
     required = {name: platform.headers[name] for name in platform.required}
     optional = {name: text for name, text in platform.headers.items() if name not in required}
+    errors = tuple(
+        (413, "body_too_large", _TOO_LARGE) if error[1] == "body_too_large" else error
+        for error in _COMMON
+        if error not in (IN_USE, REUSED)
+    )
+    if platform.ping is not None:
+        errors += ((404, "not_found", NO_ACCOUNT),)
     return Operation(
         method="POST",
         path=platform.path,
@@ -65,11 +72,7 @@ def _of_platform(platform: Platform) -> Operation:
         headers=required,
         optional_headers=optional | _PREFER,
         answers={200: Noted, 201: Accepted},
-        errors=tuple(
-            (413, "body_too_large", _TOO_LARGE) if error[1] == "body_too_large" else error
-            for error in _COMMON
-            if error not in (IN_USE, REUSED)
-        ),
+        errors=errors,
         tag="Webhooks",
     )
 

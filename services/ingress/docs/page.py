@@ -1,9 +1,11 @@
-"""`/openapi.json` and `/docs/`: the contract, for programs and for people, without the internet."""
+"""`/openapi.json` and `/docs/`: the API's documentation, which loads nothing from elsewhere."""
 
+import asyncio
 import json
 import re
 from collections import defaultdict
 from collections.abc import Sequence
+from functools import cached_property
 from typing import Any
 
 import falcon
@@ -27,7 +29,7 @@ class OpenApiDocument:
         self._json = msgspec.json.encode(document)
 
     async def on_get(self, _: Request, resp: Response) -> None:
-        """The document."""
+        """Answer with the document."""
         resp.content_type = falcon.MEDIA_JSON
         resp.data = self._json
 
@@ -35,17 +37,33 @@ class OpenApiDocument:
 
 
 class DocsPage:
-    """`GET /docs/`, rendered once.
+    """`GET /docs/`, rendered at the first request, so that a worker starts sooner.
 
     Args:
-        operations: what it describes.
-        document: their OpenAPI.
-        prefix: what stands before every path.
+        operations: to describe.
+        document: their OpenAPI document.
+        prefix: before every path.
     """
 
     def __init__(
         self, operations: Sequence[Operation], document: dict[str, Any], prefix: str
     ) -> None:
+        self._of = operations, document, prefix
+
+    async def on_get(self, _: Request, resp: Response) -> None:
+        """Answer with the page. Its policy forbids scripts and loads, of which it has none."""
+        resp.content_type = falcon.MEDIA_HTML
+        resp.set_header(
+            "Content-Security-Policy",
+            "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'",
+        )
+        resp.data = await asyncio.to_thread(lambda: self._html)
+
+    on_head = on_get
+
+    @cached_property
+    def _html(self) -> bytes:
+        operations, document, prefix = self._of
         sections: dict[str, list[dict[str, Any]]] = defaultdict(list)
         for operation in operations:
             sections[operation.tag].append(_operation(operation, document, prefix))
@@ -57,18 +75,7 @@ class DocsPage:
             prefix=prefix,
             slug=_slug,
         )
-        self._html = page.encode()
-
-    async def on_get(self, _: Request, resp: Response) -> None:
-        """The page; it needs no script and loads nothing, and its policy says so."""
-        resp.content_type = falcon.MEDIA_HTML
-        resp.set_header(
-            "Content-Security-Policy",
-            "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'",
-        )
-        resp.data = self._html
-
-    on_head = on_get
+        return page.encode()
 
 
 def _operation(operation: Operation, document: dict[str, Any], prefix: str) -> dict[str, Any]:
@@ -87,7 +94,7 @@ def _operation(operation: Operation, document: dict[str, Any], prefix: str) -> d
             {"description": "", "required": False} | parameter
             for parameter in described.get("parameters", [])
         ],
-        # Those of events are shown once, by themselves.
+        # The bodies of events have their own section.
         "takes_events": len(alternatives) > 1,
         "body": _shown(alternatives[0], schemas) if len(alternatives) == 1 else None,
         "answers": [
@@ -103,7 +110,7 @@ def _operation(operation: Operation, document: dict[str, Any], prefix: str) -> d
 
 
 def _events(schemas: dict[str, Any]) -> list[dict[str, Any]]:
-    """What a sender may tell, in the order in which the Structs stand."""
+    """Return the bodies of events, in the order of `BODIES`."""
     return [
         {"type": type_, "text": summary(body)}
         | _shown({"$ref": REF.format(name=body.__name__)}, schemas)
@@ -116,14 +123,15 @@ def _errors(operations: Sequence[Operation]) -> list[dict[str, Any]]:
     for operation in operations:
         for code in dict.fromkeys(code for _, code, _ in openapi.errors_of(operation)):
             answered[code].append(f"{operation.method} {operation.path}")
+    statuses = openapi.statuses_of(operations)
     return [
         {
             "code": code,
-            "statuses": error.statuses,
+            "statuses": statuses[code],
             "cause": error.cause,
             "cure": error.cure,
             "is_passing": error.is_passing,
-            # Those that every operation answers need no list.
+            # A code of most operations needs no list.
             "by": answered[code] if len(answered[code]) < len(operations) / 2 else [],
         }
         for code, error in CODES.items()

@@ -1,4 +1,4 @@
-"""A JSON Schema as people read it: a row for each member, and an example."""
+"""Renders a JSON Schema for people: a row for each member, and an example."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -7,13 +7,13 @@ from typing import Any
 Schema = Mapping[str, Any]
 Schemas = Mapping[str, Schema]
 
-# What a member of a format looks like where its Struct gives no example.
+# Examples by format, for a member whose Struct gives none.
 _BY_FORMAT = {
     "uuid": "0199f3a4-7c1e-7b52-9d0f-0f5d7c0a51e1",
     "date-time": "2026-11-24T10:00:00Z",
 }
 INSTEAD = "x-instead-of"
-"""Of a member: the name of the one that it may stand in place of."""
+"""The schema key that names the member which this one may replace."""
 _BY_TYPE = {"string": "text", "integer": 1, "number": 1.0, "boolean": True, "null": None}
 
 
@@ -22,11 +22,11 @@ class Member:
     """One member of a body.
 
     Attributes:
-        name: within what it is inside of.
-        depth: how many members it is inside of.
-        type: in words.
-        required: whether it must be there.
-        note: its limits, in words; may be empty.
+        name: without the names of the members around it.
+        depth: the number of members around it.
+        type: a readable type.
+        required: whether it must be present.
+        note: its limits as text; may be empty.
     """
 
     name: str
@@ -37,12 +37,12 @@ class Member:
 
 
 def members(schema: Schema, schemas: Schemas, depth: int = 0) -> Iterator[Member]:
-    """The members of an object's schema, depth first.
+    """Yield the members of an object's schema, depth first.
 
     Args:
-        schema: an object's, or a reference to one.
-        schemas: what references point to.
-        depth: of the object in another.
+        schema: of an object, or a reference to one.
+        schemas: the targets of references, by name.
+        depth: of the object within others.
     """
     schema = _resolved(schema, schemas)
     required = schema.get("required", ())
@@ -56,7 +56,7 @@ def members(schema: Schema, schemas: Schemas, depth: int = 0) -> Iterator[Member
 
 
 def example(schema: Schema, schemas: Schemas) -> Any:
-    """A value that fits a schema: its own example where it has one."""
+    """Return a value that fits a schema: its own example if it has one."""
     schema = _resolved(schema, schemas)
     if schema.get("examples"):
         return schema["examples"][0]
@@ -104,7 +104,7 @@ def _type(schema: Schema, schemas: Schemas) -> str:
 
 
 def _note(schema: Schema, schemas: Schemas) -> str:
-    """Limits and default: in the words of the type, where it has some, for a pattern has none."""
+    """Return limits and default; the type's description, if any, since a pattern is unreadable."""
     parts = []
     words = [_words(of) for of in (schema, *_alternatives(schema, schemas)) if _words(of)]
     if words:
@@ -128,6 +128,6 @@ def _note(schema: Schema, schemas: Schemas) -> str:
 
 
 def _words(schema: Schema) -> str:
-    """What its `Meta` says of a value; what a class says of itself is no limit."""
+    """Return the description of a `Meta`; the docstring of a class describes no limit."""
     is_class = "properties" in schema or "enum" in schema
     return "" if is_class else str(schema.get("description", ""))

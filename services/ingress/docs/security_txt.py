@@ -1,4 +1,4 @@
-"""`/.well-known/security.txt`: whom to tell of a weakness (RFC 9116)."""
+"""`/.well-known/security.txt`: the contact for reports of vulnerabilities (RFC 9116)."""
 
 from datetime import UTC, datetime, timedelta
 
@@ -8,14 +8,14 @@ from shared.config.settings import Settings
 
 PATH = "/.well-known/security.txt"
 GOOD_FOR = timedelta(days=180)
-"""Less than a year (RFC 9116, 2.5.5): whoever reads it later asks again."""
+"""Less than a year (RFC 9116, 2.5.5)."""
 
 
 class SecurityTxt:
-    """The file, good from the day on which it is asked for.
+    """The file, valid from the day of the request.
 
     Args:
-        config: `security_contact` and `public_url` count.
+        config: gives `security_contact` and `public_url`.
     """
 
     def __init__(self, config: Settings) -> None:
@@ -23,7 +23,7 @@ class SecurityTxt:
         self._url = f"{config.public_url.rstrip('/')}{PATH}"
 
     async def on_get(self, _: Request, resp: Response) -> None:
-        """Its fields: those that are required, and where it was found."""
+        """Answer with the required fields and `Canonical`."""
         expires = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0) + GOOD_FOR
         resp.content_type = "text/plain; charset=utf-8"
         resp.text = (

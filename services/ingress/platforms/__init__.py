@@ -1,1 +1,1 @@
-"""Shops that send by webhooks of their own kind: a module each, behind one interface."""
+"""Adapters for the webhooks of shop platforms: a module each, behind one interface."""

@@ -1,4 +1,4 @@
-"""The platforms that can send. To add one, write its module and name it here."""
+"""The list of platforms. To add one, write its module and name it here."""
 
 from services.ingress.platforms import shopify, woocommerce
 

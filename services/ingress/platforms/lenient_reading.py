@@ -1,37 +1,41 @@
-"""Reading an order of which a plugin has made something odd: what does not fit is passed over.
+"""Reads orders with members of a wrong type, as plugins write them, leaving those members out.
 
-WooCommerce disables a webhook after six refusals, for all orders. So only what decides whether and
-where an order is may refuse one; a telephone number that is `false` does not. Nor does what PHP
-writes of its arrays: one with gaps is an object, and an empty one a list.
+WooCommerce disables a webhook at the seventh refusal, for all orders. So only a member that decides
+the order's status refuses an order; a telephone number that is `false` does not, nor does PHP's
+encoding of arrays: one with gaps is an object, and an empty one a list.
 
-It is done on the event loop, ten microseconds an item: of all lists `MOST_ITEMS` are read.
+It runs on the event loop, ten microseconds an item: `MOST_ITEMS` of all lists together are read.
 """
 
+import re
 import typing
 from collections.abc import Collection, Container, ValuesView
 from types import UnionType
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
 from services.ingress.platforms.platform import Platform
 from shared.validation import json_text, reading
+from shared.validation.phrases import listed
 from shared.validation.reading import InvalidValueError
-from shared.validation.words import listed
 
+T = TypeVar("T")
 MOST_ITEMS = 2_000
 _MISFIT = object()
+_DIGITS = re.compile(r"[0-9]{1,19}")
 
 
 def read(body: bytes, platform: Platform) -> Any:
-    """The order of a body that the strict decoder has refused.
+    """Return the order of a body that the strict decoder refuses, as a `platform.order`.
 
     Args:
         body: the raw body.
-        platform: whose.
+        platform: that sent it.
 
     Raises:
-        InvalidValueError: it is no JSON, or no order of the platform's.
+        InvalidValueError: it is not JSON, or not an order of the platform.
+        OrderGoneError: it reports that the order does not exist.
     """
     try:
         value = json_text.parse(body)
@@ -39,26 +43,43 @@ def read(body: bytes, platform: Platform) -> Any:
         raise InvalidValueError(str(error)) from None
     if not isinstance(value, dict):
         raise InvalidValueError("The body must be a JSON object: an order.")
-    wrapped = value.get("order")
-    if platform.wrapped and isinstance(wrapped, dict) and "id" not in value:
-        raise InvalidValueError(platform.wrapped)
+    if "id" not in value:
+        platform.instead(value)
     fit = _Fit()
+    if isinstance(id_ := value.get("id"), str) and _DIGITS.fullmatch(id_):
+        value["id"] = int(id_)
     needed = {name: value[name] for name in platform.needed if name in value}
     kept = needed | fit.members(needed, platform.order)
     if fit.is_cut:
-        # Without all of them it is not known where the order is.
+        # The order's status cannot be derived from a part of these lists.
         lists = [f"$.{name}" for name, given in needed.items() if isinstance(given, list | dict)]
         raise InvalidValueError(
             f"{listed(lists)} must have at most {MOST_ITEMS:,} items, those inside them counted."
         )
-    return reading.read(fit.members(value, platform.order, but=needed) | kept, platform.order)
+    # The faults go into the request log, which must not repeat a text of the body.
+    found = fit.members(value, platform.order, but=needed) | kept
+    return reading.read(found, platform.order, quotes=False)
+
+
+def fitting(raw: msgspec.Raw, type_: type[T]) -> T | None:
+    """Return the valid parts of a member that a plugin wrote; None if there are none.
+
+    Args:
+        raw: JSON.
+        type_: to convert to.
+    """
+    try:
+        found = _Fit().value(json_text.parse(bytes(raw)), type_)
+    except json_text.NotJsonError:
+        return None
+    return None if found is _MISFIT or found is None else msgspec.convert(found, type_)
 
 
 class _Fit:
-    """Takes what fits, of at most `MOST_ITEMS` items.
+    """Picks the valid parts of a value, up to `MOST_ITEMS` items of its lists.
 
     Attributes:
-        is_cut: whether there were more.
+        is_cut: whether items were left out for that limit.
     """
 
     def __init__(self) -> None:
@@ -68,23 +89,24 @@ class _Fit:
     def members(
         self, value: dict[str, Any], struct: type[msgspec.Struct], but: Container[str] = ()
     ) -> dict[str, Any]:
-        """What fits of an object.
+        """Return the valid members of an object.
 
         Args:
             value: the object.
-            struct: what it is read as.
-            but: members that are passed over.
+            struct: to convert to.
+            but: names of members to leave out.
         """
         found = {}
         for field in msgspec.structs.fields(struct):
             name = field.encode_name
             if name in value and name not in but:
-                fitting = self._value(value[name], field.type)
+                fitting = self.value(value[name], field.type)
                 if fitting is not _MISFIT:
                     found[name] = fitting
         return found
 
-    def _value(self, value: Any, type_: Any) -> Any:
+    def value(self, value: Any, type_: Any) -> Any:
+        """Return the valid parts of a value; `_MISFIT` if there are none."""
         if value is None or type_ is msgspec.Raw:
             return value
         for choice in typing.get_args(type_) if isinstance(type_, UnionType) else (type_,):
@@ -109,7 +131,7 @@ class _Fit:
                 self.is_cut = True
                 break
             self._left -= 1
-            fitting = self._value(item, of)
+            fitting = self.value(item, of)
             if fitting is not _MISFIT and fitting is not None:
                 found.append(fitting)
         return found

@@ -1,4 +1,4 @@
-"""What there is to know of a platform: how its webhooks are signed, and what its orders say.
+"""The interface of a platform: its signature, its topics, and the content of its orders.
 
 A platform is one module that makes a `Platform`; `known.py` lists them. Everything here is pure.
 """
@@ -15,58 +15,61 @@ from typing import Any, Literal, NamedTuple
 import msgspec
 
 from shared.bus.contract.events import EMAIL_PATTERN, TRACKING_URL_PATTERN, TrackingStatus
+from shared.ids import normalised_number
 from shared.languages.shops import our_word
 from shared.validation.email_addresses import with_ascii_domain
-from shared.validation.other_forms import without_leap_second
+from shared.validation.normalisation import without_leap_second
 
 Topic = Literal["new", "change"]
-"""What a delivery is about: a new order, or one that has changed."""
+"""Whether a delivery is about a new order or a changed one."""
 
 Text = str | int | float | None
-"""A text, also where a plugin of the shop makes a number of it."""
+"""A text, which a plugin of the shop may have turned into a number."""
 
 MAX_BODY_BYTES = 1 << 20
-"""An order of theirs has all its lines, taxes and discounts: hundreds of kilobytes of them."""
+"""A platform's order lists all lines, taxes and discounts: hundreds of kilobytes."""
 NO_ADDRESS, NO_NAME = our_word("no_address"), our_word("customer")
 REFUNDED = our_word("refunded")
+_TOTAL, _NO_ITEMS = our_word("total", total=""), our_word("no_items")  # the sum is appended
 
 _MAX_LINE, _MAX_EMAIL, _MAX_LINK = 200, 254, 2_000
-# In linear time: of a megabyte of tags without ends `html.parser` makes minutes.
+_MOST_ITEMS, _COMMA = 3_500, ", "
+# Linear time: `html.parser` takes minutes for a megabyte of unclosed tags.
 _TAG = re.compile(r"</?([A-Za-z][^<>]*)>")
-_MAX_MARKUP = 4_000  # `html.unescape` fails at a number of more digits
+_MAX_MARKUP = 4_000  # `html.unescape` fails at a number with more digits
 _BREAKS = ("br", "div", "li", "p")
 _EMAIL, _LINK = re.compile(EMAIL_PATTERN), re.compile(TRACKING_URL_PATTERN)
 _CONTROLS = re.compile(r"[\x00-\x1f\x7f]+")
+_NOT_IN_CODES, _MAX_CODE = re.compile(r"[^a-z0-9_-]+"), 60
 _EPOCH = datetime.fromtimestamp(0, UTC)
 
 
-class Said(msgspec.Struct, frozen=True, kw_only=True):
-    """What a platform's order says, in our terms.
+class OrderContent(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """The content of a platform's order, in our terms.
 
     Attributes:
-        key: what tells the order from every other of the account's on this platform.
-        is_unique: whether no other order ever has that key; else `made` tells two apart.
-        former_key: what was its key in earlier versions; empty where that is the same.
-        spelled_key: what was its key in versions that told apart how its shop's address is spelled;
-            empty where that is the same.
-        made: when the shop made it, as it writes times; empty where it does not say so.
-        is_untouched: whether it is known that it was changed last when it was made, or within
-            minutes of that.
-        is_placed: whether somebody has ordered; not while it is a draft or unpaid, nor once it
-            failed or was cancelled.
-        number: as the shop and its customer call it.
-        status: where it is; None while nothing has happened that a customer would be told.
+        key: identifies the order among the account's orders on this platform.
+        is_unique: whether no other order ever has that key; otherwise `made` tells two apart.
+        former_key: its key in earlier versions; empty if that is the same.
+        spelled_key: its key in versions that distinguished spellings of the shop's address; empty
+            if that is the same.
+        made: when the shop made it, in the shop's format; empty if unknown.
+        is_untouched: whether it is known to have changed last within minutes of being made.
+        is_placed: whether it is an order; False for a draft, and if unpaid, failed or cancelled.
+        number: the shop's number of it, which the customer knows.
+        status: None while nothing has happened that a customer is notified of.
+        unknown_status: the platform's status, if the table of states does not list it.
         reason: of a cancellation.
-        shop: which shop it is of, for its owner.
-        carrier: of its parcel, or of the last of them; empty where that is not known.
+        shop: shown to its owner.
+        carrier: of its parcel, or of the last of several; empty if unknown.
         tracking_number: of that parcel.
-        tracking_url: where it can be followed.
-        at: when it was changed last; None where it does not say so.
+        tracking_url: of that parcel.
+        at: when it was changed last; None if unknown.
         name: of the customer.
-        email: where the customer can be mailed; empty for nowhere.
+        email: of the customer; empty if there is none that can be mailed.
         phone: of the customer.
-        items: what was ordered.
-        address: where it goes.
+        items: the ordered items, as text.
+        address: to ship to.
     """
 
     key: str
@@ -86,19 +89,24 @@ class Said(msgspec.Struct, frozen=True, kw_only=True):
     is_untouched: bool = False
     is_placed: bool = True
     reason: str = ""
+    unknown_status: str = ""
     carrier: str = ""
     tracking_number: str = ""
     tracking_url: str = ""
+
+
+class OrderGoneError(Exception):
+    """The delivery is about an order that its platform no longer has."""
 
 
 class State(NamedTuple):
     """A row of the table of states.
 
     Attributes:
-        theirs: the state, by the platform's own name.
-        when: what else has to be so; empty for nothing.
-        ours: what an order is here that changes to it; None where nothing is recorded for it.
-        is_placed: whether an order that is new in it is recorded; else it is waited for.
+        theirs: the platform's name of the state.
+        when: a further condition; may be empty.
+        ours: our status of an order that changes to it; None if nothing is recorded.
+        is_placed: whether a new order in it is recorded; otherwise the recorder waits for it.
     """
 
     theirs: str
@@ -112,26 +120,27 @@ class Platform:
     """A platform; there is one object of each.
 
     Attributes:
-        name: in the path, in the request log and in the database.
-        title: in a sentence.
+        name: in the path, the request log and the database.
+        title: in sentences.
         signature: the header with the base64 of the HMAC-SHA256 (RFC 2104) of the raw body.
-        topic: the header that says what the delivery is about.
-        delivery: the header that names the delivery, the same whenever it is tried again.
-        shop: the header that says which shop sends.
-        headers: all of these, with what they hold.
-        required: those that a request must have.
-        topics: what is taken of its topics; any other is answered and not recorded.
-        gives_secret: whether the platform makes the secret, so that its business gives it to us;
-            else it signs with ours.
-        order: what is read of an order.
-        needed: the members of an order without which it is not known where it is: they are refused
-            where they do not fit, and any other is passed over.
-        wrapped: what to say of an order that is inside an `order`; empty where none ever is.
-        read: what such an order says; `shop` is that header, as it came.
+        topic: the header with the topic.
+        delivery: the header with the delivery's id, the same for each retry.
+        shop: the header that names the shop.
+        headers: all of these, with a description.
+        required: the headers that a request must have.
+        topics: the topics that are recorded; any other is answered 200.
+        privacy: the topics that pass on a person's or shop's request for data or its erasure.
+        gives_secret: whether the platform makes the secret, and its business gives it to us;
+            otherwise it signs with our secret.
+        order: the Struct of an order.
+        needed: the members that decide the status of an order: it is refused if they are invalid,
+            while other invalid members are left out.
+        instead: raises `InvalidValueError` or `OrderGoneError` for a body without an `id` that is
+            known to be something else than an order.
+        read: converts an `order` and the raw header `shop` to a `OrderContent`.
         states: the table of states.
-        ping: the whole body of a delivery that only asks whether somebody is there, unsigned and
-            encoded as a form.
-        test: the header that a delivery has whose order is made up.
+        ping: matches the body of an unsigned form that checks whether the URL answers.
+        test: the header of a delivery whose order is made up.
     """
 
     name: str
@@ -146,39 +155,43 @@ class Platform:
     gives_secret: bool
     order: type[msgspec.Struct]
     needed: tuple[str, ...]
-    read: Callable[[Any, str], Said]
+    read: Callable[[Any, str], OrderContent]
     states: tuple[State, ...]
-    wrapped: str = ""
+    privacy: tuple[str, ...] = ()
+    instead: Callable[[Mapping[str, Any]], None] = lambda _: None
     ping: re.Pattern[bytes] | None = None
     test: str | None = None
 
     @property
     def path(self) -> str:
-        """Where it sends to, below the API's prefix."""
+        """The path of its endpoint, below the API's prefix."""
         return f"/webhooks/{{account_id}}/{self.name}/"
 
 
 def sign(key: bytes, body: bytes) -> bytes:
-    """The right signature of a body: base64 of HMAC-SHA256 (RFC 2104)."""
+    """Return the signature of a body: base64 of HMAC-SHA256 (RFC 2104)."""
     return binascii.b2a_base64(hmac.digest(key, body, "sha256"), newline=False)
 
 
 def matches(keys: Iterable[bytes], body: bytes, given: bytes) -> bool:
-    """Whether a signature is one of the right ones, compared in constant time.
+    """Return whether a signature is right under one of the keys, compared in constant time.
 
     Args:
-        keys: under each of which it may be made.
+        keys: to check.
         body: the raw body.
-        given: the header as it came.
+        given: the raw header.
     """
-    return any(hmac.compare_digest(sign(key, body), given) for key in keys)
+    for key in keys:  # noqa: SIM110 - a generator is half of what comparing costs
+        if hmac.compare_digest(sign(key, body), given):
+            return True
+    return False
 
 
 def moment(text: str | None) -> datetime | None:
-    """A time as a platform writes it (RFC 3339); in UTC where it names no zone.
+    """Parse a time of a platform (RFC 3339); without a zone it is in UTC.
 
     Returns:
-        None where it is none, or lies before 1970.
+        None if it is invalid or before 1970.
     """
     if not text:
         return None
@@ -190,24 +203,24 @@ def moment(text: str | None) -> datetime | None:
     return at if at >= _EPOCH else None
 
 
-def line(*parts: Text, otherwise: str = "") -> str:
-    """Parts in one line of at most 200 characters, without control characters.
+def line(part: Text, *others: Text) -> str:
+    """Join parts to a line of at most 200 characters, without control characters.
 
     Args:
-        parts: separated by spaces; what is empty is left out.
-        otherwise: what stands there where nothing is left.
+        part: the first part.
+        *others: appended after a space each; empty ones are left out, but not 0.
     """
-    if len(parts) == 1 and type(parts[0]) is str:
-        whole = parts[0]  # what nearly every one is
-    else:
-        whole = " ".join([str(part) for part in parts if part or part == 0])
-    if len(whole) <= _MAX_LINE and whole.isprintable():
-        return whole.strip() or otherwise
-    return _CONTROLS.sub(" ", whole).strip()[:_MAX_LINE].strip() or otherwise
+    text = part if type(part) is str else "" if part is None else str(part)
+    for other in others:
+        if other or other == 0:
+            text = f"{text} {other}" if text else str(other)
+    if len(text) <= _MAX_LINE and text.isprintable():
+        return text.strip()
+    return _CONTROLS.sub(" ", text).strip()[:_MAX_LINE].strip()
 
 
 def plain(given: Text) -> Text:
-    """A name without its markup, where a shop gives names as its pages print them (HTML)."""
+    """Return a name without HTML, which shops send as their pages print it."""
     if not isinstance(given, str) or ("<" not in given and "&" not in given):
         return given
     return " ".join(html.unescape(_TAG.sub(_instead, given[:_MAX_MARKUP])).split())
@@ -218,12 +231,23 @@ def _instead(tag: re.Match[str]) -> str:
 
 
 def reference(given: Text) -> str:
-    """What something is called by, in at most 100 characters; empty where there is nothing."""
-    return line(given)[:100].strip() if given is not None else ""
+    """Return a number or name of at most 100 characters in NFC, the form of order numbers."""
+    if given is None:
+        return ""
+    name = line(given)
+    return (name if name.isascii() else normalised_number(name))[:100].strip()
+
+
+def code(text: str) -> str:
+    """Return a code of a platform or plugin for the request log: lower case, at most 60 characters.
+
+    Any other character is left out, so that a value that is no code shows no personal data.
+    """
+    return _NOT_IN_CODES.sub("", text)[:_MAX_CODE]
 
 
 def link(given: Text) -> str:
-    """An address that a customer may be sent to; empty where it is none."""
+    """Return a URL that is safe to show to a customer; empty if it is not one."""
     if not given:
         return ""
     address = str(given).strip()
@@ -231,46 +255,51 @@ def link(given: Text) -> str:
 
 
 def email(given: Text) -> str:
-    """An address that can be mailed; empty where it is none, or none that we can mail."""
-    address = with_ascii_domain(str(given or "").strip())
+    """Return an email address with an ASCII domain; empty if it cannot be mailed."""
+    address = str(given or "").strip()
+    if not address.isascii():
+        address = with_ascii_domain(address)
     return address if len(address) <= _MAX_EMAIL and _EMAIL.match(address) else ""
 
 
 def listed(lines: Iterable[tuple[Text, Text]], total: str) -> str:
-    """What was ordered, as free text.
+    """Return the ordered items and the total as text.
 
     Args:
-        lines: how many of what; those behind what is kept are not looked at.
-        total: what it costs in all, with its currency; empty where that is not known.
+        lines: quantities and names; consumed up to the limit of the text alone.
+        total: with its currency; empty if unknown.
     """
-    named: list[str] = []
+    items: list[str] = []
     length = -len(_COMMA)
     for count, name in lines:
-        named.append(_counted(count, line(name, otherwise="?")))
-        length += len(_COMMA) + len(named[-1])
+        title = line(name) or "?"
+        # Nearly every quantity is a whole number.
+        quantity = count if type(count) is int else line(count)
+        item = f"{quantity} x {title}" if quantity != "" else title
+        items.append(item)
+        length += len(_COMMA) + len(item)
         if length > _MOST_ITEMS:
             break
-    end = "\n" + our_word("total", total=total) if total else ""
-    whole = _COMMA.join(named)
+    end = f"\n{_TOTAL}{total}" if total else ""
+    text = _COMMA.join(items)
     if length > _MOST_ITEMS:
-        whole = whole[:_MOST_ITEMS].rpartition(_COMMA)[0] + _COMMA + our_word("more")
-    return (whole or our_word("no_items")) + end
-
-
-def _counted(count: Text, name: str) -> str:
-    # A whole number is what nearly every one is.
-    counted = str(count) if type(count) is int else line(count)
-    return f"{counted} x {name}" if counted else name
+        text = text[:_MOST_ITEMS].rpartition(_COMMA)[0] + _COMMA + our_word("more")
+    return (text or _NO_ITEMS) + end
 
 
 def joined(*parts: Text) -> str:
-    """The lines of a postal address, as one; empty where there are none."""
-    return ", ".join([found for part in parts if part and (found := line(part))])
+    """Join the lines of a postal address; empty if there are none."""
+    try:
+        address = _COMMA.join(filter(None, parts))  # type: ignore[arg-type]
+    except TypeError:  # one of them is a number
+        address = ""
+    # Fast path: most addresses need no cleaning by `line`, which one check of the whole shows.
+    is_short = 0 < len(address) <= _MAX_LINE and address.isprintable()
+    if is_short and address == address.strip() and "  " not in address and " ," not in address:
+        return address
+    return _COMMA.join([found for part in parts if part and (found := line(part))])
 
 
 def amount(value: Text, currency: Text) -> str:
-    """A sum of money as the platform writes it, with its currency (ISO 4217)."""
+    """Return a sum of money in the platform's format, with its currency (ISO 4217)."""
     return line(str(value), currency) if value not in (None, "") else ""
-
-
-_MOST_ITEMS, _COMMA = 3_500, ", "

@@ -1,15 +1,16 @@
-"""Shopify: its webhooks over HTTPS, and the orders of its REST Admin API, which they carry.
+"""Shopify: its webhooks over HTTPS, which carry orders of its REST Admin API.
 
 From its documentation: `X-Shopify-Hmac-Sha256` is made with the secret that Shopify shows (of an
-app, or of the shop's own webhooks). A delivery that is not answered 2xx within 5 s is tried again 8
-times in 4 hours, with the same `X-Shopify-Webhook-Id`; after that a subscription may be deleted, so
-what is not wanted here is answered 200 too. `X-Shopify-Event-Id` is the same for several deliveries
-of one action, of several topics, and names none of them.
+app, or of the shop's own webhooks). A delivery that is not answered 2xx within 5 s is retried 8
+times in 4 hours, with the same `X-Shopify-Webhook-Id`. After that a subscription may be deleted, so
+unread topics are answered 200 too. `X-Shopify-Event-Id` is shared by deliveries of several topics
+of one action, so it identifies none of them.
 
 A test notification (`X-Shopify-Test: true`) carries a made-up order with a stranger's address.
 """
 
 from collections.abc import Iterator
+from typing import Any
 
 import msgspec
 
@@ -18,8 +19,8 @@ from services.ingress.platforms.platform import (
     NO_ADDRESS,
     NO_NAME,
     REFUNDED,
+    OrderContent,
     Platform,
-    Said,
     State,
     Text,
 )
@@ -27,7 +28,8 @@ from shared.bus.contract.events import TrackingStatus
 from shared.languages.shops import our_word
 
 
-class ShopifyAddress(msgspec.Struct):
+# None of these Structs is part of a reference cycle, so the garbage collector may ignore them.
+class ShopifyAddress(msgspec.Struct, gc=False):
     """`shipping_address` or `billing_address`."""
 
     name: Text = None
@@ -43,7 +45,7 @@ class ShopifyAddress(msgspec.Struct):
     phone: Text = None
 
 
-class ShopifyCustomer(msgspec.Struct):
+class ShopifyCustomer(msgspec.Struct, gc=False):
     """`customer`: null for a guest's order."""
 
     first_name: Text = None
@@ -52,7 +54,7 @@ class ShopifyCustomer(msgspec.Struct):
     phone: Text = None
 
 
-class ShopifyItem(msgspec.Struct):
+class ShopifyItem(msgspec.Struct, gc=False):
     """One of `line_items`."""
 
     name: Text = None
@@ -62,8 +64,8 @@ class ShopifyItem(msgspec.Struct):
     requires_shipping: bool | None = None
 
 
-class ShopifyFulfillment(msgspec.Struct):
-    """One of `fulfillments`: a parcel, or what needs none, such as a gift card."""
+class ShopifyFulfillment(msgspec.Struct, gc=False):
+    """One of `fulfillments`: a parcel, or items that need none, such as a gift card."""
 
     status: str | None = None
     shipment_status: str | None = None
@@ -73,21 +75,21 @@ class ShopifyFulfillment(msgspec.Struct):
     line_items: list[ShopifyItem] | None = None
 
 
-class ShopifyMoney(msgspec.Struct):
+class ShopifyMoney(msgspec.Struct, gc=False):
     """A sum, in one currency."""
 
     amount: Text = None
     currency_code: Text = None
 
 
-class ShopifyPrice(msgspec.Struct):
-    """`total_price_set`: in the shop's currency, which is not read, and in the customer's."""
+class ShopifyPrice(msgspec.Struct, gc=False):
+    """`total_price_set`: the customer's currency; the shop's is not read."""
 
     presentment_money: ShopifyMoney | None = None
 
 
-class ShopifyOrder(msgspec.Struct):
-    """What is read of an order of Shopify; whatever else it has is passed over."""
+class ShopifyOrder(msgspec.Struct, gc=False):
+    """The members of a Shopify order that are read; others are ignored."""
 
     id: int
     name: Text = None
@@ -114,6 +116,7 @@ class ShopifyOrder(msgspec.Struct):
     fulfillments: list[ShopifyFulfillment] | None = None
 
 
+_NO_CUSTOMER, _NO_PLACE = ShopifyCustomer(), ShopifyAddress()
 _OUT = TrackingStatus.OUT_FOR_DELIVERY
 _ON_ITS_WAY = TrackingStatus.IN_TRANSIT
 _PARCEL = "`shipment_status` of a parcel; the one that is furthest counts"
@@ -135,7 +138,7 @@ STATES = (
     ),
     State("fulfillments[].status: cancelled", "all of them are", TrackingStatus.PENDING),
     State("fulfillments[].status: pending, open", "no other parcel is there", None),
-    # A parcel may have them after `null`, and a customer hears of no parcel that goes back.
+    # A parcel may get these after `null`: they must not take an order back.
     State("label_purchased", _PARCEL, None),
     State("label_printed", _PARCEL, None),
     State("confirmed", _PARCEL, None),
@@ -162,24 +165,24 @@ _REASONS = {
 }
 
 
-def _read(order: ShopifyOrder, shop: str) -> Said:
-    customer = order.customer or ShopifyCustomer()
+def _read(order: ShopifyOrder, shop: str) -> OrderContent:
+    customer = order.customer or _NO_CUSTOMER
     shipping, billing = order.shipping_address, order.billing_address
-    place = shipping or billing or ShopifyAddress()
+    place = shipping or billing or _NO_PLACE
     number = order.order_number
-    sent = _sent(_parcels(order))
-    parcel = sent[-1] if sent else ShopifyFulfillment()
-    status = _status(order)
-    return Said(
-        # Counted by Shopify for all shops together, so no shop need be named.
+    parcels = _parcels(order)
+    sent = _sent(parcels)
+    status = _status(order, parcels, sent)
+    return OrderContent(
+        # Shopify's ids are unique across shops, so the key names no shop.
         key=str(order.id),
         number=platform.reference(order.name) or platform.reference(number or order.id),
         shop=platform.line(shop),
-        # An import sets it: it is the date that the shop shows.
+        # The date that the shop shows, which an import sets.
         made=order.processed_at or order.created_at or "",
         status=status,
         is_placed=status is not TrackingStatus.CANCELLED,
-        reason=_reason(order),
+        reason=_reason(order, parcels),
         at=platform.moment(order.updated_at),
         name=platform.line(customer.first_name, customer.last_name)
         or _name(shipping)
@@ -191,31 +194,55 @@ def _read(order: ShopifyOrder, shop: str) -> Said:
         phone=platform.line(order.phone or customer.phone or place.phone),
         items=platform.listed(_lines(order), _total(order)),
         address=_address(place) or NO_ADDRESS,
-        carrier=platform.reference(parcel.tracking_company),
-        tracking_number=platform.reference(parcel.tracking_number),
-        tracking_url=platform.link(parcel.tracking_url),
+        # The last of the parcels that decide the status, preferably one that has not arrived.
+        **(_tracking(max(reversed(sent), key=_furthest)) if sent else {}),
     )
 
 
-def _status(order: ShopifyOrder) -> TrackingStatus | None:
+def _tracking(parcel: ShopifyFulfillment) -> dict[str, Any]:
+    return {
+        "carrier": platform.reference(parcel.tracking_company),
+        "tracking_number": platform.reference(parcel.tracking_number),
+        "tracking_url": platform.link(parcel.tracking_url),
+    }
+
+
+def _status(
+    order: ShopifyOrder, parcels: list[ShopifyFulfillment], sent: list[ShopifyFulfillment]
+) -> TrackingStatus | None:
     if order.cancelled_at:
         return TrackingStatus.CANCELLED
-    parcels = _parcels(order)
-    sent = _sent(parcels)
-    is_all = order.fulfillment_status == "fulfilled"
+    fulfilled = _lower(order.fulfillment_status)
+    is_all = fulfilled == "fulfilled"
     if not sent and (parcels or not is_all):
-        if order.financial_status == "refunded" and order.fulfillment_status != "partial":
+        if _lower(order.financial_status) == "refunded" and fulfilled != "partial":
             return TrackingStatus.CANCELLED
-        return TrackingStatus.PENDING if any(p.status in _FAILED for p in parcels) else None
-    arrived = _ARRIVED if _is_shipped(order) else (None, *_ARRIVED)
-    if is_all and (sent or None in arrived) and all(p.shipment_status in arrived for p in sent):
+        return TrackingStatus.PENDING if any(_lower(p.status) in _FAILED for p in parcels) else None
+    arrived = _ARRIVED if _is_shipped(order, sent) else (None, *_ARRIVED)
+    if is_all and (sent or None in arrived) and all(_at(p) in arrived for p in sent):
         return TrackingStatus.DELIVERED
-    steps = [_PARCELS.get(str(p.shipment_status or "null").lower(), _ON_ITS_WAY) for p in sent]
-    return max(steps, key=_STEPS.index, default=_ON_ITS_WAY)
+    return max(map(_step, sent), key=_STEPS.index, default=_ON_ITS_WAY)
+
+
+def _lower(state: str | None) -> str | None:
+    """Return a state in lower case; GraphQL's, which programs copy, are in upper case."""
+    return state.lower() if state else None
+
+
+def _at(parcel: ShopifyFulfillment) -> str | None:
+    return _lower(parcel.shipment_status)
+
+
+def _step(parcel: ShopifyFulfillment) -> TrackingStatus | None:
+    return _PARCELS.get(_at(parcel) or "null", _ON_ITS_WAY)
+
+
+def _furthest(parcel: ShopifyFulfillment) -> tuple[int, bool]:
+    return _STEPS.index(_step(parcel)), _at(parcel) not in _ARRIVED
 
 
 def _lines(order: ShopifyOrder) -> Iterator[tuple[Text, Text]]:
-    """How many of what; without what was taken out of the order since it was made."""
+    """Yield quantities and names, without the lines that were removed from the order."""
     return (
         (item.quantity if item.current_quantity is None else item.current_quantity,
          item.name or item.title)
@@ -225,7 +252,7 @@ def _lines(order: ShopifyOrder) -> Iterator[tuple[Text, Text]]:
 
 
 def _total(order: ShopifyOrder) -> str:
-    """What the customer pays, in the customer's currency where that is known."""
+    """Return the price of the order, in the customer's currency if that is known."""
     for price in (order.current_total_price_set, order.total_price_set):
         paid = price.presentment_money if price else None
         if paid and (total := platform.amount(paid.amount, paid.currency_code)):
@@ -235,29 +262,36 @@ def _total(order: ShopifyOrder) -> str:
 
 
 def _parcels(order: ShopifyOrder) -> list[ShopifyFulfillment]:
-    """The fulfilments that are parcels: where their lines are not known, they are."""
+    """Return the fulfilments that are parcels, or whose lines are unknown."""
     return [
-        one
-        for one in order.fulfillments or ()
-        if not one.line_items or any(item.requires_shipping is not False for item in one.line_items)
+        made
+        for made in order.fulfillments or ()
+        if not made.line_items
+        or any(item.requires_shipping is not False for item in made.line_items)
     ]
 
 
 def _sent(parcels: list[ShopifyFulfillment]) -> list[ShopifyFulfillment]:
-    return [parcel for parcel in parcels if parcel.status not in _NOT_SENT]
+    return [parcel for parcel in parcels if _lower(parcel.status) not in _NOT_SENT]
 
 
-def _is_shipped(order: ShopifyOrder) -> bool:
-    """Whether anything is sent anywhere; what is bought in a shop is handed over there."""
+def _is_shipped(order: ShopifyOrder, sent: list[ShopifyFulfillment]) -> bool:
+    """Return whether the order has items to ship; a sale in a shop has no shipping address."""
     if order.shipping_address is None:
         return False
-    return any(item.requires_shipping is not False for item in order.line_items or ())
+    items = order.line_items or []
+    # Removed lines may be in a parcel that left before.
+    left = items if sent else [item for item in items if item.current_quantity != 0]
+    return any(item.requires_shipping is not False for item in left or items)
 
 
-def _reason(order: ShopifyOrder) -> str:
+def _reason(order: ShopifyOrder, parcels: list[ShopifyFulfillment]) -> str:
     if order.cancelled_at:
-        return _REASONS.get(order.cancel_reason or "", "")
-    return REFUNDED if order.financial_status == "refunded" else ""
+        return _REASONS.get(_lower(order.cancel_reason) or "", "")
+    # The recorder does not count a mere refund of an order that is under way. An order with parcels
+    # of which none was sent (cancelled, failed, pending) is not, whatever the recorder knows.
+    is_refund = _lower(order.financial_status) == "refunded" and not parcels
+    return REFUNDED if is_refund else ""
 
 
 def _name(address: ShopifyAddress | None) -> str:
@@ -291,7 +325,7 @@ PLATFORM = Platform(
         ),
         "X-Shopify-Topic": "Such as `orders/create`.",
         "X-Shopify-Shop-Domain": "The shop, such as `kettles.myshopify.com`.",
-        "X-Shopify-Webhook-Id": "Names the delivery, the same for each try.",
+        "X-Shopify-Webhook-Id": "The id of the delivery, the same for each retry.",
     },
     required=("X-Shopify-Hmac-Sha256", "X-Shopify-Topic"),
     topics={
@@ -302,6 +336,7 @@ PLATFORM = Platform(
         "orders/partially_fulfilled": "change",
         "orders/cancelled": "change",
     },
+    privacy=("customers/redact", "customers/data_request", "shop/redact"),
     gives_secret=True,
     order=ShopifyOrder,
     needed=("id", "cancelled_at", "financial_status", "fulfillment_status", "fulfillments"),

@@ -1,1 +1,1 @@
-"""What became of each webhook request, and how its account sees it."""
+"""The request log: the outcome of each webhook request, its API, and receipts."""

@@ -1,15 +1,14 @@
-"""The HTTP side of the request log: an account sees what became of each of its requests."""
+"""`GET /webhooks/log/`: the request log of an account."""
 
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Iterator, Mapping, Set
 from datetime import datetime
 from functools import partial
-from itertools import chain
 from typing import Annotated, Literal
 from uuid import UUID
 
 import msgspec
 from sqlalchemy import ColumnElement, Select, func, or_, select, tuple_
-from sqlalchemy.orm import Session, aliased
+from sqlalchemy.orm import Session
 
 from shared.bus.contract.events import Reference
 from shared.db.models import (
@@ -20,23 +19,27 @@ from shared.db.models import (
     WebhookRequest,
 )
 from shared.db.request_log import outcomes
-from shared.http.listing import Cursor, Limit, Stamp, from_cursor, in_utc, to_cursor
+from shared.http.listing import (
+    Cursor,
+    Limit,
+    Stamp,
+    from_cursor,
+    in_utc,
+    search_page,
+    to_cursor,
+)
 from shared.http.route import Answer, Call, Route
 from shared.ids import normalised_number, order_of_number
 
 Outcome = Literal["accepted", "refused"]
 ConflictOf = Literal["order_number", "idempotency_key"]
 Numbers = Mapping[UUID, str]  # of orders, by their ids
-Place = tuple[datetime, int]  # of a request: its time and its id
 ID_BYTES = 8
-MOST_LOOKED_AT = 100_000
-"""By what is asked of a page beside time and outcome there is no index, which each request would
-pay for: a page looks through so many of each outcome, a fraction of a second of work."""
-_NO_CHANGE = "no_change"  # one of the notes of `shops`
+_NO_CHANGE = "no_change"  # a note of `platforms.order_events`
 
 
 class RequestFilter(msgspec.Struct, kw_only=True):
-    """Which requests, and where the page begins."""
+    """Which requests to return, and where the page begins."""
 
     outcome: Outcome | None = None
     code: Annotated[str, msgspec.Meta(pattern="^[a-z_]{1,64}$", description="a code")] | None = None
@@ -53,16 +56,18 @@ class RequestFilter(msgspec.Struct, kw_only=True):
 
 
 class RequestView(msgspec.Struct, kw_only=True):
-    """One request and what became of it.
+    """One request and its outcome.
 
-    `conflict`, when another order had come before under its `order_number` or its
-    `idempotency_key`, which `conflict_of` names.
-    `order_id` is that of the recorded order, which a shop's may have from an earlier version.
+    `conflict` is true when another order was accepted before under the same `order_number` or
+    `idempotency_key`, as `conflict_of` states.
+    `order_id` is that of the recorded order; a shop's order may have it from an earlier version.
     `order_number` is its number, or that of the order that an update waits for, or that a shop's
-    delivery with a `note` was about.
-    `awaits_order`, of an update whose order is not known: it is tried again for four hours, then
-    given up. `note` says why nothing is recorded of a shop's delivery that was in order:
-    `no_change`, `not_placed`, `no_email_address`, `old_order`, `topic_not_taken` or `test`.
+    delivery with a `note` is about.
+    `awaits_order` is set for an update whose order is not known: it is retried for four hours, then
+    given up. `note` states why nothing is recorded of a valid delivery of a shop: `no_change`,
+    `not_placed`, `no_email_address`, `old_order`, `order_gone`, `privacy_request`,
+    `topic_not_taken` or `test`. `fault` states what is wrong with a shop's delivery that was signed
+    correctly and refused (`invalid_body`), or the unknown status or topic behind a `note`.
     """
 
     received_at: datetime
@@ -83,13 +88,14 @@ class RequestView(msgspec.Struct, kw_only=True):
     conflict_of: ConflictOf | None
     awaits_order: Literal["waiting", "given_up"] | None
     note: str | None
+    fault: str | None
 
 
 class RequestPage(msgspec.Struct, kw_only=True):
     """Requests, newest first; `next` is the cursor of the next page, null on the last.
 
-    A page of what has a `code`, `note`, `event_type` or `order_number` looks through 100,000
-    requests: there may be a next one where it has fewer than `limit`, or none.
+    A page filtered by `code`, `note`, `event_type` or `order_number` searches 100,000 requests, so
+    it may have a `next` with fewer than `limit` results, or none.
     """
 
     results: list[RequestView]
@@ -97,23 +103,20 @@ class RequestPage(msgspec.Struct, kw_only=True):
 
 
 def index(session: Session, call: Call[None, RequestFilter]) -> Answer:
-    """A page of the account's requests; the newest appear about a second after their answer."""
+    """Return a page of the account's requests; they appear about a second after their answer."""
     wanted = call.query
     is_accepted = wanted.outcome == "accepted" if wanted.outcome else None
-    looked_at = [
-        _looked_at(call.caller, accepted, wanted) for accepted in outcomes(is_accepted, wanted.code)
-    ]
-    fitting = [session.scalars(_fitting(each, call.caller, wanted)).all() for each in looked_at]
-    found = sorted(chain(*fitting), key=_place, reverse=True)
-    end = None
-    if _is_filtered(wanted):
-        ends = map(partial(_end, session, wanted.limit), looked_at, fitting)
-        end = max((place for place in ends if place is not None), default=None)
-    if end is not None:
-        found = [request for request in found if _place(request) >= end]
-    page = found[: wanted.limit]
-    if len(found) > wanted.limit:
-        end = _place(page[-1])
+    page, end = search_page(
+        session,
+        WebhookRequest,
+        [
+            _in_range(call.caller, accepted, wanted)
+            for accepted in outcomes(is_accepted, wanted.code)
+        ],
+        ("at", "id"),
+        partial(_fits, call.caller, wanted) if _is_filtered(wanted) else None,
+        wanted.limit,
+    )
     events = {request.event_id for request in page if request.event_id}
     conflicts, awaited = _conflicts(session, events), _awaited(session, events)
     recorded = _recorded(session, events)
@@ -132,8 +135,8 @@ def index(session: Session, call: Call[None, RequestFilter]) -> Answer:
     )
 
 
-def _looked_at(account_id: UUID, accepted: bool, wanted: RequestFilter) -> Select[WebhookRequest]:
-    """The requests that a page is made of, as the index has them."""
+def _in_range(account_id: UUID, accepted: bool, wanted: RequestFilter) -> Select[WebhookRequest]:
+    """Select an outcome's requests of the time range, in the order of the index."""
     at, id_ = WebhookRequest.at, WebhookRequest.id
     query = select(WebhookRequest).where(
         WebhookRequest.account_id == account_id, WebhookRequest.accepted.is_(accepted)
@@ -145,7 +148,7 @@ def _looked_at(account_id: UUID, accepted: bool, wanted: RequestFilter) -> Selec
     if wanted.cursor is not None:
         before, key = from_cursor(wanted.cursor, ID_BYTES)
         before_id = int.from_bytes(key, signed=True)
-        # The first condition says nothing new, but by it partitions are left out.
+        # The first condition is implied by the second; it lets the planner skip partitions.
         query = query.where(at <= before, tuple_(at, id_) < (before, before_id))
     return query.order_by(at.desc(), id_.desc())
 
@@ -155,49 +158,29 @@ def _is_filtered(wanted: RequestFilter) -> bool:
     return any(each is not None for each in given)
 
 
-def _fitting(
-    looked_at: Select[WebhookRequest], account_id: UUID, wanted: RequestFilter
-) -> Select[WebhookRequest]:
-    """Of the first `MOST_LOOKED_AT` of these, those that fit, one more than a page has."""
-    if not _is_filtered(wanted):
-        return looked_at.limit(wanted.limit + 1)
-    request = aliased(WebhookRequest, looked_at.limit(MOST_LOOKED_AT).subquery())
-    query = select(request)
+def _fits(
+    account_id: UUID, wanted: RequestFilter, request: type[WebhookRequest]
+) -> Iterator[ColumnElement[bool]]:
+    """Yield the conditions that no index covers."""
     if wanted.code is not None:
-        query = query.where(request.code == wanted.code)
+        yield request.code == wanted.code
     if wanted.note is not None:
-        query = query.where(request.note == wanted.note)
+        yield request.note == wanted.note
         if wanted.note == _NO_CHANGE:
             placed = select(OrderStatusHistory.event_id).where(
                 OrderStatusHistory.event_id == request.event_id, OrderStatusHistory.applied
             )
-            query = query.where(~placed.exists())
+            yield ~placed.exists()
     if wanted.event_type is not None:
-        query = query.where(request.event_type == wanted.event_type)
+        yield request.event_type == wanted.event_type
     if wanted.order_number is not None:
-        number = normalised_number(wanted.order_number)
-        query = query.where(_is_of_number(request, account_id, number))
-    return query.order_by(request.at.desc(), request.id.desc()).limit(wanted.limit + 1)
-
-
-def _end(
-    session: Session,
-    limit: int,
-    looked_at: Select[WebhookRequest],
-    fitting: Sequence[WebhookRequest],
-) -> Place | None:
-    """The last request up to which all of these were looked at; None where there is no more."""
-    if len(fitting) > limit:  # the page is full before: what lies behind need not be passed over
-        return _place(fitting[-1])
-    end = looked_at.with_only_columns(WebhookRequest.at, WebhookRequest.id)
-    row = session.execute(end.offset(MOST_LOOKED_AT - 1).limit(1)).one_or_none()
-    return (row.at, row.id) if row else None
+        yield _is_of_number(request, account_id, normalised_number(wanted.order_number))
 
 
 def _is_of_number(
     request: type[WebhookRequest], account_id: UUID, number: str
 ) -> ColumnElement[bool]:
-    """Whether a request is about an order of this number: a sender's own, or one of its shops'."""
+    """Return the condition that a request is about an order of this number, also in a shop."""
     derived = [order_of_number(account_id, number, is_test=is_test) for is_test in (False, True)]
     recorded = select(Order.id).where(
         Order.account_id == account_id, Order.has_number_in_shop(number)
@@ -210,9 +193,9 @@ def _is_of_number(
 
 
 def _conflicts(session: Session, event_ids: Set[UUID]) -> Mapping[UUID, ConflictOf]:
-    """Those whose number or idempotency key had come before with another body, and which of both.
+    """Return the events in conflict with an earlier order, and whether by its number or key.
 
-    An order that has a number is known by it, whatever its key; all that are one by it have it.
+    An order with a number is identified by the number, whatever its key.
     """
     if not event_ids:
         return {}
@@ -229,23 +212,23 @@ def _conflicts(session: Session, event_ids: Set[UUID]) -> Mapping[UUID, Conflict
 
 
 def _awaited(session: Session, event_ids: Set[UUID]) -> Mapping[UUID, bool]:
-    """Updates whose order is not known, and whether they were given up; not those it came for."""
+    """Return the updates whose order is still unknown, and whether they were given up."""
     if not event_ids:
         return {}
-    came = select(OrderStatusHistory.event_id).where(
+    recorded = select(OrderStatusHistory.event_id).where(
         OrderStatusHistory.event_id == WaitingUpdate.event_id
     )
     found = select(WaitingUpdate.event_id, WaitingUpdate.given_up_at).where(
-        WaitingUpdate.event_id.in_(event_ids), ~came.exists()
+        WaitingUpdate.event_id.in_(event_ids), ~recorded.exists()
     )
     return {row.event_id: row.given_up_at is not None for row in session.execute(found)}
 
 
 def _recorded(session: Session, event_ids: Set[UUID]) -> Mapping[UUID | None, tuple[UUID, bool]]:
-    """The orders that these are recorded of, and whether they counted.
+    """Return the orders in whose history events are, and whether they were applied.
 
-    One of a shop may have an id of an earlier version, and one that changed nothing may have placed
-    an order that waited for it: whoever answered did not know.
+    They correct the request log: a shop's order may have an id of an earlier version, and a
+    delivery that was answered `no_change` may have placed an order that waited for it.
     """
     if not event_ids:
         return {}
@@ -256,7 +239,7 @@ def _recorded(session: Session, event_ids: Set[UUID]) -> Mapping[UUID | None, tu
 
 
 def _numbers(session: Session, account_id: UUID, orders: Set[UUID], events: Set[UUID]) -> Numbers:
-    """The orders' own numbers: looked up here, so that no request pays for being shown."""
+    """Return the numbers of orders. They are looked up here, to keep them off the hot path."""
     waiting = select(WaitingUpdate.order_id, WaitingUpdate.order_number).where(
         WaitingUpdate.event_id.in_(events), WaitingUpdate.order_number.is_not(None)
     )
@@ -298,11 +281,8 @@ def _view(
         conflict_of=conflict_of,
         awaits_order=None if is_given_up is None else "given_up" if is_given_up else "waiting",
         note=None if request.note == _NO_CHANGE and request.event_id in placed else request.note,
+        fault=request.fault,
     )
-
-
-def _place(request: WebhookRequest) -> Place:
-    return request.at, request.id
 
 
 def _cursor(at: datetime, id_: int) -> str:

@@ -1,4 +1,4 @@
-"""What is known of one webhook request, filled in as it is found out."""
+"""The record of one webhook request, filled in while it is handled."""
 
 import time
 from hashlib import sha256
@@ -8,24 +8,26 @@ from services.ingress.credentials.public_key import Signer
 
 
 class Attempt:
-    """One request, accepted or refused. Slots: there is one for each.
+    """One request, accepted or refused. With slots, since each request makes one.
 
     Attributes:
-        started: when it came, on `time.perf_counter`.
+        started: when it arrived, on `time.perf_counter`.
         at: the same, in seconds since 1970; see `DatabaseClock.stamp`.
-        account_id: whose it is; without a right signature, whose it claims to be. None where that
-            account is not known to be there.
-        secret: what the request is rightly signed by or, with `X-API-Key`, the one that was named.
-        timestamp: the header of that name, where the scheme has one.
-        signature: the header, as it came.
-        key: what makes it idempotent: `Idempotency-Key` or `webhook-id`, as it came.
+        account_id: of the sender; before the signature is verified, the claimed account. None if
+            that account is not known to exist.
+        secret: that verified the request; with `X-API-Key`, the one that the header names.
+        timestamp: the raw header of Standard Webhooks.
+        signature: the raw header.
+        key: the raw `Idempotency-Key` or `webhook-id`, or a platform's delivery id.
         body: the raw body; empty until it was read.
-        order_id: the order it makes or changes; None where it was not understood.
+        order_id: the order that it creates or changes; None if that is not known.
         event_id: the id of its message.
-        event_type: what the message says happened.
-        code: `accepted`, or the code of the error.
-        note: why nothing is recorded of what is accepted.
-        order_number: of what has a note, as its shop calls it: the order may be in no book.
+        event_type: the type of its message.
+        code: `accepted`, or the error code.
+        note: why nothing is recorded of an accepted request.
+        fault: what is wrong with a signed delivery of a platform, or the detail of its note; only
+            in the request log.
+        order_number: with a note, the shop's number: the order may be in no other table.
     """
 
     __slots__ = (
@@ -36,6 +38,7 @@ class Attempt:
         "code",
         "event_id",
         "event_type",
+        "fault",
         "key",
         "note",
         "order_id",
@@ -58,12 +61,13 @@ class Attempt:
         self.event_type: str | None = None
         self.code = ""
         self.note: str | None = None
+        self.fault = ""
         self.order_number = ""
         self._sha256 = ""
 
     @property
     def sha256(self) -> str:
-        """The hash of the body in hexadecimal digits, made once; the body does not change then."""
+        """The hash of the body in hexadecimal digits; the body must not change afterwards."""
         if not self._sha256:
             self._sha256 = sha256(self.body).hexdigest()
         return self._sha256

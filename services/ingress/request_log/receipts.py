@@ -1,8 +1,9 @@
-"""Receipts: a sender's proof that its order was accepted, which anybody can verify.
+"""Receipts: signed proofs that a request was accepted, verifiable with a public key.
 
-A compact JSON Web Signature (RFC 7515) with Ed25519 (RFC 8037) over what was accepted and when. A
-sender asks for it with `Prefer: receipt` (RFC 7240), or later by the event's id. Both give the same
-text: it holds nothing but what the request log keeps, and an Ed25519 signature is deterministic.
+A compact JSON Web Signature (RFC 7515) with Ed25519 (RFC 8037) over the accepted body's hash and
+the time. A sender asks for it with `Prefer: receipt` (RFC 7240), or later by the event's id. Both
+return the same text: it contains only data of the request log, and an Ed25519 signature is
+deterministic.
 """
 
 import base64
@@ -29,7 +30,7 @@ from shared.http.route import Answer, Call, Route
 from shared.security.tokens import ISSUER
 
 ALGORITHM = "EdDSA"
-TYPE = "order-receipt+jwt"  # RFC 8725, 3.11: no other JWT of ours can pass for one
+TYPE = "order-receipt+jwt"  # RFC 8725, 3.11: tells it from our other JWTs
 PREFERENCE = "receipt"
 
 
@@ -45,7 +46,7 @@ class Jwk(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class JwkSet(msgspec.Struct, frozen=True, kw_only=True):
-    """The keys that receipts are signed with, the present one first (RFC 7517, 5)."""
+    """The keys that receipts are signed with, the current one first (RFC 7517, 5)."""
 
     keys: tuple[Jwk, ...]
 
@@ -58,7 +59,7 @@ class Receipt(msgspec.Struct, frozen=True, kw_only=True):
 
 @cache
 def signing_keys() -> tuple[tuple[Jwk, Ed25519PrivateKey], ...]:
-    """The keys of `RECEIPT_SIGNING_KEYS`; the first signs.
+    """Return the keys of `RECEIPT_SIGNING_KEYS`; the first signs.
 
     Raises:
         ConfigurationError: one is not 32 bytes in base64.
@@ -71,7 +72,7 @@ def signing_keys() -> tuple[tuple[Jwk, Ed25519PrivateKey], ...]:
 
 
 def is_asked_for(req: Request) -> bool:
-    """Whether a request prefers a receipt (RFC 7240, 2)."""
+    """Return whether a request asks for a receipt by `Prefer` (RFC 7240, 2)."""
     given = req.get_header("Prefer")
     if given is None:
         return False
@@ -79,7 +80,7 @@ def is_asked_for(req: Request) -> bool:
 
 
 def attach(resp: Response, attempt: Attempt) -> None:
-    """Add the receipt to the answer of a request that was accepted, and say so (RFC 7240, 3)."""
+    """Add the receipt and `Preference-Applied` (RFC 7240, 3) to the answer of a request."""
     receipt = sign(
         account_id=attempt.account_id,
         event_id=attempt.event_id,
@@ -88,7 +89,7 @@ def attach(resp: Response, attempt: Attempt) -> None:
         accepted_at=attempt.at,
         event_type=attempt.event_type,
     )
-    # One member more, before the closing brace.
+    # Appended as the last member, before the closing brace.
     resp.data = (resp.data or b"{}")[:-1] + b',"receipt":"%s"}' % receipt.encode()
     resp.set_header("Preference-Applied", PREFERENCE)
 
@@ -102,15 +103,15 @@ def sign(
     accepted_at: float,
     event_type: str | None,
 ) -> str:
-    """The receipt of an accepted request, made in 30 us: less than a thread's turn would take.
+    """Return the receipt of an accepted request. At 30 us it needs no thread.
 
     Args:
-        account_id: whose request it was.
+        account_id: of the sender.
         event_id: the message's id.
         order_id: the order that it is about.
         body_sha256: the hash of the raw body, in hexadecimal digits.
-        accepted_at: when it arrived, in seconds since 1970.
-        event_type: of the message; a test's receipt says that it is one.
+        accepted_at: its arrival, in seconds since 1970.
+        event_type: of the message; the receipt of a test has the claim `test`.
     """
     public, private = signing_keys()[0]
     claims: dict[str, object] = {
@@ -129,21 +130,21 @@ def sign(
 
 
 def keys(_: Session, __: Call[None, None]) -> Answer:
-    """The public keys."""
+    """Return the public keys."""
     return Answer(200, JwkSet(keys=tuple(public for public, _ in signing_keys())))
 
 
 def show(session: Session, call: Call[None, None]) -> Answer:
-    """The receipt of one of the account's accepted requests; another's is as unknown as none."""
+    """Return the receipt of an accepted request of the account; 404 for any other event."""
     try:
         event_id = UUID(call.path["event_id"])
     except ValueError:
         raise ApiError(404, *_NOT_FOUND) from None
-    # Of several copies under one key the first is what was accepted.
+    # Copies under one key have the same event id: the first one made the order.
     request = session.scalar(
         select(WebhookRequest)
         .where(WebhookRequest.event_id == event_id, WebhookRequest.account_id == call.caller)
-        # One that could be stored nowhere (503) has an event id as well.
+        # A request that could not be stored (503) has an event id as well.
         .where(WebhookRequest.accepted)
         .order_by(WebhookRequest.at)
         .limit(1)

@@ -1,4 +1,4 @@
-"""Rows of the request log, and of how much each secret is used: their form, and their writing."""
+"""Formats and writes rows of the request log and of the use of secrets."""
 
 import io
 import re
@@ -18,30 +18,30 @@ from shared.db import arrays
 from shared.db.session import engine
 from shared.security import webhook_keys
 
-# What a stranger may put into a header is cut to this; sixteen signatures are shorter.
+# Characters of a header, which strangers fill; sixteen signatures are shorter.
 MAX_TEXT = 2048
 COLUMNS = (
     "account_id, secret_id, at, accepted, code, event_type, event_id, order_id, idempotency_key, "
     "scheme, signature, webhook_timestamp, body_sha256, body_bytes, latency_us, "
-    "client_address, note, order_number"
+    "client_address, note, order_number, fault"
 )
 NULL = "\\N"
-_NOT_NOTED = f"{NULL}\t{NULL}"
+_NOT_NOTED = f"{NULL}\t{NULL}\t{NULL}"
 _COPY = f"COPY webhook_requests ({COLUMNS}) FROM STDIN"
-_READ_BYTES = 1 << 20  # psycopg2 takes the interpreter's lock again for each piece
+_READ_BYTES = 1 << 20  # psycopg2 takes the interpreter's lock for each chunk
 # Of the text format (PostgreSQL, COPY, "Text Format"); a NUL has no form at all.
 _PLAIN = re.compile(rb"[0-9A-Za-z+/=,.:-]+")
-"""What is written as it stands: none of it is escaped, nor a secret, which has an underscore."""
+"""Values that need no escaping and hold no secret, which has an underscore."""
 _ESCAPES = str.maketrans({"\\": "\\\\", "\n": "\\n", "\r": "\\r", "\t": "\\t", "\0": "\ufffd"})
 
 
 class SecretUse:
-    """How much one secret was used since it was last written down.
+    """The use of one secret since the last write.
 
     Attributes:
         ids: the first two columns of each of its rows.
-        accepted: how many requests were accepted.
-        last_used_at: the latest of them, in seconds since 1970.
+        accepted: the number of accepted requests.
+        last_used_at: the arrival of the latest, in seconds since 1970.
     """
 
     __slots__ = ("accepted", "ids", "last_used_at")
@@ -53,14 +53,14 @@ class SecretUse:
 
 
 def row(attempt: Attempt, ids: str, scheme: str, latency_us: int, address: str) -> bytes:
-    """The row of a request, in COPY's text format.
+    """Return the row of a request in COPY's text format.
 
     Args:
-        attempt: what is known of it.
+        attempt: the request.
         ids: the columns of account and secret.
-        scheme: how it is signed.
-        latency_us: from its start to its answer, in microseconds.
-        address: the client's.
+        scheme: its signature scheme.
+        latency_us: from its arrival to its answer, in microseconds.
+        address: of the client.
     """
     code, body = attempt.code, attempt.body
     second, micros = divmod(int(attempt.at * 1_000_000), 1_000_000)
@@ -70,19 +70,19 @@ def row(attempt: Attempt, ids: str, scheme: str, latency_us: int, address: str) 
         f"{attempt.event_type or NULL}\t{attempt.event_id or NULL}\t{attempt.order_id or NULL}\t"
         f"{_text(attempt.key)}\t{scheme}\t{_text(attempt.signature)}\t"
         f"{_text(attempt.timestamp)}\t{hashed}\t{latency_us}\t{_address(address)}\t"
-        f"{_NOT_NOTED if attempt.note is None else _noted(attempt.note, attempt.order_number)}\n"
+        f"{_noted(attempt) if attempt.note or attempt.fault else _NOT_NOTED}\n"
     ).encode()
 
 
 def write(rows: Sequence[bytes]) -> int:
-    """Copy rows into the log; the partition of their day is made where there is none.
+    """Copy rows into the log; make the partition of their day if it is missing.
 
     Returns:
-        How many were left out: for their day there is none, as of a clock that is wrong.
+        The number of rows left out: their day can have no partition, as by a wrong clock.
 
     Raises:
-        psycopg2.Error, sqlalchemy.exc.SQLAlchemyError: it could not be done; rows of some days may
-            have been written.
+        psycopg2.Error, sqlalchemy.exc.SQLAlchemyError: it failed; rows of some days may have been
+            written.
     """
     try:
         _copy(rows)
@@ -93,10 +93,10 @@ def write(rows: Sequence[bytes]) -> int:
 
 
 def keep_partitions() -> datetime:
-    """Make the partitions of the next days, and drop those whose time is over by both clocks.
+    """Make the partitions of the next days, and drop those that have expired by both clocks.
 
     Returns:
-        When the oldest of them begins.
+        The beginning of the oldest partition.
     """
     days = settings().retention_request_log_days
     call = text("SELECT keep_webhook_request_partitions(:days, :host)")
@@ -106,8 +106,8 @@ def keep_partitions() -> datetime:
 
 
 def write_use(use: Mapping[UUID, SecretUse]) -> None:
-    """Add to what is counted of each secret, in the hour of its latest use."""
-    # In one order, so that two workers with the same secrets do not deadlock.
+    """Add to the counts of each secret, in the hour of its latest use."""
+    # Sorted, so that two workers with the same secrets do not deadlock.
     secrets = sorted(use)
     latest = [datetime.fromtimestamp(use[id_].last_used_at, UTC) for id_ in secrets]
     with engine().begin() as connection:
@@ -124,7 +124,7 @@ def write_use(use: Mapping[UUID, SecretUse]) -> None:
 def _copy(rows: Sequence[bytes]) -> None:
     with engine().begin() as connection:
         cursor = connection.connection.cursor()
-        # Half a second of the log is not worth a sync to disk that the recorder would wait for.
+        # Losing half a second of the log is cheaper than a sync to disk that delays the recorder.
         cursor.execute("SET LOCAL synchronous_commit = off")
         cursor.copy_expert(_COPY, io.BytesIO(b"".join(rows)), _READ_BYTES)
 
@@ -141,20 +141,21 @@ def _day(row_: bytes) -> bytes:
     return row_.split(b"\t", 3)[2][:10]
 
 
-def _noted(note: str, order_number: str) -> str:
-    return f"{note}\t{_escaped(order_number) or NULL}"
+def _noted(attempt: Attempt) -> str:
+    number, fault = (_escaped(text_) or NULL for text_ in (attempt.order_number, attempt.fault))
+    return f"{attempt.note or NULL}\t{number}\t{fault}"
 
 
 def _text(value: bytes | None) -> str:
     if not value:
         return NULL
-    # A header's bytes may be anything; Latin-1 has a character for each (RFC 9110, 5.5).
+    # A header may hold any bytes; Latin-1 has a character for each (RFC 9110, 5.5).
     text_ = value.decode("latin-1")
     return text_[:MAX_TEXT] if _PLAIN.fullmatch(value) else _escaped(text_)
 
 
 def _escaped(text_: str) -> str:
-    return webhook_keys.removed(text_)[:MAX_TEXT].translate(_ESCAPES)
+    return webhook_keys.redacted(text_)[:MAX_TEXT].translate(_ESCAPES)
 
 
 @lru_cache(maxsize=1000)

@@ -1,8 +1,8 @@
-"""The request log of one worker: what became of each webhook request, written behind the requests.
+"""The request log of one worker, written in the background.
 
-A request leaves a row in memory. A task hands them, by the batch, to a thread that copies them into
-PostgreSQL. What the database cannot take in time is dropped and counted: no request waits for the
-log, and what was accepted is accepted without it.
+A request adds a row in memory. A task passes the rows in batches to a thread that copies them into
+PostgreSQL. Rows that the database does not take in time are dropped and counted: no request waits
+for the log, and a request is accepted without it.
 """
 
 import asyncio
@@ -19,20 +19,21 @@ from services.ingress import metrics
 from services.ingress.request_log import rows
 from services.ingress.request_log.attempt import Attempt
 from services.ingress.request_log.rows import SecretUse
-from shared.db.session import is_database_away
+from shared.db.request_log import ACCOUNT_REFUSALS
+from shared.db.session import is_database_unavailable
 from shared.http.callers import client_address
 from shared.telemetry.metrics import kept
 from shared.token_buckets import TokenBuckets
 
 FLUSH_SECONDS = 0.5
-USE_SECONDS = 2.0  # between two writings of how much each secret is used
+USE_SECONDS = 2.0  # between two writes of the use of secrets
 UPKEEP_SECONDS, UPKEEP_RETRY_SECONDS = 3600.0, 60.0
 STOP_SECONDS = 3.0
-MAX_WAITING = 50_000  # rows, of some 400 bytes
+MAX_WAITING = 50_000  # rows of about 400 bytes
 BATCH = 10_000  # rows of one COPY
-# Refusals are cheap to cause, so they may not fill the disk: of an account at first a hundred, then
-# one a second; of all together fifty a second.
-ACCOUNT_REFUSALS, ACCOUNT_REFUSALS_PER_SECOND = 100, 1
+# Anyone can cause refusals, so they may not fill the disk: an account gets a burst, then one row a
+# second; all accounts together fifty a second.
+ACCOUNT_REFUSALS_PER_SECOND = 1
 REFUSALS, REFUSALS_PER_SECOND = 2_000, 50
 
 T = TypeVar("T")
@@ -41,7 +42,7 @@ log = structlog.get_logger()
 
 
 class RequestLog:
-    """Takes entries, and writes them until it is stopped."""
+    """Collects rows and writes them until it is stopped."""
 
     def __init__(self) -> None:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="request log")
@@ -55,13 +56,13 @@ class RequestLog:
         self._is_away = False
 
     def add(self, req: Request, attempt: Attempt, scheme: str, seconds: float) -> None:
-        """Note a request that has its answer; nothing is waited for.
+        """Add the row of an answered request, without waiting.
 
         Args:
             req: the request.
-            attempt: what is known of it. One that belongs to nobody is not kept.
-            scheme: how it is signed.
-            seconds: from its start to its answer.
+            attempt: its record. A request of no known account is not kept.
+            scheme: its signature scheme.
+            seconds: from its arrival to its answer.
         """
         account_id = attempt.account_id
         if account_id is None:
@@ -76,13 +77,13 @@ class RequestLog:
         if len(self._rows) >= MAX_WAITING:
             metrics.log_dropped.labels("full").inc()
             return
-        # Made at once, in 2 us: of bytes the garbage collector keeps no account, and no body waits.
+        # Formatted here, in 2 us: the garbage collector tracks no bytes, and the body is freed.
         latency = int(seconds * 1_000_000)
         row = rows.row(attempt, ids, scheme, latency, client_address(req))
         self._rows.append(row)
 
     def _ids(self, attempt: Attempt, account_id: UUID) -> str:
-        """The columns of account and secret; the secret's use is counted on the way."""
+        """Return the columns of account and secret, and count the use of the secret."""
         secret = attempt.secret
         if secret is None:
             return f"{account_id}\t{rows.NULL}"
@@ -95,11 +96,11 @@ class RequestLog:
         return use.ids
 
     def start(self) -> None:
-        """Begin writing, in the background."""
+        """Start writing, in the background."""
         self._task = asyncio.get_running_loop().create_task(self._run())
 
     async def stop(self) -> None:
-        """Write what is left, if that can be done within `STOP_SECONDS`, and stop."""
+        """Write the remaining rows, for at most `STOP_SECONDS`, and stop."""
         self._stopping.set()
         if self._task is not None:
             await asyncio.wait((self._task,), timeout=STOP_SECONDS)
@@ -124,10 +125,10 @@ class RequestLog:
         try:
             await step()
         except Exception as error:
-            if not is_database_away(error):
+            if not is_database_unavailable(error):
                 log.exception("request_log_failed", step=step.__name__)
             elif not self._is_away:
-                # Once, and not twice a second until it is back.
+                # Logged once, not twice a second until the database returns.
                 log.warning("request_log_waits", error=type(error).__name__)
                 self._is_away = True
 
@@ -140,8 +141,8 @@ class RequestLog:
                 metrics.log_dropped.labels("out_of_range").inc(left_out)
                 self._is_away = False
             except Exception as error:
-                if is_database_away(error):
-                    raise  # the rows stay, and are written when it is back
+                if is_database_unavailable(error):
+                    raise  # the rows stay, and are written when the database returns
                 metrics.log_dropped.labels("failed").inc(len(batch))
                 del self._rows[: len(batch)]
                 raise
@@ -165,7 +166,7 @@ class RequestLog:
         if time.monotonic() >= self._upkeep_due:
             self._upkeep_due = time.monotonic() + UPKEEP_RETRY_SECONDS
             oldest = await self._in_thread(rows.keep_partitions)
-            # Its days go whole: nobody has counted their rows.
+            # Days are dropped as partitions, so their rows are not counted.
             kept("request_log", 0, oldest)
             self._upkeep_due = time.monotonic() + UPKEEP_SECONDS
 
@@ -173,6 +174,6 @@ class RequestLog:
         done = asyncio.get_running_loop().run_in_executor(self._thread, work, *arguments)
         while not done.done():
             await asyncio.wait((done,), timeout=FLUSH_SECONDS)
-            # A database that is silent shows here.
+            # Updated while waiting, so that the metric shows a database that does not answer.
             metrics.log_waiting.set(len(self._rows))
         return done.result()

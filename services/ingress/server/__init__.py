@@ -1,1 +1,1 @@
-"""The gunicorn worker, its settings, and what probes ask."""
+"""The gunicorn worker, its settings, and the endpoints of probes."""

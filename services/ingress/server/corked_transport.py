@@ -1,27 +1,28 @@
-"""One system call an answer: what a turn of the loop writes to a connection leaves in one piece.
+"""A transport that sends all writes of one loop iteration in one system call.
 
-uvicorn writes an answer's head and its body apart, and uvloop hands each to the kernel at once. The
-second call, and the second packet for the client to read, cost a tenth of the hot path.
+uvicorn writes an answer's head and body separately, and uvloop passes each to the kernel
+immediately. The second call, and the second packet for the client to read, cost a tenth of the hot
+path.
 """
 
 import asyncio
 from typing import Any
 
 LARGE = 16_384
-"""Bytes; what is larger is not copied, so that all who are sent the same page share it."""
+"""Bytes; larger data is not copied, so that clients that get the same page share its buffer."""
 
 
 class CorkedTransport:
-    """A transport that keeps what is written until the loop's next turn.
+    """Buffers writes until the loop's next iteration.
 
     Args:
-        transport: the loop's own; all but writing and closing is its business.
+        transport: the loop's transport, which handles all but writing and closing.
         loop: the running loop.
     """
 
     __slots__ = ("_held", "_loop", "_transport")
 
-    _dirty: "list[CorkedTransport]" = []  # noqa: RUF012 - of all connections: one flush a turn
+    _dirty: "list[CorkedTransport]" = []  # noqa: RUF012 - of all connections: one flush an iteration
 
     def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
         self._transport = transport
@@ -32,7 +33,7 @@ class CorkedTransport:
         return getattr(self._transport, name)
 
     def write(self, data: bytes) -> None:
-        """Write in this turn of the loop, together with whatever else is small."""
+        """Buffer data until the end of the iteration; flush before large data."""
         if not self._held:
             if not self._dirty:
                 self._loop.call_soon(_flush_all)
@@ -44,23 +45,23 @@ class CorkedTransport:
         self._held.append(data)
 
     def close(self) -> None:
-        """Close, after what was written has left."""
+        """Flush, and close."""
         self.flush()
         self._transport.close()
 
     def write_eof(self) -> None:
-        """Close this direction, after what was written has left."""
+        """Flush, and close this direction."""
         self.flush()
         self._transport.write_eof()
 
     def flush(self) -> None:
-        """Hand what is held to the loop's transport."""
+        """Pass the buffered data to the loop's transport."""
         if self._held:
             held, self._held = b"".join(self._held), []
             self._transport.write(held)
 
     def is_closing(self) -> bool:
-        """Whether it is closed, or about to be."""
+        """Return whether it is closed or closing."""
         return self._transport.is_closing()
 
 

@@ -23,23 +23,23 @@ from shared.http.errors import ApiError
 STALE_SECONDS = 30.0
 PROBE_SECONDS = 2.0
 PROBED_SECONDS = 0.5
-"""So long a probe's answer is given again: anybody may ask, and each would have a thread wait."""
+"""How long a probe's result is cached: anyone may call, and each query blocks a thread."""
 
 log = structlog.get_logger()
 
 
 class Healthz:
-    """Whether the process answers at all."""
+    """`GET /healthz`: whether the process answers."""
 
     async def on_get(self, _: Request, resp: Response) -> None:
-        """Always 200."""
+        """Answer 200."""
         resp.media = {"status": "alive"}
 
     on_head = on_get
 
 
 class Readyz:
-    """Whether orders can be accepted durably; 503 when not."""
+    """`GET /readyz`: whether orders can be accepted durably; 503 if not."""
 
     def __init__(
         self,
@@ -56,10 +56,10 @@ class Readyz:
         self._probe_due = 0.0
 
     async def on_get(self, req: Request, resp: Response) -> None:
-        """Name every part; `degraded` means that orders are accepted by the second-best way.
+        """Answer with the state of every part; `degraded` means that orders use a fallback.
 
-        Which node of the broker is used, and why it is away or refuses, is told inside only: it
-        names users and hosts.
+        The broker's address, and why it is unreachable or refuses, is shown to internal addresses
+        only, since it names users and hosts.
         """
         bus = self._publisher.state
         database = await self._database()
@@ -79,9 +79,9 @@ class Readyz:
             and (age or 0.0) < STALE_SECONDS
         )
         reasons = {
-            standing.part: f"{standing.told.state}: {standing.told.reason}"
+            standing.part: f"{standing.status.state}: {standing.status.reason}"
             for standing in (self._publisher.standing, self._feed.standing)
-            if not standing.told.is_well
+            if not standing.status.is_well
         }
         if is_internal(client_address(req)):
             parts["bus_address"] = self._publisher.standing.where
@@ -108,7 +108,7 @@ class Readyz:
         try:
             async with asyncio.timeout(PROBE_SECONDS):
                 await running
-        except Exception:  # noqa: BLE001 - away is away
+        except Exception:  # noqa: BLE001 - any failure means unreachable
             return "away"
         finally:
             self._probe_due = time.monotonic() + PROBED_SECONDS
@@ -116,17 +116,17 @@ class Readyz:
 
 
 class MetricsPage:
-    """The numbers, for an internal address only; of other workers those of a second ago.
+    """`GET /metrics`, for internal addresses only; other workers' numbers are a second old.
 
     Args:
-        counted: of this worker.
+        counted: the metrics of this worker.
     """
 
     def __init__(self, counted: metrics.Metrics) -> None:
         self._counted = counted
 
     async def on_get(self, req: Request, resp: Response) -> None:
-        """200 with Prometheus' text, or 404 as if there were nothing."""
+        """Answer 200 in Prometheus' text format; 404 to an external address."""
         if not is_internal(client_address(req)):
             raise ApiError(404, "not_found", "There is nothing here.")
         self._counted.flush()
@@ -138,14 +138,14 @@ class MetricsPage:
 
 
 def cache_age(cache: SecretCache) -> float | None:
-    """Seconds since a cache last agreed with the database; None before it ever did."""
+    """Return the seconds since a cache's last poll; None before the first."""
     return None if cache.refreshed_at is None else time.monotonic() - cache.refreshed_at
 
 
 async def report(
     publisher: Publisher, cache: SecretCache, acceptor: Acceptor, gauges: metrics.Metrics
 ) -> None:
-    """Set this worker's gauges every second, for ever."""
+    """Set this worker's gauges every second, until cancelled."""
     while True:
         gauges.state(
             fallbacks=acceptor.fallbacks,

@@ -1,4 +1,4 @@
-"""The gunicorn worker: uvicorn's, with one system call an answer, and a last request at its end."""
+"""The gunicorn worker: uvicorn's, with one system call an answer and a grace period at its stop."""
 
 import asyncio
 from typing import Any, ClassVar, cast
@@ -6,30 +6,30 @@ from typing import Any, ClassVar, cast
 from uvicorn_worker import UvicornWorker
 
 from services.ingress.server.corked_transport import CorkedTransport
-from shared.http.protocol.request_timeout import ImpatientProtocol
+from shared.http.protocol.request_timeout import RequestTimeoutProtocol
 
-# A worker that stops still answers what comes on kept connections within this time, and says there
-# that it closes them: the sender of a request that is on its way just then would get no answer.
+# A stopping worker answers a request on an idle connection within this time, with `Connection:
+# close`. Otherwise a request that is in flight at that moment gets no answer.
 LAST_REQUEST_SECONDS = 1.0
 
 
-class CorkedProtocol(ImpatientProtocol):
-    """One connection."""
+class CorkedProtocol(RequestTimeoutProtocol):
+    """One connection, with a `CorkedTransport`."""
 
     _stopping = False
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Called by asyncio."""
+        """Wrap the transport; called by asyncio."""
         super().connection_made(cast("asyncio.Transport", CorkedTransport(transport, self.loop)))
 
     def on_headers_complete(self) -> None:
-        """Called by httptools."""
+        """Close the connection after this request if the worker stops; called by httptools."""
         super().on_headers_complete()
         if self._stopping and self.cycle is not None:
             self.cycle.keep_alive = False
 
     def shutdown(self) -> None:
-        """Called by uvicorn when the worker stops: who is idle may bring one request more."""
+        """Close the connection after its request, or once idle; called by uvicorn at the stop."""
         self._stopping = True
         if self.cycle is not None and not self.cycle.response_complete:
             self.cycle.keep_alive = False
@@ -42,7 +42,7 @@ class CorkedProtocol(ImpatientProtocol):
 
 
 class Worker(UvicornWorker):
-    """What gunicorn starts."""
+    """The worker class of gunicorn."""
 
     CONFIG_KWARGS: ClassVar[dict[str, Any]] = {
         "loop": "uvloop",

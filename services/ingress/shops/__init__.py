@@ -1,1 +1,1 @@
-"""Webhooks that platforms send for their shops: whose they are, and what they come to."""
+"""The endpoints of shop platforms: authentication, and reading of deliveries."""

@@ -1,8 +1,9 @@
-"""What a shop's delivery that is rightly signed comes to: a message, a note, or both. Pure.
+"""Turns a shop's authenticated delivery into a message, a note, or both. Pure.
 
-The webhook makes the message safe; `POST /webhooks/test/` only tells of it.
+The webhook stores the message; `POST /webhooks/test/` only shows it.
 """
 
+import re
 from collections.abc import Callable
 from datetime import datetime
 from functools import cache
@@ -11,41 +12,47 @@ from uuid import UUID
 
 import msgspec
 
-from services.ingress.platforms import becoming, lenient_reading
-from services.ingress.platforms.becoming import Note
-from services.ingress.platforms.platform import Platform
+from services.ingress.platforms import lenient_reading, order_events
+from services.ingress.platforms.order_events import Note
+from services.ingress.platforms.platform import OrderContent, OrderGoneError, Platform
 from shared.bus.contract.events import decode
 from shared.bus.contract.message import Message, message_for
 from shared.intake.bodies import SOURCE
+from shared.validation.phrases import listed
+
+# A topic is not signed, so nothing else may get into the request log by it.
+_NOT_IN_TOPICS, _MAX_TOPIC = re.compile(r"[^a-z0-9_./-]+"), 60
 
 
 class UnfitError(ValueError):
-    """Whoever consumes it would refuse what it became; the sentence says why.
+    """The resulting event is invalid: its consumers would refuse it.
 
     Args:
         sentence: for the sender.
-        order_id: the order's id here.
+        order_id: our id of the order.
     """
 
-    def __init__(self, sentence: str, order_id: UUID) -> None:
+    def __init__(self, sentence: str, order_id: str) -> None:
         super().__init__(sentence)
         self.order_id = order_id
 
 
 class Delivery(NamedTuple):
-    """What came of one.
+    """The result of a delivery.
 
     Attributes:
-        note: why nothing, or not all, is recorded; None where it is.
-        order_id: the order's id here, where it was looked at.
-        message: what is to be made safe.
-        number: what its shop calls the order.
+        note: why nothing, or not all, is recorded; None if it is.
+        order_id: our id of the order, as text; None if the order was not read.
+        message: to be stored.
+        number: the shop's number of the order.
+        fault: the detail of the note, for the request log; at most 300 characters.
     """
 
     note: Note | None
-    order_id: UUID | None = None
+    order_id: str | None = None
     message: Message | None = None
     number: str = ""
+    fault: str = ""
 
 
 def read(
@@ -58,57 +65,79 @@ def read(
     is_test: bool = False,
     traceparent: str | None = None,
 ) -> Delivery:
-    """Read one.
+    """Read a delivery.
 
     Args:
-        platform: whose.
-        header: gives one of the request's.
+        platform: that sent it.
+        header: returns a header of the request by its name.
         body: the raw body.
-        account_id: whose the shop is.
+        account_id: of the shop's owner.
         now: the time.
         is_test: whether a test secret signed it.
-        traceparent: the trace context, where there is one.
+        traceparent: the trace context, if any.
 
     Raises:
-        InvalidValueError: the body is no order.
-        UnfitError: see there.
+        InvalidValueError: the body is not an order.
+        UnfitError: the order makes no valid event.
     """
-    topic = platform.topics.get(header(platform.topic) or "")
+    named = header(platform.topic) or ""
+    topic = platform.topics.get(named)
     if platform.test is not None and header(platform.test) == "true":
         return Delivery("test")
     if topic is None:
-        return Delivery("topic_not_taken")
-    said = platform.read(order_of(body, platform), header(platform.shop) or "")
-    id_ = becoming.order_id(platform, account_id, said, is_test=is_test)
-    made = becoming.event_of(platform, id_, topic, said, account_id, now, is_test=is_test)
+        if named in platform.privacy:
+            return Delivery("privacy_request")
+        return Delivery("topic_not_taken", fault=_unread(named, platform))
+    try:
+        order = order_of(body, platform)
+    except OrderGoneError:
+        return Delivery("order_gone")
+    content = platform.read(order, header(platform.shop) or "")
+    id_ = order_events.order_id(platform, account_id, content, is_test=is_test)
+    order_id = str(id_)
+    made = order_events.event_of(platform, id_, topic, content, account_id, now, is_test=is_test)
     if isinstance(made, str):
-        return Delivery(made, id_, number=said.number)
+        return Delivery(made, order_id, number=content.number, fault=_unknown(content, made))
     message = message_for(
         made.event,
         source=SOURCE,
-        correlation_id=id_,
-        message_id=made.message_id,
+        correlation_id=order_id,
+        message_id=order_id if made.message_id is id_ else made.message_id,
         # A stamp from the future would win against every later one.
-        time=now if said.at is None else min(said.at, now),
+        time=now if content.at is None else min(content.at, now),
         traceparent=traceparent,
     )
     try:
         decode(message.type, message.body)
     except msgspec.DecodeError as error:
-        # Whoever consumes it would refuse it, when its sender has long had a 201.
-        raise UnfitError(f"The order cannot be recorded: {error}", id_) from None
-    return Delivery(made.note, id_, message, said.number)
+        # Its consumers would refuse it after the sender has got a 201.
+        raise UnfitError(f"The order cannot be recorded: {error}", order_id) from None
+    return Delivery(made.note, order_id, message, content.number, _unknown(content, made.note))
+
+
+def _unknown(content: OrderContent, note: Note | None) -> str:
+    if note != "no_change" or not content.unknown_status:
+        return ""
+    return f"The status `{content.unknown_status}` is not in the table of states."
+
+
+def _unread(topic: str, platform: Platform) -> str:
+    named = _NOT_IN_TOPICS.sub("", topic.lower())[:_MAX_TOPIC]
+    subject = f"`{named}`" if named else "This topic"
+    topics = listed([f"`{taken}`" for taken in platform.topics])
+    return f"{subject} is not read here. Make webhooks for {topics}."
 
 
 def order_of(body: bytes, platform: Platform) -> Any:
-    """What a body says, as far as it is read.
+    """Return the order of a body, as a `platform.order`.
 
     Args:
         body: the raw body.
-        platform: whose.
+        platform: that sent it.
 
     Raises:
-        InvalidValueError: it is no order.
+        InvalidValueError: it is not an order.
+        OrderGoneError: it reports that the order does not exist.
     """
     try:
         return _decoder(platform.order).decode(body)

@@ -1,4 +1,4 @@
-"""Making a message safe before the sender is told so: the bus, or else the outbox.
+"""Publishes a message with a confirm, or else writes it to the outbox.
 
 A 201 means that the message was confirmed by a quorum queue, or is committed in PostgreSQL, from
 where the relay publishes it later under the same id.
@@ -17,9 +17,9 @@ from shared.bus.publish.confirms import OverloadedError, PublishError
 from shared.bus.publish.publisher import Publisher
 from shared.db.deadline import ANSWER_SECONDS, within
 from shared.db.session import transaction
-from shared.http.errors import unavailable
+from shared.http.errors import overloaded, unavailable
 
-TOTAL_SECONDS = 2.8  # after which the sender has its answer, whatever it is
+TOTAL_SECONDS = 2.8  # until the sender is answered, in any case
 LEAST_FALLBACK_SECONDS = 0.7
 BATCH = 500
 UNCERTAIN = (
@@ -31,12 +31,12 @@ log = structlog.get_logger()
 
 
 class Acceptor:
-    """Accepts messages for one worker.
+    """Stores the messages of one worker durably.
 
     Args:
-        publisher: to the bus.
-        threads: where the fallback's transactions run.
-        max_waiting: how many may wait for the fallback at once.
+        publisher: of the bus.
+        threads: run the transactions of the fallback.
+        max_waiting: how many messages may wait for the fallback at the same time.
     """
 
     def __init__(
@@ -48,26 +48,26 @@ class Acceptor:
         self._waiting: deque[tuple[Message, asyncio.Future[None]]] = deque()
         self._writing: asyncio.Task[None] | None = None
         self.fallbacks = 0
-        """How many messages went to the outbox."""
+        """The number of messages written to the outbox."""
 
     async def accept(self, message: Message) -> None:
-        """Return when the message is safe.
+        """Store a message; return once it is durable.
 
         Raises:
-            ApiError: 503, when it could be put nowhere in time; it may be sent again.
+            ApiError: 503: neither bus nor database took it in time; it may be sent again.
         """
         started = time.monotonic()
         try:
             await self._publisher.send(message)
         except OverloadedError:
-            raise unavailable("overloaded", "Too much at once. Try again shortly.", 1) from None
+            raise overloaded() from None
         except PublishError as error:
             left = TOTAL_SECONDS - (time.monotonic() - started)
             await self._fall_back(message, max(left, LEAST_FALLBACK_SECONDS), error)
 
     async def _fall_back(self, message: Message, seconds: float, why: PublishError) -> None:
         if len(self._waiting) >= self._max_waiting:
-            raise unavailable("overloaded", UNCERTAIN, 1)
+            raise overloaded(UNCERTAIN)
         written: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting.append((message, written))
         if self._writing is None or self._writing.done():
@@ -75,20 +75,20 @@ class Acceptor:
         try:
             async with asyncio.timeout(seconds):
                 await written
-        except Exception as error:  # noqa: BLE001 - whatever it was, the sender keeps the order
+        except Exception as error:  # noqa: BLE001 - after any error the sender keeps the order
             log.warning("not_accepted", bus=type(why).__name__, database=type(error).__name__)
-            # A confirm or a commit that came too late may have stored it all the same.
+            # A confirm or a commit that is late may have stored it all the same.
             raise unavailable("unavailable", UNCERTAIN) from None
         self.fallbacks += 1
 
     async def _write(self) -> None:
-        """Write what waits, many messages a transaction, until nothing does."""
+        """Write waiting messages to the outbox, up to `BATCH` a transaction, until none is left."""
         loop = asyncio.get_running_loop()
         while self._waiting:
             batch: list[tuple[Message, asyncio.Future[None]]] = []
             while self._waiting and len(batch) < BATCH:
                 message, written = self._waiting.popleft()
-                # Whoever gave up was told 503; storing it now would be news to nobody.
+                # A request that timed out was answered 503, so its sender sends it again.
                 if not written.done():
                     batch.append((message, written))
             if not batch:
@@ -96,7 +96,7 @@ class Acceptor:
             error: Exception | None = None
             try:
                 await loop.run_in_executor(self._threads, _store, [m for m, _ in batch])
-            except Exception as caught:  # noqa: BLE001 - each waiter is told
+            except Exception as caught:  # noqa: BLE001 - raised in each waiting request
                 error = caught
             for _, written in batch:
                 if written.done():

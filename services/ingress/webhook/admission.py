@@ -1,6 +1,6 @@
-"""Whether a rightly signed request is taken now: its address, its secret's state, the rate.
+"""Checks after authentication: block, allowlist, allowed schemes, secret's state, rate limit.
 
-What the answer's headers say of it holds for each answer from here on, the refusals too.
+The rate and deprecation headers that it sets are in every later answer, refusals included.
 """
 
 import math
@@ -25,23 +25,23 @@ from shared.http.errors import ApiError, account_blocked, too_many_requests
 from shared.intake.bodies import SOURCE
 from shared.token_buckets import TokenBuckets, wait_for
 
-# An expired secret is rotated by its first use; further ones within this time add nothing.
+# The first use of an expired secret has it rotated; further uses within this time do not.
 ROTATE_AGAIN_SECONDS = 60.0
 TEST_RATE = 10
-"""Requests a second by a test secret: apart from what its account may send, and far less."""
+"""Requests a second signed with a test secret; they do not count for the account's own rate."""
 
 
 class Admission:
-    """Admits for one worker.
+    """Admits the authenticated requests of one worker.
 
     Args:
-        acceptor: makes the command safe that replaces an expired secret.
-        refusals: counts those of an address.
+        acceptor: stores the command that replaces an expired secret.
+        refusals: limits refusals by network.
         policies: of the accounts that have one.
-        accounts: what each account has sent lately.
-        rate: requests a second for an account without a rate of its own.
-        docs_url: the page that says what to do about a secret that ends.
-        clock: by which secrets end.
+        accounts: the token buckets of the accounts.
+        rate: requests a second for an account without its own rate.
+        docs_url: the page that explains the replacement of secrets.
+        clock: the time by which secrets expire.
     """
 
     def __init__(
@@ -64,18 +64,18 @@ class Admission:
         self._rotated: dict[UUID, float] = {}
 
     async def admit(
-        self, req: Request, resp: Response, secret: Signer, *, tells_copies: bool
+        self, req: Request, resp: Response, secret: Signer, *, detects_copies: bool
     ) -> None:
-        """Let a request in.
+        """Check whether a request may be handled, and set the answer's headers.
 
         Args:
             req: the request.
             resp: its answer.
-            secret: that it is rightly signed with.
-            tells_copies: see `Scheme`.
+            secret: the secret or public key that verified it.
+            detects_copies: the attribute of its `Scheme`.
 
         Raises:
-            ApiError: it is refused; the answer's headers are set all the same.
+            ApiError: it may not; the headers are set all the same.
         """
         policy = self._policies.get(secret.account_id)
         if policy is not None and policy.is_blocked:
@@ -86,7 +86,7 @@ class Admission:
                 "address_not_allowed",
                 f"The account's allowlist does not have the address {client_address(req):.64}.",
             )
-        if policy is not None and policy.is_standard_only and not tells_copies:
+        if policy is not None and policy.is_standard_only and not detects_copies:
             raise as_error(rules.scheme_not_allowed())
         now = self._clock.now()
         if not secret.is_valid(now):
@@ -102,10 +102,10 @@ class Admission:
         if secret.is_test:
             rate, spender = min(rate, TEST_RATE), (spender, "test")
         left = self._accounts.spend(spender, rate, rate)
-        limit, policy_ = _limits(rate)
+        limit, rate_policy = _limits(rate)
         remaining = str(int(left)) if left > 0 else "0"
-        resp.set_header("RateLimit-Policy", policy_)
-        # A bucket holds a second's worth, so that is how long it takes to fill at most.
+        resp.set_header("RateLimit-Policy", rate_policy)
+        # A bucket holds one second's tokens, so it is full again within a second.
         resp.set_header("RateLimit", f'"account";r={remaining};t=1')
         resp.set_header("RateLimit-Limit", limit)
         resp.set_header("RateLimit-Remaining", remaining)
@@ -122,7 +122,7 @@ class Admission:
             command = SecretRotate(
                 account_id=secret.account_id, cause="expired_use", secret_id=secret.id
             )
-            # Made safe before the sentence is said, so that the sentence is true.
+            # The answer says that a new secret was generated: the command is stored before it.
             await self._acceptor.accept(
                 message_for(command, source=SOURCE, correlation_id=secret.account_id)
             )
@@ -135,7 +135,7 @@ class Admission:
 
 @lru_cache(maxsize=1024)
 def _limits(rate: int) -> tuple[str, str]:
-    """`RateLimit-Limit` of an early draft, and `RateLimit-Policy` of the present one.
+    """Return `RateLimit-Limit` of an early draft, and `RateLimit-Policy` of the current one.
 
     draft-ietf-httpapi-ratelimit-headers-11, 3: `q` requests in `w` seconds.
     """
@@ -144,6 +144,6 @@ def _limits(rate: int) -> tuple[str, str]:
 
 @lru_cache(maxsize=1024)
 def _dates(replaced_at: float | None, expires_at: float) -> tuple[str, str]:
-    """`Deprecation` (RFC 9745, 2.1; empty when unknown) and `Sunset` (RFC 8594, 3) of a secret."""
+    """Return `Deprecation` (RFC 9745, 2.1; empty if unknown) and `Sunset` (RFC 8594, 3)."""
     deprecation = "" if replaced_at is None else f"@{math.floor(replaced_at)}"
     return deprecation, formatdate(expires_at, usegmt=True)

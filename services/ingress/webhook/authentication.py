@@ -1,14 +1,13 @@
-"""The two ways to sign a webhook of one's own (shops: `shops/authentication.py`).
+"""The two signature schemes of a business's own programs (shops: `shops/authentication.py`).
 
-Each finds out who sent a request, or refuses it.
-
-The order of the checks is part of the contract: headers present, sender known (or, where all are
-to be answered alike, the time), body size, signature. Nothing has an effect before that is right.
+The order of the checks is part of the contract: headers present, sender known (for Standard
+Webhooks, which answers all senders alike, the time instead), body size, signature. Nothing has an
+effect before the signature is verified.
 """
 
 import os
+from abc import ABC, abstractmethod
 from functools import lru_cache
-from typing import Protocol
 from uuid import UUID
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -24,53 +23,56 @@ from services.ingress.credentials.secret import CachedSecret
 from services.ingress.request_log.attempt import Attempt
 from services.ingress.webhook import hmac_hex, missing_headers, rules, standard_webhooks
 from services.ingress.webhook.refusals import Refusals, unopened
-from shared.http.bodies import Kept, read_body
+from shared.http.bodies import CountedBody, read_body
 from shared.security.encryption import CannotOpenError
 
 MAX_KEY_LENGTH = 200
 _UUID_LENGTH = len("urn:uuid:") + 36  # RFC 9562, 4: the longest form
 
 
-class Scheme(Protocol):
-    """A way to sign."""
-
-    name: str
-    tells_copies: bool
-    """Whether a copy of a request is told from a new one, by its signed id and time."""
-
-    async def authenticate(self, req: Request, attempt: Attempt, account_id: str) -> Signer:
-        """Find what a request is rightly signed with; its state is not looked at yet.
-
-        Args:
-            req: the request.
-            attempt: filled in.
-            account_id: of the path; empty where that has none.
-
-        Raises:
-            ApiError: it is not signed, or not rightly.
-        """
-        ...
-
-
-class ApiKeyScheme:
-    """`X-API-Key` names the secret, `X-Webhook-Signature` signs the body.
+class Scheme(ABC):
+    """Authenticates requests by one signature scheme.
 
     Args:
         secrets: the cache of this worker.
-        refusals: counts those of an address.
+        refusals: limits refusals by network.
         max_body_bytes: the largest body.
     """
 
-    name = "x-api-key"
-    tells_copies = False
+    name: str
+    detects_copies = False
+    """Whether it detects a copy of a request, by a signed id and time."""
 
     def __init__(self, secrets: SecretCache, refusals: Refusals, max_body_bytes: int) -> None:
         self._secrets = secrets
         self._refusals = refusals
         self._max_body_bytes = max_body_bytes
 
+    @abstractmethod
+    async def authenticate(self, req: Request, attempt: Attempt, account_id: str) -> Signer:
+        """Return the secret or public key whose signature is right, in whatever state it is.
+
+        Args:
+            req: the request.
+            attempt: its record, to be filled in.
+            account_id: of the path; empty where the path has none.
+
+        Raises:
+            ApiError: the signature is missing or wrong.
+        """
+
+    async def _look_again(self, req: Request, account: UUID, platform: str = "") -> bool:
+        with self._refusals.looking_up(req):
+            return await self._secrets.look_again(account, platform)
+
+
+class ApiKeyScheme(Scheme):
+    """The scheme in which `X-API-Key` holds the secret and `X-Webhook-Signature` signs the body."""
+
+    name = "x-api-key"
+
     async def authenticate(self, req: Request, attempt: Attempt, _: str) -> CachedSecret:
-        """See `Scheme`."""
+        """Return the secret that `X-API-Key` holds; see `Scheme`."""
         try:
             key, signature = rules.read_api_key_headers(req.scope["headers"], attempt)
         except rules.Refusal as refusal:
@@ -83,7 +85,7 @@ class ApiKeyScheme:
             raise self._refusals.refuse(req, missing)
         secret = self._secrets.peek(key) or await self._find(req, key)
         if secret is not None:
-            # A revoked one too: its owner wants to know who still sends with it.
+            # Also of a revoked one: its owner sees in the request log who still uses it.
             attempt.secret, attempt.account_id = secret, secret.account_id
         if secret is None or secret.state == "revoked":
             raise self._refusals.refuse(req, rules.unknown_key(key))
@@ -101,31 +103,29 @@ class ApiKeyScheme:
             return await self._secrets.find(key)
 
 
-class StandardScheme:
-    """Standard Webhooks: the account is in the path and the secret stays at home.
+class StandardScheme(Scheme):
+    """Standard Webhooks: the path names the account, and the secret is never sent.
 
-    An account that is not there, one without a secret and a wrong signature are answered alike,
-    after the same work: a signature by a public key is verified as often for an account that has
-    none as for one that has all it may have.
+    An unknown account, an account without a secret and a wrong signature get the same answer after
+    the same work: `v1a` signatures are verified `MAX_PUBLIC_KEYS` times however many public keys
+    an account has.
 
     Args:
-        secrets: the cache of this worker.
-        refusals: counts those of an address.
-        max_body_bytes: the largest body.
+        secrets: see `Scheme`.
+        refusals: see `Scheme`.
+        max_body_bytes: see `Scheme`.
     """
 
     name = "standard-webhooks"
-    tells_copies = True
+    detects_copies = True
 
     def __init__(self, secrets: SecretCache, refusals: Refusals, max_body_bytes: int) -> None:
-        self._secrets = secrets
-        self._refusals = refusals
-        self._max_body_bytes = max_body_bytes
-        self._nobodys_key = os.urandom(32)
-        self._nobodys_public_key = Ed25519PrivateKey.generate().public_key()
+        super().__init__(secrets, refusals, max_body_bytes)
+        self._dummy_key = os.urandom(32)
+        self._dummy_public_key = Ed25519PrivateKey.generate().public_key()
 
     async def authenticate(self, req: Request, attempt: Attempt, account_id: str) -> Signer:
-        """See `Scheme`."""
+        """Return the secret or public key that signed id, timestamp and body; see `Scheme`."""
         account = account_of(account_id)
         if account is not None and self._is_known(account):
             attempt.account_id = account
@@ -138,7 +138,7 @@ class StandardScheme:
             if refusal.code == "invalid_timestamp":
                 error.more["server_time"] = int(now)
             raise error from None
-        async with Kept(req, self._max_body_bytes) as body:
+        async with CountedBody(req, self._max_body_bytes) as body:
             attempt.body = body
             signer = await self._signer(req, account, prefix + body, attempt) if account else None
         if signer is None:
@@ -158,10 +158,6 @@ class StandardScheme:
     def _is_known(self, account: UUID) -> bool:
         return bool(self._secrets.of(account) or self._secrets.public_keys.of(account))
 
-    async def _look_again(self, req: Request, account: UUID) -> bool:
-        with self._refusals.looking_up(req):
-            return await self._secrets.look_again(account)
-
     def _match(self, account: UUID, signed: bytes, attempt: Attempt) -> Signer | None:
         secret, closed = self._match_secret(account, signed, attempt)
         signer: Signer | None = secret
@@ -176,11 +172,11 @@ class StandardScheme:
     def _match_secret(
         self, account: UUID, signed: bytes, attempt: Attempt
     ) -> tuple[CachedSecret | None, bool]:
-        """The secret that signed, and whether there is one that cannot be opened."""
+        """Return the secret that signed, and whether any secret could not be decrypted."""
         given = standard_webhooks.listed(attempt.signature)
         candidates = self._secrets.of(account)
         if not candidates:
-            standard_webhooks.matches(self._nobodys_key, signed, given)
+            standard_webhooks.matches(self._dummy_key, signed, given)
             return None, False
         attempt.account_id = account
         closed = False
@@ -197,18 +193,18 @@ class StandardScheme:
     def _match_public_key(
         self, account: UUID, signed: bytes, given: list[bytes]
     ) -> CachedPublicKey | None:
-        theirs = self._secrets.public_keys.of(account)
-        for held in theirs:
-            if standard_webhooks.verifies(held.key, signed, given):
-                return held
-        for _ in range(MAX_PUBLIC_KEYS - len(theirs)):
-            standard_webhooks.verifies(self._nobodys_public_key, signed, given)
+        public_keys = self._secrets.public_keys.of(account)
+        for public_key in public_keys:
+            if standard_webhooks.verifies(public_key.key, signed, given):
+                return public_key
+        for _ in range(MAX_PUBLIC_KEYS - len(public_keys)):
+            standard_webhooks.verifies(self._dummy_public_key, signed, given)
         return None
 
 
 def account_of(text: str) -> UUID | None:
-    """The account that a path names; None where that is no id."""
-    # What is kept is a stranger's: it is no longer than an id can be.
+    """Return the account id of a path; None if it is no UUID."""
+    # Strangers fill the cache of `_parsed`: a text longer than an id is kept out of it.
     return _parsed(text) if len(text) <= _UUID_LENGTH else None
 
 

@@ -1,13 +1,14 @@
 """The hot path: one signed order in, one confirmed message out.
 
-What comes first is the scheme's (`authentication.py`): who sent it. Then, in this order: block,
-address, schemes allowed, secret's state, rate limit (`admission.py`), form, idempotency key,
-decoding. What is right stands in `rules.py`.
+The scheme authenticates the sender first (`authentication.py`). Then come, in this order: block,
+address, allowed schemes, secret's state, rate limit (`admission.py`), form, idempotency key,
+decoding. The rules themselves are in `rules.py`.
 """
 
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import falcon
 import msgspec
@@ -33,38 +34,45 @@ from shared.http.mount import write_error
 from shared.ids import order_of_key
 from shared.intake import bodies
 
-# A member of an event; within a text its quotation marks would be escaped. That `metadata` may have
-# one of this name only costs its order the look at its key.
+# A member of an event; within a text its quotation marks would be escaped. Where `metadata` has a
+# member of this name, the order's key is computed needlessly, and nothing else.
 _HAS_NUMBER = b'"order_number":'
 
 
-class Webhook(ABC):
-    """What is the same for every URL that takes orders.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parts:
+    """The parts of a worker that its endpoints share.
 
-    Args:
-        scheme: how its requests are signed.
-        admission: whether they are taken.
-        acceptor: makes messages safe.
+    Attributes:
+        admission: the checks after authentication.
+        acceptor: stores messages.
         metrics: counts outcomes.
-        request_log: keeps what became of each request.
-        clock: says when each came.
+        request_log: takes a row for each request.
+        clock: stamps the arrival of each.
     """
 
-    def __init__(
-        self,
-        scheme: Scheme,
-        admission: Admission,
-        acceptor: Acceptor,
-        metrics: Metrics,
-        request_log: RequestLog,
-        clock: DatabaseClock,
-    ) -> None:
+    admission: Admission
+    acceptor: Acceptor
+    metrics: Metrics
+    request_log: RequestLog
+    clock: DatabaseClock
+
+
+class Webhook(ABC):
+    """Base of the endpoints that take orders.
+
+    Args:
+        scheme: authenticates requests.
+        parts: of the worker.
+    """
+
+    def __init__(self, scheme: Scheme, parts: Parts) -> None:
         self._scheme = scheme
-        self._admission = admission
-        self._acceptor = acceptor
-        self._metrics = metrics
-        self._request_log = request_log
-        self._clock = clock
+        self._admission = parts.admission
+        self._acceptor = parts.acceptor
+        self._metrics = parts.metrics
+        self._request_log = parts.request_log
+        self._clock = parts.clock
 
     async def on_post(self, req: Request, resp: Response, account_id: str = "") -> None:
         """Accept or refuse one request."""
@@ -73,7 +81,9 @@ class Webhook(ABC):
         try:
             secret = await self._scheme.authenticate(req, attempt, account_id)
             is_counted = secret.is_counted
-            await self._admission.admit(req, resp, secret, tells_copies=self._scheme.tells_copies)
+            await self._admission.admit(
+                req, resp, secret, detects_copies=self._scheme.detects_copies
+            )
             await self._accept(req, resp, attempt, secret)
         except ApiError as error:
             write_error(resp, error)
@@ -87,7 +97,7 @@ class Webhook(ABC):
 
     @abstractmethod
     async def _accept(self, req: Request, resp: Response, attempt: Attempt, signer: Signer) -> None:
-        """Take what is rightly signed, and answer.
+        """Handle an authenticated and admitted request, and answer it.
 
         Raises:
             ApiError: it is refused.
@@ -97,13 +107,13 @@ class Webhook(ABC):
 def tell_success(
     req: Request, resp: Response, attempt: Attempt, warnings: Sequence[str] = ()
 ) -> None:
-    """Answer that the order of an attempt is safe, with a receipt where that is asked for.
+    """Answer 201, with a receipt if the request asks for one.
 
     Args:
         req: the request.
         resp: the answer.
-        attempt: what is known of it.
-        warnings: what was hardly meant so, a sentence each.
+        attempt: the request's record, with its `order_id`.
+        warnings: sentences on probable mistakes in the body.
     """
     resp.status = falcon.HTTP_201
     resp.content_type = falcon.MEDIA_JSON
@@ -115,29 +125,16 @@ def tell_success(
 
 
 class OrderWebhook(Webhook):
-    """`POST /webhooks/orders/`, and the same below an account's id.
+    """`POST /webhooks/orders/` and `POST /webhooks/{account_id}/orders/`.
 
     Args:
-        scheme: how its requests are signed.
-        admission: whether they are taken.
-        acceptor: makes messages safe.
-        metrics: counts outcomes.
-        request_log: keeps what became of each request.
-        clock: says when each came.
+        scheme: authenticates requests.
+        parts: of the worker.
         known_keys: the idempotency keys of this worker.
     """
 
-    def __init__(
-        self,
-        scheme: Scheme,
-        admission: Admission,
-        acceptor: Acceptor,
-        metrics: Metrics,
-        request_log: RequestLog,
-        clock: DatabaseClock,
-        known_keys: KnownKeys,
-    ) -> None:
-        super().__init__(scheme, admission, acceptor, metrics, request_log, clock)
+    def __init__(self, scheme: Scheme, parts: Parts, known_keys: KnownKeys) -> None:
+        super().__init__(scheme, parts)
         self._known_keys = known_keys
 
     async def _accept(self, req: Request, resp: Response, attempt: Attempt, signer: Signer) -> None:
@@ -169,7 +166,7 @@ class OrderWebhook(Webhook):
     async def _accept_once(self, signer: Signer, key: str, order_id: str, message: Message) -> None:
         claimed = order_id
         if _HAS_NUMBER in message.body:
-            # Its id says nothing of its key.
+            # Its id is derived from its number, so the key's id has to be computed.
             claimed = str(order_of_key(signer.account_id, key, is_test=signer.is_test))
             self._known_keys.claim(claimed, message.body, order_id)
         else:

@@ -1,7 +1,8 @@
-"""Idempotency keys that this worker has seen lately, each with what was sent under it.
+"""The worker's cache of recent idempotency keys, each with a hash of its event.
 
-draft-ietf-httpapi-idempotency-key-header-07, 2.7: a key that comes with another payload is refused.
-What no worker remembers, `services.orders` finds (`conflicts.py`) and tells the business.
+draft-ietf-httpapi-idempotency-key-header-07, 2.7: a key that is reused with another payload is
+refused. Reuse that no worker remembers is found by `services/orders/conflicts.py`, which notifies
+the business.
 """
 
 from collections import OrderedDict
@@ -14,39 +15,39 @@ REUSED = (422, "idempotency_key_reused", "This key was used for another order.")
 
 
 class KnownKeys:
-    """The keys of one worker, the latest `MAX_KEYS`.
+    """An LRU of the latest `MAX_KEYS` keys of one worker.
 
-    A key is known by the order's id that is derived from account and key, also where the order has
-    another, by its number; what was sent, by the hash of the event that it became, so that the same
-    order in another layout is the same. On its way is what no try has made safe yet.
+    A key is stored as the order id derived from account and key, even if the order has another id,
+    from its number. The payload is stored as the hash of its event, so that the same order in
+    another JSON layout is equal. A key is in flight until one of its requests was accepted.
     """
 
     def __init__(self, most: int = MAX_KEYS) -> None:
         self._most = most
         self._sent: OrderedDict[str, int] = OrderedDict()
         self._numbered: dict[str, str] = {}
-        self._on_the_way: set[str] = set()
+        self._in_flight: set[str] = set()
 
     def claim(self, key: str, event: bytes, order_id: str = "") -> None:
-        """Note that an order is sent under its key now.
+        """Register a request under its key.
 
         Args:
-            key: the id that is derived from it.
-            event: what was sent.
-            order_id: the order's own id, where that is another one.
+            key: the order id that is derived from it.
+            event: the encoded event.
+            order_id: the order's id, where it differs from `key`.
 
         Raises:
-            ApiError: 409 while another order is on its way under that key, 422 afterwards.
+            ApiError: 409 while another order is in flight under that key, 422 afterwards.
         """
         digest = hash(event)
         known = self._sent.get(key)
         if known is not None:
             if known != digest:
-                refusal = IN_USE if key in self._on_the_way else REUSED
+                refusal = IN_USE if key in self._in_flight else REUSED
                 raise ApiError(*refusal, order_id=self._numbered.get(key, key))
             return
         self._sent[key] = digest
-        self._on_the_way.add(key)
+        self._in_flight.add(key)
         if order_id:
             self._numbered[key] = order_id
         if len(self._sent) > self._most:
@@ -55,14 +56,14 @@ class KnownKeys:
                 self._numbered.pop(oldest, None)
 
     def settle(self, key: str, *, is_accepted: bool) -> None:
-        """Note that an order has its answer.
+        """End a request that was registered by `claim`.
 
         Args:
-            key: as it was claimed.
-            is_accepted: whether it is safe; else the key may come with any order, unless an
-                earlier try was safe.
+            key: as given to `claim`.
+            is_accepted: whether the order was stored. Otherwise the key is free for any order,
+                unless an earlier request under it was accepted.
         """
-        if not is_accepted and key in self._on_the_way:
+        if not is_accepted and key in self._in_flight:
             self._sent.pop(key, None)
             self._numbered.pop(key, None)
-        self._on_the_way.discard(key)
+        self._in_flight.discard(key)

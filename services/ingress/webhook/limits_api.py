@@ -1,4 +1,4 @@
-"""The HTTP side: how much a business may send."""
+"""`GET /webhook/limits/`: how much a business may send."""
 
 from typing import Literal
 
@@ -14,7 +14,8 @@ class WebhookLimits(msgspec.Struct, kw_only=True):
     """Orders and updates a second that each of `workers` takes, and the bytes of a body.
 
     Beyond the rate the answer is 429 with `Retry-After`. `set_by` is `operator` where the rate was
-    set for you alone. `workers` are those of the process that has answered; there may be more.
+    set for your account alone. `workers` counts those of the process that answers; there may be
+    more.
     """
 
     rate_per_second: int
@@ -24,7 +25,7 @@ class WebhookLimits(msgspec.Struct, kw_only=True):
 
 
 def show(session: Session, call: Call[None, None]) -> Answer:
-    """Those that hold for the account now."""
+    """Return the account's current limits."""
     config = settings()
     policy = session.get(WebhookPolicy, call.caller)
     own = policy.rate_per_second if policy else None

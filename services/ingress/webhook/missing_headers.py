@@ -1,12 +1,12 @@
-"""Which headers of a scheme are missing, and what those that are there were meant for, in words.
+"""Explains which headers of a scheme are missing, and which scheme the present ones belong to.
 
-Names alone are looked at, so nothing is told that the sender has not sent.
+It uses the names of the headers alone, so an answer reveals nothing that the sender did not send.
 """
 
 from collections.abc import Collection, Iterable
 
 from services.ingress.platforms.known import PLATFORMS
-from shared.validation.words import listed
+from shared.validation.phrases import listed
 
 API_KEY = ("X-API-Key", "X-Webhook-Signature")
 STANDARD = ("webhook-id", "webhook-timestamp", "webhook-signature")
@@ -14,7 +14,7 @@ _URLS = {
     API_KEY: "POST /api/v1/webhooks/orders/",
     STANDARD: "POST /api/v1/webhooks/{account_id}/orders/",
 } | {platform.required: f"POST /api/v1{platform.path}" for platform in PLATFORMS}
-# By a part of a header's name: whose it is, and what it is here.
+# The beginning of a header's name, and whose it is.
 _FOREIGN = (
     ("stripe-signature", "Stripe's"),
     ("x-hub-signature", "GitHub's"),
@@ -22,12 +22,11 @@ _FOREIGN = (
 
 
 def faults(wanted: tuple[str, ...], headers: Iterable[tuple[bytes, bytes]]) -> list[str]:
-    """What is missing, and why that may be, a sentence each.
+    """Return sentences on what is missing, and why that may be.
 
     Args:
-        wanted: `API_KEY`, `STANDARD` or those that a platform requires: the scheme of the URL that
-            was asked.
-        headers: those of the request, with names in small letters.
+        wanted: `API_KEY`, `STANDARD` or a platform's `required`: the scheme of the requested URL.
+        headers: those of the request, with names in lower case.
     """
     given = {name.decode("latin-1"): bool(value) for name, value in headers}
     missing = [name for name in wanted if not given.get(name.lower())]
@@ -48,7 +47,7 @@ def faults(wanted: tuple[str, ...], headers: Iterable[tuple[bytes, bytes]]) -> l
 
 
 def _renamed(missing: Iterable[str], given: Collection[str]) -> list[str]:
-    """Headers by other names that may have been meant."""
+    """Return sentences on headers under other names that may stand for the missing ones."""
     found = []
     svix = [name for name in given if name.startswith("svix-")]
     if svix:

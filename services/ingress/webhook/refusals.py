@@ -1,7 +1,7 @@
-"""Answers to requests that are not rightly signed, counted by network.
+"""Answers to requests that fail authentication, limited by network.
 
-They say no more than that: whether a key, an account or a signature was wrong is for the holder of
-the secret to know.
+An answer does not reveal whether a key, an account or a signature was wrong: only the holder of the
+secret can find out, by `POST /webhooks/test/`.
 """
 
 from collections.abc import Iterator
@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from falcon.asgi import Request
 
 from services.ingress.webhook.rules import Refusal
-from shared.db.session import is_database_away
+from shared.db.session import is_database_unavailable
 from shared.http.callers import client_address
 from shared.http.errors import ApiError, too_many_requests, unavailable
 from shared.security.networks import network_of
@@ -23,27 +23,26 @@ class Refusals:
     """The refusals of one worker.
 
     Args:
-        networks: how often a network may be refused.
+        networks: the token buckets of refusals, by network.
     """
 
     def __init__(self, networks: TokenBuckets) -> None:
         self._networks = networks
 
     def refuse(self, req: Request, refusal: Refusal) -> ApiError:
-        """The error to raise, or a 429 for an address that has had too many of them."""
+        """Return the error to raise: the refusal, or 429 once its network had too many."""
         wait = self._networks.take(network_of(client_address(req)))
         return too_many_requests(wait) if wait else as_error(refusal)
 
     @contextmanager
     def looking_up(self, req: Request) -> Iterator[None]:
-        """Let a guesser wait before the database is asked: only that costs something.
+        """Limit look-ups in the database by network, since only those are expensive.
 
-        While it is asked, one refusal of the address is spoken for: of requests that come at once
-        no more ask than may be refused.
+        A look-up holds one token of its network, so that concurrent requests make no more look-ups
+        than the network may have refusals.
 
         Raises:
-            ApiError: 429, for an address that has been refused too often; 503, when a sender could
-                not be looked up.
+            ApiError: 429: the network had too many refusals; 503: the database is unreachable.
         """
         network = network_of(client_address(req))
         wait = self._networks.take(network)
@@ -52,7 +51,7 @@ class Refusals:
         try:
             yield
         except Exception as error:
-            if not is_database_away(error):
+            if not is_database_unavailable(error):
                 raise
             raise unavailable(
                 "unavailable", "The signature could not be checked. Try again shortly."
@@ -62,7 +61,7 @@ class Refusals:
 
 
 def as_error(refusal: Refusal) -> ApiError:
-    """The answer to a request that the rules refuse."""
+    """Return the API error of a refusal."""
     error = ApiError(refusal.status, refusal.code, refusal.sentence)
     if refusal.faults:
         error.more["faults"] = list(refusal.faults)
@@ -70,5 +69,5 @@ def as_error(refusal: Refusal) -> ApiError:
 
 
 def unopened() -> ApiError:
-    """The secret cannot be opened: not the sender's fault; `services.secrets` logs which key."""
+    """Return the error for a secret that no encryption key decrypts; `services.secrets` logs it."""
     return unavailable(*UNOPENED)

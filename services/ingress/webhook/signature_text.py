@@ -1,7 +1,7 @@
-"""A signature as somebody wrote it, and what is wrong about the way it is written.
+"""Reads a signature in any usual encoding, and explains what is wrong with the encoding.
 
-What a 401 tells beside its sentence is known from the request alone, so that it says the same to a
-stranger as to the holder of the secret.
+The findings in a 401 are derived from the request alone, so that a stranger gets the same as the
+holder of the secret.
 """
 
 import base64
@@ -13,9 +13,9 @@ from services.ingress.platforms.known import PLATFORMS
 from services.ingress.platforms.platform import Platform
 
 DIGEST_BYTES = 32
-# Other lengths in bytes, by what has them.
+# Other digests, by their length in bytes.
 _OTHERS = {16: "MD5", 20: "SHA-1", 28: "SHA-224", 48: "SHA-384", 64: "SHA-512"}
-_MOST_CHARACTERS = 512  # of one that is looked at
+_MOST_CHARACTERS = 512  # of a signature that is inspected
 _TEST = "`POST /api/v1/webhooks/test/`, signed in, says what differs."
 
 
@@ -38,16 +38,24 @@ CURES = {
     "`whsec_…` or with your private key; the account in the path is the `id` that a sign-in "
     f"answers with. {_TEST}",
 } | {platform.name: _cure(platform) for platform in PLATFORMS}
-"""What to do about a wrong signature, by scheme."""
-_PREFIX = re.compile(r"(?:(?:hmac-)?sha-?256|v1)[=,:]", re.IGNORECASE)
+"""The remedy for a wrong signature, by scheme."""
+_PREFIX = re.compile(
+    r"(?:(?:hmac-)?sha-?256|v1)[=,:]|[\w-]*\([^()]{0,100}\)= *|0x(?=[0-9a-f]{64}\Z)", re.IGNORECASE
+)
+"""Of GitHub and others; of `openssl dgst`, such as `SHA2-256(stdin)= `; of number literals."""
+_QUOTED = re.compile(r"b?([\"'])(.+)\1")
+_PAIR = "[0-9a-fA-F]{2}"
+_SEPARATED = re.compile(f"{_PAIR}([-: ]){_PAIR}(?:\\1{_PAIR}){{{DIGEST_BYTES - 2}}}")
+_DIGITS = re.compile(rb"[0-9a-fA-F]{57,64}")
+"""Without zeros there are fewer than 64. 56 are of SHA-224."""
 
 
 def why_wrong(scheme: str, header: bytes) -> list[str]:
-    """What a signature that is not right shows by itself, and the cure.
+    """Return what the text of a wrong signature shows, and then the remedy of its scheme.
 
     Args:
-        scheme: by which it was judged.
-        header: as it came; empty where there is none to look at.
+        scheme: a `rules.Scheme`.
+        header: the raw header; empty if there is none.
     """
     findings: list[str] = []
     signature = header.decode("latin-1")
@@ -64,21 +72,33 @@ def why_wrong(scheme: str, header: bytes) -> list[str]:
 
 
 def read(signature: str, wanted: Literal["hex", "base64"], findings: list[str]) -> bytes | None:
-    """The bytes of a signature, however it is written; None when it cannot be one.
+    """Return the digest of a signature in any encoding; None if the text holds none.
 
     Args:
-        signature: as it came.
-        wanted: how it should be written.
-        findings: what differs from that is added, in sentences.
+        signature: the header's value.
+        wanted: the encoding of the scheme.
+        findings: takes a sentence for each difference.
     """
     text = signature.strip()
     if text != signature:
         findings.append("There is white space around the signature. Send it without.")
-    prefix = _PREFIX.match(text)
-    if prefix:
+    if quoted := _QUOTED.fullmatch(text):
+        findings.append("The signature is in quotes. Send it without them.")
+        text = quoted[2]
+    if prefix := _PREFIX.match(text):
         findings.append(f"The signature has `{prefix[0]}` before it. Send it without.")
         text = text[prefix.end() :]
-    if re.fullmatch(r"(?:[0-9a-fA-F]{2})+", text):
+    if separated := _SEPARATED.fullmatch(text):
+        mark = separated[1]
+        findings.append(f"The signature has `{mark}` between its digits. Send it without.")
+        text = text.replace(mark, "")
+    if _DIGITS.fullmatch(text.encode()) and len(text) < 2 * DIGEST_BYTES:
+        findings.append(
+            f"The signature has the wrong length: {len(text)} hexadecimal digits of "
+            f"{2 * DIGEST_BYTES}. Were zeros left out? Write each byte with two digits (`%02x`)."
+        )
+        return None  # where the zeros were is not known
+    if re.fullmatch(f"(?:{_PAIR})+", text):
         written, digest = "hex", bytes.fromhex(text)
     else:
         try:
@@ -86,6 +106,15 @@ def read(signature: str, wanted: Literal["hex", "base64"], findings: list[str]) 
         except (binascii.Error, ValueError):
             findings.append("The signature is neither hexadecimal nor base64.")
             return None
+    if written == "base64" and len(digest) == 2 * DIGEST_BYTES and _DIGITS.fullmatch(digest):
+        how = {
+            "hex": "send the hexadecimal digits themselves.",
+            "base64": f"encode the {DIGEST_BYTES} bytes themselves.",
+        }
+        findings.append(
+            f"The signature is the base64 of the hexadecimal text of the digest: {how[wanted]}"
+        )
+        return bytes.fromhex(digest.decode())
     if len(digest) != DIGEST_BYTES:
         other = _OTHERS.get(len(digest))
         why = f", which is what {other} gives" if other else ""
@@ -103,11 +132,15 @@ def read(signature: str, wanted: Literal["hex", "base64"], findings: list[str]) 
 
 
 def in_base64(digest: bytes) -> str:
-    """Standard base64, padded (RFC 4648, 4)."""
+    """Return standard base64, padded (RFC 4648, 4)."""
     return base64.b64encode(digest).decode()
 
 
 def from_base64(text: str) -> bytes:
-    """Of either alphabet (RFC 4648, 4 and 5), padded or not."""
+    """Decode base64 of either alphabet (RFC 4648, 4 and 5), padded or not.
+
+    Raises:
+        ValueError: it is no base64.
+    """
     standard = text.replace("-", "+").replace("_", "/").rstrip("=")
     return base64.b64decode(standard + "=" * (-len(standard) % 4), validate=True)

@@ -1,1 +1,1 @@
-"""What each email says, as data: from a fact, in the words of a language."""
+"""The content of each email as data, from a fact and a language."""

@@ -1,4 +1,4 @@
-"""What a business is told of its account and of its KYC application."""
+"""Emails to a business about its account and its KYC application."""
 
 from services.notifier.contents.content import Block, Code, Content, Paragraph, Quote, Setting
 from shared.bus.contract.events import (
@@ -14,9 +14,13 @@ from shared.bus.contract.events import (
 )
 from shared.product import NAME
 
+_BY_OPERATORS = ("blocked", "unblocked")
+_BY_PASSWORD = ("password_changed", "password_reset", "refresh_token_reused")
+"""Changes after which the owner can still set a new password by a code."""
+
 
 def letter(fact: AccountFact, at: Setting, subject: str, *blocks: Block) -> Content:
-    """An email to a business. Its first paragraph is its preheader, too."""
+    """Return an email to a business. Its first paragraph is also its preheader."""
     return Content(
         subject=subject,
         preheader=next((block.text for block in blocks if isinstance(block, Paragraph)), ""),
@@ -28,7 +32,7 @@ def letter(fact: AccountFact, at: Setting, subject: str, *blocks: Block) -> Cont
 
 
 def one_time_code(fact: AccountOtpRequested, at: Setting) -> Content:
-    """A code. Nothing of who asked for it is in it: the address is not proved."""
+    """Return the email with a code. It names no business, since the address is not proved."""
     say = at.say
     purpose = "password_reset" if fact.purpose == "password_reset" else "registration"
     return Content(
@@ -45,40 +49,51 @@ def one_time_code(fact: AccountOtpRequested, at: Setting) -> Content:
     )
 
 
-def not_you(at: Setting) -> Paragraph:
-    """What to do about a sign-in that was somebody else's."""
-    return at.paragraph(
-        "accounts.not_you_password",
-        reset_url=at.page("/password/lost", "/users/password/reset-code/"),
-        sessions_url=at.page("/account", "/users/sessions/"),
-    )
+def not_you(at: Setting) -> list[Block]:
+    """Return what to do about a sign-in or a change by another person."""
+    if at.portal_url:
+        return [
+            at.paragraph("accounts.not_you_open"),
+            *at.way("accounts.set_password", "/password/lost"),
+            *at.way("accounts.end_sessions", "/account", is_first=False),
+        ]
+    return [
+        at.paragraph(
+            "accounts.not_you_password",
+            reset_url=at.api("/users/password/reset-code/"),
+            sessions_url=at.api("/users/sessions/"),
+        )
+    ]
 
 
 def signed_in(fact: AccountSignedIn, at: Setting) -> Content:
-    """Somebody signed in from somewhere new."""
+    """Return the email about a sign-in from a new place."""
     news = at.paragraph("accounts.signed_in.news", address=fact.address)
-    return letter(fact, at, at.say("accounts.signed_in.subject"), news, not_you(at))
+    return letter(fact, at, at.say("accounts.signed_in.subject"), news, *not_you(at))
 
 
 def account_changed(fact: AccountChanged, at: Setting) -> Content:
-    """What its owner must know."""
+    """Return the email about a change that the owner must know of."""
     say = at.say
     value = say("accounts.changed.ours") if fact.value == "ours" else fact.value
     blocks: list[Block] = [
         at.paragraph(f"accounts.changed.{fact.what}", address=fact.address, value=value),
         *reason(at, fact.reason),
-        at.paragraph("accounts.changed.know_nothing"),
     ]
+    if fact.what not in _BY_OPERATORS:
+        blocks.append(at.paragraph("accounts.changed.know_nothing"))
+    if fact.what in _BY_PASSWORD:
+        blocks += at.way("accounts.set_password", "/password/lost")
     return letter(fact, at, say("accounts.changed.subject"), *blocks)
 
 
-def reason(at: Setting, given: str) -> list[Block]:
-    """Why, in the words of whoever did it; nothing where they gave none."""
-    return [at.paragraph("accounts.reason"), Quote(given)] if given else []
+def reason(at: Setting, text: str) -> list[Block]:
+    """Return a reason as a quote; nothing for an empty one."""
+    return [at.paragraph("accounts.reason"), Quote(text)] if text else []
 
 
 def kyc_received(fact: KycSubmitted, at: Setting) -> Content:
-    """An application has come."""
+    """Return the email about a received application."""
     number = fact.business_registration_number
     news = at.paragraph("kyc.received.news", company=fact.company_name, number=number)
     subject = at.say("kyc.received.subject")
@@ -86,26 +101,27 @@ def kyc_received(fact: KycSubmitted, at: Setting) -> Content:
 
 
 def kyc_approved(fact: KycApproved, at: Setting) -> Content:
-    """It is approved."""
+    """Return the email about an approval."""
     news = at.paragraph("kyc.approved.news", company=fact.company_name)
-    return letter(fact, at, at.say("kyc.approved.subject"), news)
+    return letter(fact, at, at.say("kyc.approved.subject"), news, *at.way("kyc.approved.open", "/"))
 
 
 def kyc_rejected(fact: KycRejected, at: Setting) -> Content:
-    """The application is rejected."""
+    """Return the email about a rejected application."""
     return _decided("kyc.rejected", fact, at, Quote(fact.reason))
 
 
 def kyc_asked(fact: KycInformationRequested, at: Setting) -> Content:
-    """More information is needed."""
+    """Return the email that asks for more information."""
     return _decided("kyc.asked", fact, at, Quote(fact.reason))
 
 
 def kyc_revoked(fact: KycRevoked, at: Setting) -> Content:
-    """The approval is taken back."""
+    """Return the email about a revoked approval."""
     return _decided("kyc.revoked", fact, at, *reason(at, fact.reason))
 
 
 def _decided(key: str, fact: AccountFact, at: Setting, *why: Block) -> Content:
     news = at.paragraph(f"{key}.news", company=fact.company_name)
-    return letter(fact, at, at.say(f"{key}.subject"), news, *why, at.paragraph(f"{key}.next"))
+    then = (at.paragraph(f"{key}.next"), *at.way("kyc.open", "/kyc"))
+    return letter(fact, at, at.say(f"{key}.subject"), news, *why, *then)

@@ -1,4 +1,4 @@
-"""An email's content as data: what its two parts, the text and the HTML, are both made of."""
+"""An email's content as data, from which both its text part and its HTML part are rendered."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -6,13 +6,13 @@ from datetime import datetime
 from typing import ClassVar, NamedTuple
 from zoneinfo import ZoneInfo
 
+from shared.languages.delivery_steps import Step
 from shared.languages.language import Language
-from shared.languages.way import Step
 
 
 @dataclass(frozen=True, slots=True)
 class Paragraph:
-    """A sentence or more of ours."""
+    """One or more sentences."""
 
     kind: ClassVar[str] = "paragraph"
     text: str
@@ -20,7 +20,7 @@ class Paragraph:
 
 @dataclass(frozen=True, slots=True)
 class Notice:
-    """A sentence of ours that must not be passed over."""
+    """An emphasized sentence."""
 
     kind: ClassVar[str] = "notice"
     text: str
@@ -28,7 +28,7 @@ class Notice:
 
 @dataclass(frozen=True, slots=True)
 class Quote:
-    """What somebody else has written, with its lines as they are."""
+    """Text of another author, with its line breaks."""
 
     kind: ClassVar[str] = "quote"
     text: str
@@ -36,7 +36,7 @@ class Quote:
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """What a program is to be given, letter for letter; a line each."""
+    """Text to be copied verbatim, such as a request; one line each."""
 
     kind: ClassVar[str] = "command"
     lines: Sequence[str]
@@ -44,15 +44,20 @@ class Command:
 
 @dataclass(frozen=True, slots=True)
 class Code:
-    """A one-time code, to be read from afar; `said` is the sentence that it stands in."""
+    """A one-time code in large type.
+
+    Attributes:
+        code: the code.
+        sentence: the sentence with it, for the text part.
+    """
 
     kind: ClassVar[str] = "code"
     code: str
-    said: str
+    sentence: str
 
 
 class Row(NamedTuple):
-    """A name and what it is."""
+    """A label and its value."""
 
     label: str
     value: str
@@ -60,7 +65,7 @@ class Row(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """Rows of names and values, the most important first."""
+    """A table of labels and values, the most important first."""
 
     kind: ClassVar[str] = "facts"
     rows: Sequence[Row]
@@ -68,13 +73,13 @@ class Facts:
 
 @dataclass(frozen=True, slots=True)
 class Action:
-    """Where the reader can go; the first of an email is the one to press.
+    """A button.
 
     Attributes:
-        label: what the button says.
-        url: where it leads.
-        text_label: what stands before the address in the text part.
-        is_first: whether it is the one to press.
+        label: its text.
+        url: its target.
+        text_label: the text before the URL in the text part.
+        is_first: whether it is the email's main button.
     """
 
     kind: ClassVar[str] = "action"
@@ -93,16 +98,16 @@ class Content:
 
     Attributes:
         subject: one line.
-        preheader: what a list of mails shows behind the subject.
-        heading: above everything.
-        blocks: what it says, in order.
-        footer: sentences below: whom it is from, how they are reached.
-        sender: who speaks.
-        kicker: above the heading: which order.
-        progress: the steps in words; empty where there are none.
-        steps: of an order, all of them.
-        leave: what its reader presses to get no more, in the HTML part and before the address.
-        leave_url: where; empty where there is nothing to leave.
+        preheader: what a mail program's list shows after the subject.
+        heading: the title.
+        blocks: the body, in order.
+        footer: sentences below: who sends it and how to reach them.
+        sender: the sender's name.
+        kicker: a line above the heading, with the order's number.
+        progress: the steps as text, such as "step 2 of 4"; empty without steps.
+        steps: all steps of an order.
+        leave: the labels of the link to unsubscribe, in the HTML part and in the text part.
+        leave_url: its target; empty if there is none.
     """
 
     subject: str
@@ -119,24 +124,24 @@ class Content:
 
 
 def portal_of(tracking_url: str) -> str:
-    """Where the portal is, by the page of its that customers are led to; empty if that is none."""
+    """Return the portal's URL, derived from that of its tracking page; empty for another's page."""
     origin, track, _ = tracking_url.rstrip("/").rpartition("/track")
     return origin if track else ""
 
 
 class Setting(NamedTuple):
-    """What an email is told with, beside its fact.
+    """What an email depends on besides its fact.
 
     Attributes:
-        say: the words.
-        zone: whose times are shown.
-        public_url: where the API is for the outside.
-        reply_to: where answers go; empty: to us.
+        say: the language.
+        zone: the time zone of times.
+        public_url: the API's public URL.
+        reply_to: the address for answers; empty for ours.
         code: a one-time code.
-        tracking_page: where the customer sees the order; empty where there is no such page.
-        unsubscribe_url: where the customer leaves.
-        excerpt: of what was ordered, as much as a preheader has room for.
-        portal_url: where the portal is; empty where nobody knows.
+        tracking_page: the URL of the order's page; empty if there is none.
+        unsubscribe_url: the customer's link to unsubscribe.
+        excerpt: the beginning of the item summary, for the preheader.
+        portal_url: the portal's URL; empty if unknown.
     """
 
     say: Language
@@ -150,26 +155,29 @@ class Setting(NamedTuple):
     portal_url: str = ""
 
     def moment(self, value: datetime) -> str:
-        """A time, as it is written here."""
+        """Return a time as text."""
         return self.say.moment(value, self.zone)
 
     def paragraph(self, key: str, **values: object) -> Paragraph:
-        """A text of ours as a paragraph, with its places filled in."""
+        """Return a text of the language as a paragraph, with its placeholders filled."""
         return Paragraph(self.say(key, **values))
 
     def api(self, path: str) -> str:
-        """An address of the API.
-
-        Args:
-            path: below `/api/v1`.
-        """
+        """Return a URL of the API for a path below `/api/v1`."""
         return f"{self.public_url}/api/v1{path}"
 
-    def page(self, path: str, else_api: str) -> str:
-        """An address that people can open, where there is a portal.
+    def way(self, label: str, path: str, *else_api: str, is_first: bool = True) -> list[Block]:
+        """Return a button to a page of the portal or, without a portal, the API's requests.
 
         Args:
+            label: the key of the button's text.
             path: of a page of the portal.
-            else_api: what does the same, below `/api/v1`.
+            else_api: requests that do the same, as method and path below `/api/v1`.
+            is_first: whether it is the email's main button.
         """
-        return f"{self.portal_url}{path}" if self.portal_url else self.api(else_api)
+        if self.portal_url:
+            text = self.say(label)
+            return [Action(text, f"{self.portal_url}{path}", text, is_first)]
+        requests = [request.split(" ", 1) for request in else_api]
+        lines = [f"{method} {self.api(to)}" for method, to in requests]
+        return [Command(lines)] if lines else []

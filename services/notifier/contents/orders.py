@@ -1,4 +1,4 @@
-"""What a customer is told of an order."""
+"""Emails to a customer about an order."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -23,23 +23,23 @@ from shared.bus.contract.events import (
 )
 from shared.ids import is_of_shop
 from shared.languages import shops
+from shared.languages.delivery_steps import parcel_fields, steps
 from shared.languages.language import DEFAULT, Language, capitalised
-from shared.languages.way import steps, told_of_parcel
 
-Told = OrderRecorded | OrderStatusRecorded | OrderCancellationRecorded
+OrderFact = OrderRecorded | OrderStatusRecorded | OrderCancellationRecorded
 
 _OF_SHOP = ("customer_name", "item_summary", "address", "reason")
-MOST_SHOWN = 90  # characters; lists of mails cut a preheader about there
+MOST_SHOWN = 90  # characters; mail programs cut a preheader about there
 
 
 def received(fact: OrderRecorded, at: Setting) -> Content:
-    """An order was recorded."""
+    """Return the email about a recorded order."""
     news = Paragraph(at.say("orders.received.news", company=fact.company_name))
     return _content(fact, at, "received", at.say("orders.received.heading"), [news])
 
 
 def status(fact: OrderStatusRecorded, at: Setting) -> Content:
-    """It moved on."""
+    """Return the email about a new status."""
     word = at.say.status(fact.tracking_status)
     news: list[Block] = [Paragraph(_numbered(fact, at, "orders.status.news", status=word))]
     if fact.note:
@@ -48,31 +48,33 @@ def status(fact: OrderStatusRecorded, at: Setting) -> Content:
 
 
 def cancelled(fact: OrderCancellationRecorded, at: Setting) -> Content:
-    """It will not come."""
+    """Return the email about a cancellation."""
     news: list[Block] = [Paragraph(_numbered(fact, at, "orders.cancelled.news"))]
     if fact.reason:
         news.append(Quote(fact.reason))
     return _content(fact, at, "cancelled", at.say("orders.cancelled.heading"), news)
 
 
-def in_language(fact: Told, say: Language) -> Told:
-    """A fact about a shop's order with our own words in it in a language, and the shop's as is."""
+def in_language(fact: OrderFact, say: Language) -> OrderFact:
+    """Return a fact about a shop's order with our own phrases translated, the shop's unmodified."""
     number, is_test = fact.order_number, fact.IS_TEST
     if say.code == DEFAULT:
         return fact
     if not is_of_shop(fact.account_id, fact.order_id, number, is_test=is_test):
         return fact
     texts = {name: getattr(fact, name, "") for name in _OF_SHOP}
-    words = {name: shops.said(say, text) for name, text in texts.items() if text}
+    words = {name: shops.translated(say, text) for name, text in texts.items() if text}
     return msgspec.structs.replace(fact, **words)
 
 
-def excerpt(fact: Told) -> str:
-    """Of what was ordered, as much as a list of mails has room for."""
+def excerpt(fact: OrderFact) -> str:
+    """Return the beginning of the item summary, for the preheader."""
     return fact.item_summary[:MOST_SHOWN]
 
 
-def _content(fact: Told, at: Setting, what: str, heading: str, news: Sequence[Block]) -> Content:
+def _content(
+    fact: OrderFact, at: Setting, what: str, heading: str, news: Sequence[Block]
+) -> Content:
     say, word = at.say, at.say.status(fact.tracking_status)
     blocks: list[Block] = []
     if fact.IS_TEST:
@@ -108,7 +110,7 @@ def _content(fact: Told, at: Setting, what: str, heading: str, news: Sequence[Bl
     )
 
 
-def _rows(fact: Told, at: Setting, word: str) -> list[Row]:
+def _rows(fact: OrderFact, at: Setting, word: str) -> list[Row]:
     say = at.say
     rows = [
         Row(say("orders.label.order"), str(fact.order_number or fact.order_id)),
@@ -125,14 +127,14 @@ def _rows(fact: Told, at: Setting, word: str) -> list[Row]:
     return rows
 
 
-def _parcel(fact: Told) -> dict[str, Any]:
-    """What is told of its parcel, as far as that is known."""
-    fields = told_of_parcel(fact.tracking_status)
+def _parcel(fact: OrderFact) -> dict[str, Any]:
+    """Return the known tracking fields that are shown at the order's status."""
+    fields = parcel_fields(fact.tracking_status)
     return {name: value for name in fields if (value := getattr(fact, name))}
 
 
-def _numbered(fact: Told, at: Setting, key: str, **more: str) -> str:
-    """The text that has the order's number in it, where it has one."""
+def _numbered(fact: OrderFact, at: Setting, key: str, **more: str) -> str:
+    """Return a text, in the form with the order's number if it has one."""
     if fact.order_number:
         return at.say(
             f"{key}_numbered", number=fact.order_number, company=fact.company_name, **more

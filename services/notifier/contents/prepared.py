@@ -1,9 +1,8 @@
-"""Emails about orders, rendered once for all orders that differ only in what is put in as it is.
+"""Renders emails about orders from prepared pieces, cached for facts that differ only in values.
 
-A shop's thousand emails of a day say the same in all but names, numbers and addresses. To render
-one is 200 us, to fill in what differs 20. Nothing is written twice for it: the contents and the
-layout are rendered with marks in the places of what differs, and what stands around the marks is
-kept. A test holds every email to what the contents and the layout make of the fact itself.
+A shop's emails differ only in names, numbers and addresses. Rendering one takes 200 us, filling in
+the values 20. The contents and the layout are rendered once with marks in the places of the values,
+and the pieces between the marks are cached. A test compares each email with a direct rendering.
 """
 
 import re
@@ -19,7 +18,7 @@ from services.notifier.contents import rendering
 from services.notifier.contents.content import Content, Setting
 
 MOST_KEPT = 1_024
-"""Of some 10 kB; each shop has one for each status and language that it uses."""
+"""Cached emails, of about 10 kB; each shop has one for each status and language it uses."""
 
 _OF_ORDER = (
     "order_id",
@@ -36,24 +35,24 @@ _OF_ORDER = (
     "tracking_url",
     "order_email",
 )
-"""Of a fact. What is not named here, or is empty, is part of what an email is kept by."""
+"""Fields of a fact with a mark. All others, and empty ones, are part of the cache key."""
 _OF_SETTING = ("excerpt", "tracking_page", "unsubscribe_url")
-# Nobody outside knows it, so no name or note has a mark in it. In a table or a quotation a line
-# feed is followed by spaces; the one in a mark shows by how many.
+# Random, so no name or note can contain a mark. In a table or a quote a line feed is followed by
+# spaces; the line feed in a mark shows how many.
 _TOKEN = secrets.token_hex(8)
-_AS_IT_IS = re.compile(r"[^&<>\"'\x80-\U0010ffff]*").fullmatch  # in HTML, and in ASCII
+_NEEDS_NO_ESCAPE = re.compile(r"[^&<>\"'\x80-\U0010ffff]*").fullmatch  # in HTML, and in ASCII
 _MARK = re.compile(rf"\x00{_TOKEN}-(\w+)(\n *)\x00")
 
 
 def parts(
     fact: Any, content_of: Callable[[Any, Setting], Content], setting: Setting
 ) -> rendering.Parts:
-    """As `rendering.parts`, of an order.
+    """Render the email of a fact about an order, like `rendering.parts`.
 
     Args:
-        fact: about the order.
-        content_of: what is said of it.
-        setting: what it is told with.
+        fact: the fact.
+        content_of: returns the fact's content.
+        setting: what the email depends on besides the fact.
     """
     of_order = {name: value for name in _OF_ORDER if (value := getattr(fact, name, None))}
     of_setting = {name: value for name in _OF_SETTING if (value := getattr(setting, name))}
@@ -72,7 +71,7 @@ def parts(
 
 
 class _Pieces(NamedTuple):
-    """A text with places: its pieces, and for each place its index, what goes in, line feeds."""
+    """A text in pieces; a place is an index of one, the name of its value, and its line feed."""
 
     pieces: tuple[str, ...]
     places: tuple[tuple[int, str, str], ...]
@@ -86,7 +85,7 @@ class _Pieces(NamedTuple):
 
 
 class _Prepared(NamedTuple):
-    """The parts, and the names of what goes into any of them."""
+    """The parts in pieces, and the names of all values in them."""
 
     subject: _Pieces
     text: _Pieces
@@ -121,4 +120,4 @@ def _marks(names: tuple[str, ...]) -> Mapping[str, Any]:
 
 
 def _in_html(value: str) -> str:
-    return value if _AS_IT_IS(value) else rendering.in_ascii(str(escape(value)))
+    return value if _NEEDS_NO_ESCAPE(value) else rendering.in_ascii(str(escape(value)))

@@ -1,4 +1,4 @@
-"""An email's two parts, of one content: so that neither says what the other does not."""
+"""Renders both parts of an email, text and HTML, from one content."""
 
 from collections.abc import Callable
 from functools import cache
@@ -22,7 +22,7 @@ INDENT = "    "
 
 
 class Parts(NamedTuple):
-    """What an email says: in a line, in the text and in the HTML part."""
+    """An email's subject, text part and HTML part."""
 
     subject: str
     text: str
@@ -30,12 +30,12 @@ class Parts(NamedTuple):
 
 
 def parts(fact: Any, content_of: Callable[[Any, Setting], Content], setting: Setting) -> Parts:
-    """What an email about a fact says.
+    """Render the email of a fact.
 
     Args:
         fact: the fact.
-        content_of: what is said of it.
-        setting: what it is told with.
+        content_of: returns the fact's content.
+        setting: what the email depends on besides the fact.
     """
     content = content_of(fact, setting)
     say = setting.say
@@ -43,7 +43,7 @@ def parts(fact: Any, content_of: Callable[[Any, Setting], Content], setting: Set
 
 
 def text(content: Content, say: Language) -> str:
-    """The text part."""
+    """Render the text part."""
     parts = []
     if content.kicker:
         head = f"{content.kicker}\n{content.heading}"
@@ -59,12 +59,12 @@ def text(content: Content, say: Language) -> str:
 
 
 def html(content: Content, say: Language) -> str:
-    """The HTML part, in ASCII: its other characters as references, which any server takes as is."""
+    """Render the HTML part in ASCII: other characters as references, so 7bit transfer suffices."""
     return in_ascii(_layout().render(content=content, code=say.code))
 
 
 def in_ascii(markup: str) -> str:
-    """HTML with references for what is not ASCII."""
+    """Return HTML with references for non-ASCII characters."""
     return markup if markup.isascii() else markup.encode("ascii", "xmlcharrefreplace").decode()
 
 
@@ -77,7 +77,7 @@ def _as_text(block: Block, say: Language) -> str:
         return "\n".join(INDENT + line for line in block.lines)
     if isinstance(block, Action):
         return f"{say('common.label', label=block.text_label)} {block.url}"
-    return block.said if isinstance(block, Code) else block.text
+    return block.sentence if isinstance(block, Code) else block.text
 
 
 def _indented(words: str) -> str:
@@ -101,7 +101,7 @@ def _layout() -> Template:
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
-        # It came with the code, and asking the disk whether it changed is a cost an email.
+        # Part of the code: checking the file for changes would cost a stat for each email.
         auto_reload=False,
     )
     return environment.get_template("layout.html")

@@ -1,1 +1,1 @@
-"""What customers would get, shown to the business that they would get it of."""
+"""Previews of emails, for the business that they would come from or go to."""

@@ -1,4 +1,4 @@
-"""The HTTP side: a business sees what its customers would get, and what it gets itself."""
+"""The HTTP API of email previews: the emails to a business's customers and to the business."""
 
 from typing import Annotated, Literal
 
@@ -17,13 +17,13 @@ To = Literal["customer", "business"]
 
 
 class PreviewIn(msgspec.Struct, kw_only=True):
-    """In another language than your own; empty: in yours."""
+    """The language; empty for that of your emails."""
 
     language: Annotated[str, msgspec.Meta(max_length=100, examples=["fr"])] = ""
 
 
 class EmailPreview(msgspec.Struct, kw_only=True):
-    """An email of an example: both of its parts."""
+    """An example of an email, in both parts."""
 
     name: str
     language: str
@@ -33,7 +33,7 @@ class EmailPreview(msgspec.Struct, kw_only=True):
 
 
 class PreviewName(msgspec.Struct, kw_only=True):
-    """One of them, and whether it goes to your customers or to you."""
+    """A preview's name, its subject, and whether the email goes to your customers or to you."""
 
     name: str
     to: To
@@ -41,14 +41,14 @@ class PreviewName(msgspec.Struct, kw_only=True):
 
 
 class PreviewList(msgspec.Struct, kw_only=True):
-    """Every email that your customers or you can get, by name and with its subject."""
+    """Every email that your customers or you can get."""
 
     language: str
     results: list[PreviewName]
 
 
 def index(session: Session, call: Call[None, PreviewIn]) -> Answer:
-    """Every email that your customers or you can get."""
+    """Return the list of all previews."""
     to: dict[str, To] = {
         **dict.fromkeys(SAMPLES, "customer"),
         **dict.fromkeys(to_business.SAMPLES, "business"),
@@ -59,7 +59,7 @@ def index(session: Session, call: Call[None, PreviewIn]) -> Answer:
 
 
 def show(session: Session, call: Call[None, PreviewIn]) -> Answer:
-    """One email as it would be."""
+    """Return one preview."""
     return Answer(200, _preview(session, call, call.path["name"]))
 
 

@@ -1,4 +1,4 @@
-"""What customers and a business itself would get, for it to look at: each email, of an example."""
+"""Example emails for previews."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -23,18 +23,21 @@ from shared.security import unsubscribe_tokens
 NOBODY = UUID(int=0)
 NUMBER = "A-1001"
 ADDRESS = "customer@shop.example"
-Told = OrderRecorded | OrderStatusRecorded | OrderCancellationRecorded
+OrderFact = OrderRecorded | OrderStatusRecorded | OrderCancellationRecorded
 
 
 def preview(name: str, company_name: str, chosen: Sender) -> rendering.Parts:
-    """One of `SAMPLES` here or of those to a business, in the account's language.
+    """Render an example by its name in `SAMPLES` or `to_business.SAMPLES`.
 
-    Its links lead to no order, and its code opens nothing.
+    Its links lead to no order, and its code is hidden.
 
     Args:
-        name: which.
-        company_name: the business's.
-        chosen: what it has chosen for its emails.
+        name: the name.
+        company_name: the business's name.
+        chosen: the business's settings for its emails.
+
+    Raises:
+        KeyError: there is no example with this name.
     """
     say = language(chosen.language)
     config = settings()
@@ -49,13 +52,13 @@ def preview(name: str, company_name: str, chosen: Sender) -> rendering.Parts:
         account = {"account_id": NOBODY, "company_name": company_name, "email": ADDRESS}
         fact = to_business.SAMPLES[name](account, say)
         return rendering.parts(fact, CONTENTS[type(fact)][1], setting._replace(code=HIDDEN))
-    told = SAMPLES[name](_common(company_name, say), say)
+    order_fact = SAMPLES[name](_common(company_name, say), say)
     setting = setting._replace(
         tracking_page=config.tracking_url,
         unsubscribe_url=f"{config.public_url.rstrip('/')}/api/v1{unsubscribe_tokens.PATH}",
-        excerpt=orders.excerpt(told),
+        excerpt=orders.excerpt(order_fact),
     )
-    return rendering.parts(told, CONTENTS[type(told)][1], setting)
+    return rendering.parts(order_fact, CONTENTS[type(order_fact)][1], setting)
 
 
 def _common(company_name: str, say: Language) -> dict[str, Any]:
@@ -70,14 +73,14 @@ def _common(company_name: str, say: Language) -> dict[str, Any]:
     }
 
 
-def _received(common: dict[str, Any], say: Language) -> Told:
+def _received(common: dict[str, Any], say: Language) -> OrderFact:
     return OrderRecorded(
         **common, address=say("pages.sample.address"), tracking_status=TrackingStatus.PENDING
     )
 
 
-def _status(now: TrackingStatus) -> Callable[[dict[str, Any], Language], Told]:
-    def made(common: dict[str, Any], say: Language) -> Told:
+def _status(now: TrackingStatus) -> Callable[[dict[str, Any], Language], OrderFact]:
+    def made(common: dict[str, Any], say: Language) -> OrderFact:
         is_over = now == TrackingStatus.DELIVERED
         return OrderStatusRecorded(
             **common,
@@ -89,17 +92,17 @@ def _status(now: TrackingStatus) -> Callable[[dict[str, Any], Language], Told]:
     return made
 
 
-def _cancelled(common: dict[str, Any], say: Language) -> Told:
+def _cancelled(common: dict[str, Any], say: Language) -> OrderFact:
     return OrderCancellationRecorded(
         **common, tracking_status=TrackingStatus.CANCELLED, reason=say("pages.sample.reason")
     )
 
 
-SAMPLES: Mapping[str, Callable[[dict[str, Any], Language], Told]] = {
+SAMPLES: Mapping[str, Callable[[dict[str, Any], Language], OrderFact]] = {
     "order_received": _received,
     "order_in_transit": _status(TrackingStatus.IN_TRANSIT),
     "order_out_for_delivery": _status(TrackingStatus.OUT_FOR_DELIVERY),
     "order_delivered": _status(TrackingStatus.DELIVERED),
     "order_cancelled": _cancelled,
 }
-"""Every email about an order there is, by a name of its own."""
+"""Every email about an order, by name."""

@@ -1,4 +1,4 @@
-"""What a business itself gets, as examples: each email that is not about one of its orders."""
+"""Examples of the emails to a business about its account."""
 
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
@@ -10,7 +10,7 @@ from shared.bus.contract.events import AccountChanged, Event, OrderNotTaken
 from shared.languages.language import Language
 
 NOBODY = UUID(int=0)
-HERE = "192.0.2.7"  # RFC 5737: nobody's
+HERE = "192.0.2.7"  # RFC 5737: for documentation
 NUMBER = "A-1001"
 ELSEWHERE = "help@shop.example"
 KEY = f"whpk_{'A' * 43}="
@@ -22,7 +22,7 @@ def _made(type_: type[Event], **more: Any) -> Made:
 
 
 def _until(type_: type[Event], name: str = "expires_at", **more: Any) -> Made:
-    """Of a fact with an end, which is two weeks from now."""
+    """Return a maker of a fact that ends in two weeks."""
 
     def made(account: dict[str, Any], _: Language) -> Event:
         ends = (datetime.now(UTC) + timedelta(days=14)).replace(microsecond=0)
@@ -114,5 +114,4 @@ SAMPLES: Mapping[str, Made] = {
     },
     "recipients_refused": _refused,
 }
-"""Every email to a business there is, by a name of its own; of those that tell of several kinds of
-thing one a kind."""
+"""Every email to a business, by name; one for each kind of facts with kinds."""

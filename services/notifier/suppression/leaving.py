@@ -1,4 +1,4 @@
-"""Customers leave a business, or one of its orders, and come back; by the link in an email."""
+"""Customers unsubscribe from a business or an order, and subscribe again, by an email's link."""
 
 from typing import Literal, NamedTuple
 
@@ -9,19 +9,19 @@ from sqlalchemy.orm import Session
 from shared import erased
 from shared.db.models import Account, EmailSender, Order, Suppression
 from shared.security import tracking
-from shared.security.unsubscribe_tokens import AddressHash, Leaver, unsubscribe_tokens
+from shared.security.unsubscribe_tokens import AddressHash, Subscriber, unsubscribe_tokens
 
 Scope = Literal["all", "order"]
 
 
 class Standing(NamedTuple):
-    """Where a customer stands with a business.
+    """A customer's subscription to a business's emails.
 
     Attributes:
-        company_name: the business's.
-        left: whether they have left it, or the order alone; None: neither.
-        language: of its emails; empty: English.
-        this_order_alone: whether who asks may know of one order, and that it was left.
+        company_name: the business's name.
+        left: the scope the customer has unsubscribed from; None for none.
+        language: the language of the business's emails; empty for English.
+        this_order_alone: whether the requester may see the state of one order only.
     """
 
     company_name: str
@@ -31,33 +31,30 @@ class Standing(NamedTuple):
 
 
 class _Known(NamedTuple):
-    """Who a leaver is: by hashes, the first to be written down, and by address where that is known.
-
-    It is not after an erasure.
-    """
+    """A customer's address hashes, the first for new rows, and the address; None once erased."""
 
     hashes: list[AddressHash]
     address: str | None
 
 
-def by_link(session: Session, link: tracking.Link) -> Leaver | None:
-    """Whom an order's emails go to; None where the link was ended, or nobody is mailed about it."""
+def by_link(session: Session, link: tracking.Link) -> Subscriber | None:
+    """Return the customer of an order's link; None if the link was ended or nobody is mailed."""
     order = session.get(Order, link.order_id)
     if order is None or order.tracking_link != link.number or order.is_test:
         return None
     if order.customer_email == erased.ADDRESS:
         return None
     hashed = unsubscribe_tokens().hashes(order.account_id, order.customer_email)[0]
-    return Leaver(order.account_id, order.id, hashed)
+    return Subscriber(order.account_id, order.id, hashed)
 
 
-def standing(session: Session, leaver: Leaver, *, this_order_alone: bool = False) -> Standing:
-    """Where a customer stands.
+def standing(session: Session, leaver: Subscriber, *, this_order_alone: bool = False) -> Standing:
+    """Return a customer's subscription.
 
     Args:
         session: the transaction.
-        leaver: who.
-        this_order_alone: say of one order what holds of all; whoever has its link is told.
+        leaver: the customer.
+        this_order_alone: whether to report "all" as "order", for a requester with an order's link.
     """
     name = session.scalar(select(Account.company_name).where(Account.id == leaver.account_id))
     scopes = session.scalars(
@@ -70,13 +67,13 @@ def standing(session: Session, leaver: Leaver, *, this_order_alone: bool = False
     return Standing(name or "", left, chosen.language if chosen else "", this_order_alone)
 
 
-def leave(session: Session, leaver: Leaver, scope: Scope) -> None:
-    """Mail a customer no more; again changes nothing.
+def leave(session: Session, leaver: Subscriber, scope: Scope) -> None:
+    """Unsubscribe a customer; idempotent.
 
     Args:
         session: the transaction.
-        leaver: who.
-        scope: of which emails.
+        leaver: the customer.
+        scope: from all emails of the business, or from those about the order.
     """
     known = _known(session, leaver)
     hashed = known.hashes[0]
@@ -95,12 +92,12 @@ def leave(session: Session, leaver: Leaver, scope: Scope) -> None:
     )
 
 
-def come_back(session: Session, leaver: Leaver) -> None:
-    """Mail a customer again: of this order, and of the whole business."""
+def come_back(session: Session, leaver: Subscriber) -> None:
+    """Subscribe a customer again, to this order and to the business."""
     session.execute(delete(Suppression).where(_is_theirs(leaver, _known(session, leaver))))
 
 
-def _known(session: Session, leaver: Leaver) -> _Known:
+def _known(session: Session, leaver: Subscriber) -> _Known:
     address = session.scalar(
         select(Order.customer_email).where(
             Order.id == leaver.order_id, Order.account_id == leaver.account_id
@@ -113,7 +110,7 @@ def _known(session: Session, leaver: Leaver) -> _Known:
     return _Known([leaver.hashed], None)
 
 
-def _is_theirs(leaver: Leaver, known: _Known) -> ColumnElement[bool]:
+def _is_theirs(leaver: Subscriber, known: _Known) -> ColumnElement[bool]:
     return (
         (Suppression.account_id == leaver.account_id)
         & (Suppression.cause == "unsubscribed")

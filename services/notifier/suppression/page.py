@@ -1,8 +1,8 @@
 """`/unsubscribe/`: a page with buttons for people, and one click for mail programs (RFC 8058).
 
-A GET changes nothing, since scanners open the links of an email. No sign-in and no cookie: whoever
-holds the token got the email, or was given it. Who comes from the page of an order has its link
-alone, which is passed on: they may end the emails about that order, and nothing else.
+A GET changes nothing, since scanners open the links of emails. There is no sign-in and no cookie:
+the token was sent to the customer. An order's link, which is shared, may end the emails about that
+order only.
 """
 
 from collections.abc import Callable, Mapping
@@ -21,7 +21,7 @@ from sqlalchemy.orm import Session
 from services.notifier.suppression import leaving
 from services.notifier.suppression.leaving import Standing
 from shared.db.deadline import ANSWER_SECONDS, within
-from shared.db.session import is_database_away, is_used_up, transaction
+from shared.db.session import is_database_unavailable, is_pool_exhausted, transaction
 from shared.http.bodies import read_unvouched
 from shared.http.callers import client_address
 from shared.http.errors import ApiError
@@ -32,9 +32,10 @@ from shared.security.networks import network_of
 from shared.security.unsubscribe_tokens import (
     PATH,
     InvalidTokenError,
-    Leaver,
+    Subscriber,
     unsubscribe_tokens,
 )
+from shared.web.browsers import preferred_language
 from shared.web.rendering import STATIC, environment
 
 MAX_BODY_BYTES = 4_096
@@ -52,9 +53,9 @@ _HEADERS = {
 }
 log = structlog.get_logger()
 
-Asked = Leaver | tracking.Link
-"""Who asks: by the token of an email, or by the link to an order."""
-_ACTIONS: Mapping[str, Callable[[Session, Leaver], None]] = {
+Asked = Subscriber | tracking.Link
+"""The requester: the token of an email, or the link to an order."""
+_ACTIONS: Mapping[str, Callable[[Session, Subscriber], None]] = {
     "all": lambda session, leaver: leaving.leave(session, leaver, "all"),
     "order": lambda session, leaver: leaving.leave(session, leaver, "order"),
     "back": leaving.come_back,
@@ -66,9 +67,9 @@ class UnsubscribePage:
     """The page.
 
     Args:
-        lane: where the database is asked.
-        count: counts a look or a click: by the order whose link it is, or by the network where it
-            is none of ours; its answer, where there is one, is that there were too many.
+        lane: runs the database work.
+        count: counts a request by its order, or by its network for an invalid link; returns an
+            error if there were too many.
     """
 
     def __init__(self, lane: Lane, count: Callable[[str], ApiError | None]) -> None:
@@ -76,7 +77,7 @@ class UnsubscribePage:
         self._count = count
 
     async def on_get(self, req: Request, resp: Response) -> None:
-        """How things stand, and buttons."""
+        """Show the subscription, and buttons."""
         asked = _asked(req)
         if self._is_counted(req, resp, asked):
             await self._answered(req, resp, 200, asked, "")
@@ -84,7 +85,7 @@ class UnsubscribePage:
     on_head = on_get
 
     async def on_post(self, req: Request, resp: Response) -> None:
-        """Leave or come back; answered with the page, never by a redirect (RFC 8058, 3.2)."""
+        """Unsubscribe or subscribe again; answers with the page, not a redirect (RFC 8058, 3.2)."""
         asked = _asked(req)
         if not self._is_counted(req, resp, asked):
             return
@@ -97,11 +98,11 @@ class UnsubscribePage:
         await self._answered(req, resp, 200, asked, wanted)
 
     def _is_counted(self, req: Request, resp: Response, asked: Asked | None) -> bool:
-        """Count it, before anything of its body is read; False where it is refused for that."""
+        """Count a request before its body is read; False if it was refused."""
         refusal = self._count(f"{PATH} {_counted_by(asked) or network_of(client_address(req))}")
         if refusal:
             resp.set_headers(refusal.headers)
-            _answer(resp, refusal.status, None, "")
+            _answer(req, resp, refusal.status, None, "")
         return refusal is None
 
     async def _answered(
@@ -110,17 +111,17 @@ class UnsubscribePage:
         try:
             standing = await self._run(asked, wanted, network_of(client_address(req)))
         except Exception as error:
-            is_full = isinstance(error, ApiError)  # too much waits already
-            if not (is_full or is_used_up(error) or is_database_away(error)):
+            is_full = isinstance(error, ApiError)  # too many requests wait
+            if not (is_full or is_pool_exhausted(error) or is_database_unavailable(error)):
                 raise
             log.warning("database_away", route=req.uri_template, error=type(error).__name__)
             resp.set_header("Retry-After", str(AGAIN_SECONDS))
-            _answer(resp, 503, None, wanted)
+            _answer(req, resp, 503, None, wanted)
             return
-        _answer(resp, status if standing else 404, standing, wanted)
+        _answer(req, resp, status if standing else 404, standing, wanted)
 
     async def _run(self, asked: Asked | None, wanted: str, network: str) -> Standing | None:
-        """Do what is wanted, if anything; None where nobody is known by what was asked with."""
+        """Do the requested action, if any; None if the requester is unknown."""
 
         @within(ANSWER_SECONDS)
         def run() -> Standing | None:
@@ -155,16 +156,16 @@ def _asked(req: Request) -> Asked | None:
 
 
 def fields(content_type: str, raw: bytes) -> dict[str, str]:
-    """The fields of a form in either encoding; a name that comes twice makes it none.
+    """Return the fields of a form in either encoding; none for an invalid form or a repeated name.
 
     Args:
-        content_type: as it was sent.
+        content_type: the header.
         raw: the body.
     """
     try:
         pairs = _pairs(content_type, raw)
     except (ValueError, LookupError, AttributeError, TypeError):
-        # The standard library's parser of heads stumbles over some that nobody means.
+        # The standard library's header parser raises these for malformed headers.
         return {}
     return dict(pairs) if len(dict(pairs)) == len(pairs) else {}
 
@@ -183,11 +184,14 @@ def _part(part: EmailMessage) -> tuple[str, str]:
     return str(name), value.decode("ascii", "replace").strip() if isinstance(value, bytes) else ""
 
 
-def _answer(resp: Response, status: int, standing: Standing | None, done: str) -> None:
+def _answer(
+    req: Request, resp: Response, status: int, standing: Standing | None, done: str
+) -> None:
     resp.status = status
     resp.content_type = falcon.MEDIA_HTML
     resp.set_headers(_HEADERS)
-    say = language(standing.language if standing else "")
+    preferred = preferred_language(req.get_header("Accept-Language") or "")
+    say = language(standing.language if standing else preferred)
     why = "" if standing else "away" if status in (429, 503) else "none"
     resp.data = _page().render(standing=standing, done=done, say=say, why=why).encode()
 

@@ -1,9 +1,8 @@
-"""Who is not mailed: customers who have left a business, and addresses that were refused for good;
-and the customers of a business that is blocked.
+"""The suppressions: unsubscribed customers, refused addresses, and customers of blocked businesses.
 
-Of emails about orders alone; what a business is told about its own account always goes. Who has
-left still gets the one email that says that a new order of theirs is there: without it nobody would
-see what was ordered in their name. An address that was refused gets none.
+They apply to emails about orders only; emails to a business about its account are always sent. An
+unsubscribed customer still gets one email for each new order, which shows what was ordered in their
+name. A refused address gets none.
 """
 
 from collections.abc import Mapping, Sequence
@@ -14,7 +13,7 @@ from sqlalchemy import text
 from sqlalchemy.orm import Session
 
 from services.notifier.composing import Email
-from services.notifier.outgoing import NotSentError, UndeliverableError
+from services.notifier.mail.outgoing import NotSentError, UndeliverableError
 from shared.bus.contract.events import OrderRecorded
 from shared.db import arrays
 from shared.ids import new_id
@@ -22,7 +21,7 @@ from shared.security.unsubscribe_tokens import unsubscribe_tokens
 
 
 class LeftError(NotSentError):
-    """The customer has left the business, or this order."""
+    """The customer has unsubscribed from the business, or from this order."""
 
     state = "unsubscribed"
 
@@ -32,7 +31,7 @@ class LeftError(NotSentError):
 
 
 class SuppressedError(NotSentError):
-    """The mail server has refused the address before, for good."""
+    """The mail server refused the address permanently before."""
 
     state = "suppressed"
 
@@ -41,24 +40,23 @@ class SuppressedError(NotSentError):
 
 
 class BlockedError(NotSentError):
-    """Ops staff have blocked the business: nothing of its orders goes out meanwhile."""
+    """The business is blocked by operators: emails about its orders are not sent."""
 
     def __init__(self) -> None:
         super().__init__(550, "not sent: the business is blocked")
 
 
 class Refused(NamedTuple):
-    """An email whose address the mail server has refused for good, and its words."""
+    """An email whose address the mail server refused permanently, and the error."""
 
     email: Email
     error: UndeliverableError
 
 
 def refusals(session: Session, emails: Sequence[Email]) -> Mapping[UUID, NotSentError]:
-    """Why some of these emails are not to be sent, by their facts.
+    """Return, by fact, why some of these emails must not be sent.
 
-    As the books have it when this is asked: who leaves afterwards may still get what the batch
-    sends.
+    As of now: a customer who unsubscribes afterwards may still get the email.
     """
     facts, accounts, orders, values = [], [], [], []
     for email in emails:
@@ -93,7 +91,7 @@ def refusals(session: Session, emails: Sequence[Email]) -> Mapping[UUID, NotSent
 
 
 def refuse(session: Session, refused: Sequence[Refused]) -> None:
-    """Write down that addresses were refused, each for the business whose order it was."""
+    """Record refused addresses, each for the business of its order."""
     tokens = unsubscribe_tokens()
     rows = [
         (email, error, tokens.hashes(email.account_id, email.recipient)[0])
@@ -102,7 +100,7 @@ def refuse(session: Session, refused: Sequence[Refused]) -> None:
     ]
     if not rows:
         return
-    # In one order, so that two notifiers with the same addresses do not deadlock.
+    # Sorted, so that two notifiers with the same addresses do not deadlock.
     rows.sort(key=lambda row: row[2].value)
     session.execute(
         _REFUSE,

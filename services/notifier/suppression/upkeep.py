@@ -1,9 +1,10 @@
-"""What is done about suppressions now and then: telling businesses, rotating keys, ending rows."""
+"""Periodic jobs of suppressions: warn businesses, rotate hash keys, delete old rows."""
 
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from itertools import groupby
 
 import structlog
+from msgspec import UNSET
 from sqlalchemy import delete, func, select, text
 from sqlalchemy.orm import Session
 
@@ -19,24 +20,22 @@ from shared.security.unsubscribe_tokens import unsubscribe_tokens
 
 TELL_EVERY = timedelta(days=1)
 MOST_LISTED = 50  # in one email
-AT_MOST = 500  # accounts a run, whose next run takes the rest; rows a transaction
+AT_MOST = 500  # accounts a run, the next run takes the rest; rows a transaction
 CLOSED_FOR = timedelta(days=30)
-"""After which nothing can wait any more that a closed account has sent."""
+"""After which no message of a closed account can still be waiting."""
 
 log = structlog.get_logger()
 
 
 def tell_refused(session: Session) -> None:
-    """Tell businesses which addresses were refused since they were last told: one email a day."""
-    # Of several notifiers one at a time, and from here on: what another has told is seen.
+    """Warn businesses about addresses that were refused since the last warning, once a day."""
+    # One notifier at a time; it sees what another has committed.
     if not session.scalar(select(func.pg_try_advisory_xact_lock(REFUSED_ADDRESSES))):
         return
-    now = datetime.now(UTC)
-    values = {"now": now, "since": now - TELL_EVERY, "most": AT_MOST}
-    told = session.execute(_TELL, values).all()
+    new = session.execute(_TELL, {"every": TELL_EVERY, "most": AT_MOST}).all()
     facts: list[Message] = []
     for account_id, rows in groupby(
-        sorted(told, key=lambda row: (row.account_id, row.since)), key=lambda row: row.account_id
+        sorted(new, key=lambda row: (row.account_id, row.since)), key=lambda row: row.account_id
     ):
         refused = list(rows)
         account = session.execute(
@@ -50,7 +49,10 @@ def tell_refused(session: Session) -> None:
             **of_account(account),
             recipients=tuple(
                 RefusedRecipient(
-                    address=row.address, order_id=row.by_order_id, response=row.response
+                    address=row.address,
+                    order_id=row.by_order_id,
+                    response=row.response,
+                    order_number=row.order_number or UNSET,
                 )
                 for row in refused[:MOST_LISTED]
             ),
@@ -61,13 +63,13 @@ def tell_refused(session: Session) -> None:
 
 
 def keep(session: Session) -> None:
-    """Hash again what an older key has hashed, and end what is over by both clocks.
+    """Rehash rows of older keys, and delete old rows, by the earlier of both clocks.
 
-    An order's row ends with the order, and all of an account's some time after it was closed.
+    An order's row is deleted after the order, an account's rows some time after its closing.
     """
-    _hash_all_again()
+    _rehash_all()
     gone = ~select(Order.id).where(Order.id == Suppression.order_id).exists()
-    # The journal may bring an order back.
+    # The journal may restore an order.
     now = time_by_both_clocks(session)
     old = now - timedelta(days=JOURNAL_DAYS)
     session.execute(
@@ -77,17 +79,17 @@ def keep(session: Session) -> None:
     session.execute(delete(Suppression).where(Suppression.account_id.in_(closed)))
 
 
-def _hash_all_again() -> None:
-    """Bring rows under the first key, where their address is known.
+def _rehash_all() -> None:
+    """Rehash rows under the first key, if their address is known.
 
-    A row without one needs its key for ever: it is what keeps an erased person unmailed. What is
-    counted as needing an older key is whatever is not under the first one, for whatever reason.
+    A row without an address needs its key indefinitely: it keeps an erased person from being
+    mailed. All rows that are not under the first key are logged as needing an older one.
     """
     count, found = 0, AT_MOST
     while found == AT_MOST:
-        # Each in a transaction of its own: who leaves meanwhile waits for one at most.
+        # In separate transactions: a customer who unsubscribes meanwhile waits for one at most.
         with transaction() as session:
-            found = _hash_again(session)
+            found = _rehash(session)
         count += found
     with transaction() as session:
         others = select(func.count()).where(Suppression.key_id != unsubscribe_tokens().key_id)
@@ -96,8 +98,8 @@ def _hash_all_again() -> None:
         log.info("suppressions_hashed_again", count=count, need_an_older_key=bound)
 
 
-def _hash_again(session: Session) -> int:
-    """Do the next ones; returns how many they were."""
+def _rehash(session: Session) -> int:
+    """Rehash the next rows; returns how many."""
     tokens = unsubscribe_tokens()
     outdated = session.scalars(
         select(Suppression)
@@ -114,7 +116,7 @@ def _hash_again(session: Session) -> int:
             Suppression.cause == row.cause,
             Suppression.order_id.is_not_distinct_from(row.order_id),
         )
-        if session.scalar(twin) is not None:  # left again meanwhile
+        if session.scalar(twin) is not None:  # unsubscribed again since
             session.delete(row)
         else:
             row.address_hash, row.key_id = hashed
@@ -128,17 +130,21 @@ _TELL = text("""
         WHERE cause = 'refused' AND told_at IS NULL
           AND NOT EXISTS (
               SELECT FROM suppressions AS told
-              WHERE told.account_id = untold.account_id AND told.told_at > :since
+              WHERE told.account_id = untold.account_id
+                -- A stamp from the future is of a clock that was ahead: it must not silence this.
+                AND told.told_at > clock_timestamp() - :every AND told.told_at <= clock_timestamp()
           )
-          -- Those that it was told of may have been lifted since.
+          -- The rows of the last warning may have been deleted since.
           AND NOT EXISTS (
               SELECT FROM email_deliveries d
               WHERE d.subject_id = CAST(untold.account_id AS text)
-                AND d.template = 'recipients_refused' AND d.at > :since
+                AND d.template = 'recipients_refused'
+                AND d.at > clock_timestamp() - :every AND d.at <= clock_timestamp()
           )
         LIMIT :most
     )
-    UPDATE suppressions AS s SET told_at = :now FROM due
+    UPDATE suppressions AS s SET told_at = clock_timestamp() FROM due
     WHERE s.account_id = due.account_id AND s.cause = 'refused' AND s.told_at IS NULL
-    RETURNING s.account_id, s.address, s.by_order_id, s.response, s.since
+    RETURNING s.account_id, s.address, s.by_order_id, s.response, s.since,
+              (SELECT order_number FROM orders WHERE orders.id = s.by_order_id) AS order_number
 """)

@@ -1,1 +1,1 @@
-"""Telling people of troubles who do not look: by email, and to a webhook."""
+"""Alerts about troubles, by email and to a webhook."""

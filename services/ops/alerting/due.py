@@ -1,7 +1,8 @@
-"""What is to be told of troubles on a channel, and in which words. Pure.
+"""Which alerts are due on a channel, and their text. Pure.
 
-One message when one has lasted, one when it ends, a reminder now and then while nobody looks after
-it; and a minute at least between two messages, so that what begins together is told together.
+An alert is sent when a trouble has lasted, when it ends, and as a reminder while no operator has
+acknowledged it. Alerts of a channel are at least a minute apart, so that troubles that begin
+together share one message.
 """
 
 import re
@@ -15,7 +16,7 @@ from services.ops.times import duration, since
 
 SPACING = timedelta(minutes=1)
 LEAST_GROWTH = 10
-"""One that has doubled, and grown by so much at least, is told anew, whoever has muted it."""
+"""A trouble that has doubled, and grown by at least this, is alerted of again, even if muted."""
 SUBJECT_LENGTH = 120
 _ADDRESS = re.compile(r"[^\s<>@]+@[^\s<>@]+")
 
@@ -25,10 +26,10 @@ class Due:
     """One message.
 
     Attributes:
-        began: troubles that are told of for the first time.
-        grown: those that have doubled at least since they were told or taken for known.
-        reminded: those that are still there, and whose nobody is.
-        ended: those that were told of and are over.
+        began: new troubles.
+        grown: troubles that at least doubled since they were sent, acknowledged or muted.
+        reminded: troubles that last and are not acknowledged.
+        ended: troubles that were sent and have ended.
     """
 
     began: Sequence[Episode]
@@ -38,7 +39,7 @@ class Due:
 
     @property
     def subject(self) -> str:
-        """In a line."""
+        """The message in one line."""
         first = [*self.began, *self.grown, *self.reminded] or self.ended
         counts = {
             "new": self.began,
@@ -46,39 +47,39 @@ class Due:
             "still there": self.reminded,
             "over": self.ended,
         }
-        said = ", ".join(f"{len(found)} {words}" for words, found in counts.items() if found)
+        summary = ", ".join(f"{len(found)} {words}" for words, found in counts.items() if found)
         text = _masked(first[0].text)
-        line = f"Order Fellow: {said}: {text}"
+        line = f"Order Fellow: {summary}: {text}"
         return line if len(line) <= SUBJECT_LENGTH else f"{line[: SUBJECT_LENGTH - 1]}…"
 
     def text(self, now: datetime) -> str:
-        """In full."""
+        """Return the full text."""
         return "\n".join(self._lines(now))
 
-    def told(self, now: datetime) -> Iterator[tuple[Episode, dict[str, Any]]]:
-        """What is to be noted of each trouble in it, for the channel."""
-        told = [*self.began, *self.grown, *self.reminded]
-        for what, found in (("began", told), ("ended", self.ended)):
-            for one in found:
-                yield one, {"what": what, "at": now.isoformat(), "figure": one.figure}
+    def records(self, now: datetime) -> Iterator[tuple[Episode, dict[str, Any]]]:
+        """Yield what `Episode.told` records of each trouble once the message is sent."""
+        ongoing = [*self.began, *self.grown, *self.reminded]
+        for what, found in (("began", ongoing), ("ended", self.ended)):
+            for episode in found:
+                yield episode, {"what": what, "at": now.isoformat(), "figure": episode.figure}
 
     def _lines(self, now: datetime) -> Iterator[str]:
         if self.began:
             yield "New:"
-            yield from (f"- {_since(one)}: {_masked(one.text)}" for one in self.began)
+            yield from (f"- {_since(episode)}: {_masked(episode.text)}" for episode in self.began)
         if self.grown:
             yield "At least twice as much as when it was told, acknowledged or muted:"
-            yield from (f"- {_since(one)}: {_masked(one.text)}" for one in self.grown)
+            yield from (f"- {_since(episode)}: {_masked(episode.text)}" for episode in self.grown)
         if self.reminded:
             yield "Still there, and nobody has acknowledged it:"
-            for one in self.reminded:
-                lasted = duration((now - one.began_at).total_seconds())
-                yield f"- {_since(one)} ({lasted}): {_masked(one.text)}"
+            for episode in self.reminded:
+                lasted = duration((now - episode.began_at).total_seconds())
+                yield f"- {_since(episode)} ({lasted}): {_masked(episode.text)}"
         if self.ended:
             yield "Over:"
-            for one in self.ended:
-                lasted = duration(((one.ended_at or now) - one.began_at).total_seconds())
-                yield f"- after {lasted}: {_masked(one.text)}"
+            for episode in self.ended:
+                lasted = duration(((episode.ended_at or now) - episode.began_at).total_seconds())
+                yield f"- after {lasted}: {_masked(episode.text)}"
 
 
 def due(
@@ -88,60 +89,66 @@ def due(
     after: timedelta,
     remind: timedelta,
     *,
-    by_stamps: datetime | None = None,
+    database_now: datetime | None = None,
 ) -> Due | None:
-    """What is to be told now; None when there is nothing, or it is too soon.
+    """Return the message that is due; None if there is nothing to send, or it is too soon.
 
     Args:
-        episodes: those that are open, and those that have ended lately.
+        episodes: the open ones, and those that ended recently.
         channel: the name of the channel.
-        now: the time, by the clock that looks at troubles.
-        after: for how long a trouble must last before anybody is told.
-        remind: after how long a reminder comes.
-        by_stamps: the time by the clock that stamps what was told; the same when not given. What
-            was told later than that was stamped by a clock that was wrong: it says nothing.
+        now: the time, by the clock of the snapshots.
+        after: for how long a trouble must last before it is sent.
+        remind: the time between reminders.
+        database_now: the time by the clock that stamps sent messages; by default `now`. A stamp in
+            its future is from a wrong clock and is ignored.
     """
-    told_now = by_stamps or now
-    known = sorted(episodes, key=lambda one: (one.level != "down", one.began_at, one.key))
-    times = [_at(said) for one in known if (said := one.told.get(channel))]
-    if any(timedelta() <= told_now - at < SPACING for at in times):
+    stamp_now = database_now or now
+    known = sorted(
+        episodes, key=lambda episode: (episode.level != "down", episode.began_at, episode.key)
+    )
+    times = [_at(sent) for episode in known if (sent := episode.told.get(channel))]
+    if any(timedelta() <= stamp_now - at < SPACING for at in times):
         return None
     began, grown, reminded, ended = [], [], [], []
-    for one in known:
-        said = one.told.get(channel)
-        if one.ended_at is not None:
-            if said and said["what"] == "began" and not one.is_muted(one.ended_at):
-                ended.append(one)
-        elif _has_grown(one, said):
-            grown.append(one)
-        elif one.is_muted(now):
+    for episode in known:
+        sent = episode.told.get(channel)
+        if episode.ended_at is not None:
+            if sent and sent["what"] == "began" and not episode.is_muted(episode.ended_at):
+                ended.append(episode)
+        elif _has_grown(episode, sent):
+            grown.append(episode)
+        elif episode.is_muted(now):
             continue
-        elif said is None or said["what"] == "ended":  # told from memory, and it went on
-            if now - one.began_at >= after:
-                began.append(one)
-        elif not one.acknowledged_by and not timedelta() <= told_now - _at(said) < remind:
-            reminded.append(one)
+        elif (
+            sent is None or sent["what"] == "ended"
+        ):  # it was sent without the database, and went on
+            if now - episode.began_at >= after:
+                began.append(episode)
+        elif not episode.acknowledged_by and not timedelta() <= stamp_now - _at(sent) < remind:
+            reminded.append(episode)
     found = Due(began, grown, reminded, ended)
     return found if began or grown or reminded or ended else None
 
 
-def _has_grown(one: Episode, said: Mapping[str, Any] | None) -> bool:
-    """Whether it is far more than what people of this channel know, or have taken for known."""
+def _has_grown(episode: Episode, sent: Mapping[str, Any] | None) -> bool:
+    """Whether it is far larger than last sent on this channel, acknowledged or muted."""
     known = [
-        figure for figure in ((said or {}).get("figure"), one.accepted_figure) if figure is not None
+        figure
+        for figure in ((sent or {}).get("figure"), episode.accepted_figure)
+        if figure is not None
     ]
     most = max(known, default=None)
-    return most is not None and one.figure >= max(2 * most, most + LEAST_GROWTH)
+    return most is not None and episode.figure >= max(2 * most, most + LEAST_GROWTH)
 
 
-def _at(said: Mapping[str, Any]) -> datetime:
-    return datetime.fromisoformat(said["at"])
+def _at(sent: Mapping[str, Any]) -> datetime:
+    return datetime.fromisoformat(sent["at"])
 
 
-def _since(one: Episode) -> str:
-    return f"{one.level}{since(one.began_at)}"
+def _since(episode: Episode) -> str:
+    return f"{episode.level}{since(episode.began_at)}"
 
 
 def _masked(text: str) -> str:
-    """In one line, and without anybody's address: who gets it is for others to say."""
+    """Return the text in one line without email addresses: an alert may go to any inbox."""
     return _ADDRESS.sub("•••", " ".join(text.split()))

@@ -1,12 +1,12 @@
-"""What is counted of alerts."""
+"""Metrics of alerts."""
 
 from prometheus_client import Counter
 
-_alerts = Counter("fellow_alerts", "Messages about troubles.", ["channel", "outcome"])
+_alerts = Counter("fellow_alerts", "Alerts: messages about troubles.", ["channel", "outcome"])
 
 
 def begin(channel: str) -> None:
-    """Count a channel from nought, so that its first message is seen to be one more."""
+    """Start a channel's counters at zero, so that its first message is an increase."""
     for outcome in ("sent", "failed"):
         _alerts.labels(channel, outcome)
 
@@ -16,6 +16,6 @@ def tried(channel: str, *, well: bool) -> None:
 
     Args:
         channel: the name of the channel.
-        well: whether it got through.
+        well: whether it was sent.
     """
     _alerts.labels(channel, "sent" if well else "failed").inc()

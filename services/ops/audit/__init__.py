@@ -1,1 +1,1 @@
-"""The audit log: reading it, and telling it what ops staff did."""
+"""The audit log: reading and checking it, and facts about operators' actions."""

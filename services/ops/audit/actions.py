@@ -1,5 +1,6 @@
-"""Telling the audit log what ops staff did: a fact in the outbox, as every service does."""
+"""Audit events of operators' actions, written to the outbox."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -22,15 +23,20 @@ from shared.bus.contract.events import (
 from shared.bus.contract.message import Message, message_for
 
 SOURCE = "services.ops"
+MOST_CHARACTERS = 500
+"""Of a reason, which the audit log keeps indefinitely."""
+_AROUND = ".,;:!?()[]<>\"'"
+# Linear in time, since a reason may be as long as a form; matches contain no white space.
+_ADDRESS = re.compile(r"[^\s@<>]@[^\s@<>]+\.[^\s@<>]")
 
 
 @dataclass(frozen=True, slots=True)
 class Actor:
-    """Who does something.
+    """The operator who acts.
 
     Attributes:
-        name: the signed-in user.
-        address: where they are: the client's address, or the host that the command runs on.
+        name: of the signed-in user.
+        address: the client's address, or the host that the command runs on.
     """
 
     name: str
@@ -38,23 +44,48 @@ class Actor:
 
     @property
     def fields(self) -> dict[str, Any]:
-        """What every fact about ops staff carries."""
+        """The fields that every fact about an operator has."""
         return {"by": self.name, "address": self.address}
 
 
+def unfit(reason: str) -> str:
+    """Return why a reason cannot be audited, as the end of a sentence; empty if it can be.
+
+    The log keeps it indefinitely, so it must not contain a customer's personal data.
+    """
+    if not reason.strip():
+        return "must say why"
+    if len(reason) > MOST_CHARACTERS:
+        return f"must be of at most {MOST_CHARACTERS} characters"
+    return tells_of(reason)
+
+
+def tells_of(reason: str, business: str = "") -> str:
+    """Return the end of a sentence if a reason contains a customer's email address; else empty.
+
+    Args:
+        reason: the text that the audit log keeps.
+        business: the address of the business that gets the reason, which it may contain.
+    """
+    for word in reason.split():
+        if _ADDRESS.search(word) and word.strip(_AROUND).lower() != business.lower():
+            return "must be without an email address: the audit log keeps it"
+    return ""
+
+
 def about(fact: Event, correlation_id: UUID | str, message_id: UUID | None = None) -> Message:
-    """The message of a fact.
+    """Return the message of a fact.
 
     Args:
         fact: one of the `ops.*` facts, or a command.
         correlation_id: the order or account that it is about, or the operator's name.
-        message_id: where the same fact may be told twice; a new one when not given.
+        message_id: a stable id, if the fact may be published twice; by default a new one.
     """
     return message_for(fact, source=SOURCE, correlation_id=correlation_id, message_id=message_id)
 
 
 def tell(engine: Engine, messages: Sequence[Message]) -> None:
-    """Commit facts to the outbox. To tell them with other rows, use `outbox.add` in their session.
+    """Commit facts to the outbox. To commit them with other rows, use `outbox.add` there.
 
     Args:
         engine: of a role that may write to the outbox.
@@ -68,15 +99,15 @@ def tell(engine: Engine, messages: Sequence[Message]) -> None:
 
 
 def viewed(actor: Actor, page: str, of: Sequence[str]) -> Message:
-    """The fact that somebody was shown personal data.
+    """Return the fact that an operator was shown personal data.
 
     Args:
-        actor: who.
+        actor: the operator.
         page: the console's page, or the command.
-        of: the ids of what it was about.
+        of: the ids of the shown orders, accounts or messages.
     """
     fact = OpsDataViewed(**actor.fields, page=page, of=tuple(of))
-    # Not about the order or account: it would be seen to wait for that, in what is shown.
+    # Not correlated with the order or account, on whose page it would show as waiting.
     return about(fact, actor.name)
 
 
@@ -86,13 +117,13 @@ def commanded(
     message_id: UUID,
     account_id: UUID | None = None,
 ) -> Message:
-    """The fact that somebody published a command: its own fact names no more than a role.
+    """Return the fact that an operator published a command, whose own fact names a role only.
 
     Args:
-        actor: who.
-        command: what was published.
-        message_id: under which id.
-        account_id: whom it is about, where the command names them otherwise.
+        actor: the operator.
+        command: the published command.
+        message_id: its id.
+        account_id: the business, where the command does not name it by its account id.
     """
     fact = OpsCommandPublished(
         **actor.fields,

@@ -1,4 +1,4 @@
-"""Reading the audit log, and checking its chain of hashes."""
+"""Searches the audit log, and checks its chain of hashes."""
 
 import csv
 import re
@@ -15,7 +15,7 @@ from shared.db.models import AUDIT_WORDS, AuditEntry
 from shared.security.audit_chain import GENESIS, Content, link
 
 CONSUMER = "services.audit"
-"""The inbox that knows which facts were written down."""
+"""The consumer in whose inbox the written facts are."""
 CHUNK = 1_000
 _LOST_SHOWN = 10
 _WORDS = literal_column(f"({AUDIT_WORDS})", String)
@@ -38,10 +38,10 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """Something wrong with the chain.
+    """A fault of the chain.
 
     Attributes:
-        sequence: the row; None for what has no row.
+        sequence: of the row; None without a row.
         text: a sentence.
     """
 
@@ -51,13 +51,13 @@ class Fault:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What a check of the whole log found.
+    """The result of a check of the whole log.
 
     Attributes:
-        rows: how many there are.
-        head: the last row's sequence and hash, in hexadecimal. Noted elsewhere, it shows later
-            whether anything up to there was written anew.
-        faults: nothing, when the log is as it was written.
+        rows: their number.
+        head: the last row's sequence and hash, in hexadecimal. Kept elsewhere, it shows later
+            whether any row up to there was rewritten.
+        faults: empty if the log is intact.
     """
 
     rows: int
@@ -76,28 +76,27 @@ def search(
     limit: int = 100,
     sees_persons: bool = True,
 ) -> Sequence[Entry]:
-    """Rows, newest first.
+    """Return rows, newest first.
 
     Args:
         session: may read the log.
-        words: a text that is anywhere in the row, in whatever case.
-        type_: the fact's type, or with a `*` at the end its beginning.
+        words: a text anywhere in the row, in any case.
+        type_: the fact's type; with a `*` at the end, a prefix of it.
         since: happened at this time or later.
         until: happened before this time.
-        before: only rows with a lower sequence: where the page before ended.
-        limit: how many at most.
-        sees_persons: whether the words may be part of what is masked for others. For those they are
-            a whole id or an operator's whole name, or part of a type: nothing is found out, neither
-            whole nor letter by letter.
+        before: only rows with a lower sequence: where the previous page ended.
+        limit: the most rows.
+        sees_persons: whether the words may match masked data. For other users they match a whole id
+            or operator's name, or part of a type, so that a search reveals nothing masked.
     """
     shown = [getattr(AuditEntry, name) for name in Entry.__slots__]
     query = select(*shown).order_by(AuditEntry.sequence.desc()).limit(limit)
     if words:
-        # Says nothing new for those who see less; by it there is an index.
+        # For the other users too, since it has an index and the conditions below narrow it.
         query = query.where(_WORDS.icontains(words, autoescape=True))
     if words and not sees_persons:
         named = [AuditEntry.type.icontains(words, autoescape=True)]
-        # A business's address is an actor too, and what is found would confirm it.
+        # A business's address is an actor too, and a match would confirm it.
         if "@" not in words:
             named += [AuditEntry.actor == words, AuditEntry.correlation_id == words]
         query = query.where(or_(*named))
@@ -125,8 +124,8 @@ def verify(
 
     Args:
         session: may read the log and the inbox.
-        noted: a head of an earlier check: its sequence and hash.
-        progress: called with the number of rows that are checked.
+        noted: the head of an earlier check.
+        progress: called with the number of checked rows.
     """
     faults: list[Fault] = []
     rows, sequence, previous = 0, 0, GENESIS
@@ -160,7 +159,7 @@ def verify(
 
 
 def rows_of(entries: Sequence[Entry]) -> Sequence[str]:
-    """Which rows they are, for the row about their being looked at."""
+    """Return which rows were shown, for the fact about the view."""
     if not entries:
         return ()
     return (f"{len(entries)} rows from {entries[-1].sequence} to {entries[0].sequence}",)
@@ -189,7 +188,7 @@ def _missing(first: int, last: int) -> Fault:
 
 
 def _lost(session: Session) -> list[Fault]:
-    """Facts that were written down and have no row: the end of the log was cut off."""
+    """Return written facts without a row: the end of the log was cut off."""
     ids = session.scalars(
         text(
             "SELECT message_id FROM inbox WHERE consumer = :consumer AND NOT EXISTS"
@@ -201,8 +200,8 @@ def _lost(session: Session) -> list[Fault]:
 
 
 def _cell(name: str, value: object) -> str:
-    # A spreadsheet takes what begins so for a formula, also behind what it takes for a separator,
-    # as most of Europe's do the semicolon (OWASP, "CSV Injection").
+    # A spreadsheet reads these prefixes as a formula, also after a separator, which in most of
+    # Europe is the semicolon (OWASP, "CSV Injection").
     text_ = value.isoformat() if hasattr(value, "isoformat") else str(value)
     if name == "data":
         return text_.replace(";", "\\u003b")  # the same JSON

@@ -1,1 +1,1 @@
-"""Working at a queue: one tool at a time, looking without disturbing, copying with confirms."""
+"""Access to the broker's queues: locked, without disturbing them, and copying with confirms."""

@@ -1,27 +1,30 @@
-"""The broker, as ops tools meet it: a connection that does not wait for ever, and its alarms."""
+"""Broker connections of the ops tools, with timeouts, and the broker's resource alarms."""
 
 import time
 from contextlib import suppress
 from typing import Any
 
 from amqp import Message as AmqpMessage
+from amqp.exceptions import MessageNacked
 
 from shared.bus.broker import addresses
-from shared.bus.broker.kombu_connection import BrokerConnection, connect
+from shared.bus.broker.kombu_connection import FAILURES, BrokerConnection, connect
 
+BROKER_ERRORS = (*FAILURES, MessageNacked)
+"""The errors of an unreachable or refusing broker."""
 TIMEOUT = 5.0  # seconds, for the broker to answer
 CONFIRM_SECONDS = 1.0
-# Nobody has a queue of this name, so that what is published goes nowhere.
+# No queue has this name, so the broker drops the probe.
 PROBE_KEY = "ops.probe"
 ALARM = "it is short of memory or disk space"
 
 
 def open_connection(amqp_url: str, **transport_options: Any) -> BrokerConnection:
-    """A connection for ops work; it gives up on a node that does not answer in `TIMEOUT`.
+    """Open a connection whose reads and writes time out after `TIMEOUT`.
 
     Args:
-        amqp_url: of the broker; of several addresses each is tried.
-        **transport_options: more of py-amqp's.
+        amqp_url: the broker's addresses, tried in turn.
+        **transport_options: further options of py-amqp.
 
     Raises:
         Exception: of kombu or py-amqp.
@@ -31,9 +34,9 @@ def open_connection(amqp_url: str, **transport_options: Any) -> BrokerConnection
 
 
 class AlarmProbe:
-    """Whether the broker takes messages. It tells those who publish (RabbitMQ, "Alarms").
+    """Checks whether the broker accepts messages; it notifies publishers only (RabbitMQ, "Alarms").
 
-    On a connection of its own, since a blocked one is no longer read from.
+    Uses a separate connection, since a blocked one is no longer read from.
 
     Args:
         amqp_url: of the broker, for a user who may publish to the default exchange.
@@ -45,24 +48,24 @@ class AlarmProbe:
         self._is_blocked = False
         self._confirmed = 0
 
-    def look(self) -> str | None:
-        """Why the broker takes no messages; None when it does, at one of its addresses.
+    def check(self) -> str | None:
+        """Return why the broker accepts no messages; None if it does, at one of its addresses.
 
         Raises:
-            Exception: of kombu or py-amqp, when the broker is away.
+            Exception: of kombu or py-amqp, if the broker is unreachable.
         """
-        # Once all have told of an alarm, the last one is asked whether it is over.
+        # Once all nodes have reported an alarm, only the last one is asked whether it has cleared.
         tries = 1 if self._is_blocked else len(addresses.of(self._amqp_url))
         for left in reversed(range(tries)):
-            said = self._ask()
-            if said is None or not left:
-                return said
+            reason = self._probe()
+            if reason is None or not left:
+                return reason
             if self._connection is not None:
                 self._connection.leave()
             self.close()
-        return said
+        return reason
 
-    def _ask(self) -> str | None:
+    def _probe(self) -> str | None:
         if self._connection is None:
             self._connect()
         elif self._is_blocked:

@@ -1,18 +1,18 @@
-"""A copy of a message, to be handled anew: the same id, without why and how often it failed."""
+"""Copies of messages to be handled anew: under the same id, without their failure history."""
 
 from collections.abc import Mapping
 from typing import Any
 
 from amqp import Message as AmqpMessage
 
-from shared.bus.contract.delivery import Incoming
+from shared.bus.contract.delivery import RawDelivery
 from shared.bus.contract.headers import ACTING_HEADER, USER_HEADER
 
 _KEPT = ("content_type", "correlation_id", "message_id", "timestamp", "type")
 
 
 def copy(
-    incoming: Incoming,
+    incoming: RawDelivery,
     publisher: str,
     *,
     user: str | None = None,
@@ -22,17 +22,17 @@ def copy(
     extra: Mapping[str, Any] | None = None,
     taken_as: Mapping[str, Any] | None = None,
 ) -> AmqpMessage:
-    """The copy. It has no attempts behind it and no reasons, and is taken as the message would be.
+    """Return a copy without attempts and reasons, which is handled as the message would be.
 
     Args:
         incoming: the message.
-        publisher: who publishes the copy.
-        user: who published it, as the broker verified.
-        person: for whom, where that was the ops console.
-        body: another body.
-        properties: other AMQP properties.
-        extra: more headers.
-        taken_as: how it is to be taken; as the message when not given.
+        publisher: the broker user that publishes the copy.
+        user: the message's publisher, as the broker verified.
+        person: the console user that it was published for; empty for none.
+        body: a new body; None for the original one.
+        properties: AMQP properties to change.
+        extra: headers to add.
+        taken_as: the headers that say how it is handled; None for the message's own.
     """
     headers = {
         name: value
@@ -46,7 +46,10 @@ def copy(
     if person:
         headers[ACTING_HEADER] = person
     kept = {name: incoming.properties[name] for name in _KEPT if name in incoming.properties}
-    # What is no UUID is derived by who sent it, which of a copy not everybody believes.
+    if body is None and incoming.misnamed:
+        # The copy is vouched for, which must not extend to a type that its sender may not use.
+        kept.pop("type", None)
+        # From an id that is no UUID a consumer derives one, with the sender if it believes that.
     kept |= {"message_id": str(incoming.message_id)} | dict(properties or {})
     return AmqpMessage(
         incoming.body if body is None else body,

@@ -1,12 +1,12 @@
-"""Looking through a queue, one tool at a time.
+"""Reading a queue without consuming it, one tool at a time.
 
-`hold` keeps messages unacknowledged, to look at them and to settle some of them. What is not
-settled goes back to where it was when the hold ends, also when this process dies: a quorum queue
-puts returned messages before the others, in their order. It costs each of them one delivery, so it
-is for queues that have no limit anybody reaches: the dead ones, and the retry ladder's, where a
-message that was returned too often comes back early and is not lost.
+`hold` keeps messages unacknowledged, to read them and settle some. The rest returns to its place
+when the hold ends, or this process dies: a quorum queue puts returned messages in front, in their
+order. Each return counts as a delivery. `hold` is therefore for queues whose delivery limit is not
+reached in practice: dead queues, and the delay queues, where a message that was returned too often
+merely goes back to its work queue early.
 
-`look_through` is for work queues, which give a message up after 20 deliveries: a look would be one.
+`scan` is for work queues, which discard a message after 20 deliveries: a hold would count as one.
 """
 
 import time
@@ -18,31 +18,34 @@ from amqp import Message as AmqpMessage
 from kombu import Connection
 
 from services.ops.broker.publishing import publish
-from services.ops.broker.queue_lock import turn
+from services.ops.broker.queue_lock import locked
 from shared.bus.broker import queue_counts
 from shared.bus.broker.kombu_connection import user_of
 from shared.bus.consume.copies import again
-from shared.bus.contract.delivery import Incoming, believed
+from shared.bus.contract import topology
+from shared.bus.contract.delivery import RawDelivery, believed
 
 MOST = 65_535
-"""What one hold can look through: AMQP 0-9-1 counts the prefetch in 16 bits."""
+"""Messages that one hold can read: AMQP 0-9-1 has 16 bits for the prefetch count."""
 ANSWER_SECONDS, MOMENT_SECONDS = 2.0, 15.0
-"""For how long a queue is asked that does not answer: a person waits, and will look again. One that
-has answered before is given a moment more."""
+"""Timeouts for a queue's counts: at first, while a person waits and can retry; and once the queue
+has answered."""
 RETURN_SECONDS = 10.0
-"""How long to wait at the end for what goes back, so that who looks next finds it there. It goes
-back at once, unless the broker has much to do."""
-# So many of a channel's acknowledgements may be under way to a quorum queue before more are put off
-# (rabbit_fifo_client); this is what they are given to arrive.
-PUT_OFF_BEYOND = 32
+"""How long a hold waits, at its end, until the returned messages are visible in the queue. They
+return immediately unless the broker is busy."""
+# A channel may have so many acknowledgements in flight to a quorum queue; further ones are deferred
+# (rabbit_fifo_client) and get SETTLE_SECONDS to arrive.
+DEFERRED_BEYOND = 32
 SETTLE_SECONDS = 0.5
-# When nothing has come for so long, it is asked whether anything will.
+# After QUIET_SECONDS without a message the broker is asked whether more will come.
 QUIET_SECONDS, MOST_QUIET_SECONDS = 1.0, 60.0
-COPIES = 500  # published at once
+COPIES = 500  # per publish
+_WORK = {queue.name: queue for queue in topology.WORK_QUEUES}
+_DELAY_QUEUES = frozenset(delay.name for delay in topology.RETRY_DELAYS)
 
 
-See = Callable[[Incoming, str], AmqpMessage | None]
-"""What is shown a message, and told who publishes its copy; gives the copy, or None for none."""
+Visitor = Callable[[RawDelivery, str], AmqpMessage | None]
+"""Called with a message and the copy's publisher; returns the copy, or None to drop the message."""
 
 
 NOT_WHOLE = (
@@ -52,27 +55,27 @@ NOT_WHOLE = (
 
 
 class BusyError(Exception):
-    """Somebody else has messages of the queue in hand, or it holds more than can be looked at."""
+    """Another tool or consumer holds messages of the queue, or it has more than can be read."""
 
     @classmethod
     def of(cls, queue: str) -> "BusyError":
-        """For what was looked for in a queue, and may be in their hands."""
+        """Return the error for a message that another tool or consumer may hold."""
         return cls(f"Somebody is at work in {queue}: not all is known. Try again in a moment.")
 
     @classmethod
     def beyond(cls, queue: str) -> "BusyError":
-        """For what was looked for in a queue, and may be behind what can be looked through."""
+        """Return the error for a message that may be beyond the first `MOST`."""
         return cls(f"{queue} has more than {MOST:,} messages: what is behind those is not known.")
 
 
-class Hold:
-    """Messages of one queue, in their order.
+class QueueHold:
+    """Unacknowledged messages of one queue, in queue order.
 
     Attributes:
-        alone: false when another tool is at work in the queue, or anybody consumed it before: what
-            they have in hand is missing.
-        ready: how many were there at the beginning, beside those that somebody else holds.
-        singly: how many were settled one by one.
+        alone: false if another tool has the queue's lock, or the queue has another consumer, whose
+            messages are missing.
+        ready: the ready messages at the start, without those that are unacknowledged elsewhere.
+        singly: the number of acknowledgements that were sent for one message each.
     """
 
     def __init__(
@@ -88,40 +91,36 @@ class Hold:
         self._channel = channel
         self._queue = queue
         self._most = most
-        self._came: list[Any] = []
+        self._received: list[Any] = []
         self._taken = 0
         self._settled = 0
         self._settled_up_to = 0  # the delivery tag
         self.singly = 0
         self.ready, self._others = found
-        # The broker knows of those, too, who do not meet this one's tools.
+        # The broker also counts consumers that do not take this system's locks.
         self.alone = alone and not self._others
         self._awaited = self.ready
         if self._awaited:
             channel.basic_qos(0, most, False)
-            channel.basic_consume(queue, consumer_tag="hold", callback=self._came.append)
+            channel.basic_consume(queue, consumer_tag="hold", callback=self._received.append)
 
     def take(self, most: int) -> list[Any]:
-        """The next messages, of py-amqp's; an empty list at the end.
-
-        Args:
-            most: how many at most.
-        """
-        # Of what is unsettled the broker brings no more than the channel asks for.
+        """Return the next py-amqp messages, at most `most`; an empty list at the end."""
+        # The broker delivers no more unsettled messages than the channel's prefetch count.
         window = self._most - (self._taken - self._settled)
         wanted = max(0, min(most, self._awaited - self._taken, window))
-        _await(self._connection, self._channel, self._queue, self._came, wanted)
-        taken, self._came[:] = self._came[:wanted], self._came[wanted:]
+        _await(self._connection, self._channel, self._queue, self._received, wanted)
+        taken, self._received[:] = self._received[:wanted], self._received[wanted:]
         self._taken += len(taken)
         if len(taken) < wanted:
             self._awaited = self._taken
         return taken
 
     def settle(self, tags: Iterable[int]) -> None:
-        """Acknowledge: these leave the queue.
+        """Acknowledge messages, which leave the queue.
 
-        What follows upon what is settled already goes in one acknowledgement. A quorum queue under
-        load puts off what comes singly, and forgets it when the channel closes.
+        A run of messages behind the settled ones takes one acknowledgement. A quorum queue under
+        load defers single acknowledgements, and drops the deferred ones when the channel closes.
         """
         ordered = sorted(tags)
         in_row = 0
@@ -136,25 +135,25 @@ class Hold:
         self.singly += len(ordered) - in_row
 
     def is_back(self, connection: Connection) -> bool:
-        """Whether what was not settled is in the queue again.
+        """Return whether the unsettled messages are back in the queue.
 
-        A quorum queue gives back what a consumer has and forgets the consumer in one step. So none
-        is missed that has expired since, or that somebody has fetched.
+        A quorum queue returns a consumer's messages and removes the consumer in one step. Counting
+        consumers also holds where returned messages expired, or were fetched meanwhile.
         """
         with suppress(queue_counts.NotKnownError), connection.channel() as channel:
-            # Its own consumer goes as its messages come back: who comes next must meet neither.
+            # The hold's own consumer must be gone as well: the next reader must not count it.
             found = queue_counts.of(channel, self._queue, ANSWER_SECONDS)
             return found.consumers <= self._others
         return False
 
     @property
     def unseen(self) -> int:
-        """How many of those that were there at the beginning have not been taken."""
+        """The messages of the start that have not been taken."""
         return self.ready - self._taken
 
     @property
     def remaining(self) -> int:
-        """How many of those that were there at the beginning should be there at the end."""
+        """The messages of the start that should remain in the queue."""
         return self.ready - self._settled
 
 
@@ -163,121 +162,138 @@ def hold(
     connection: Connection,
     queue: str,
     most: int = MOST,
-) -> Iterator[Hold]:
-    """Hold messages of a queue for as long as the context lasts, when nobody else does.
+) -> Iterator[QueueHold]:
+    """Hold messages of a queue for the duration of the context, under the queue's lock.
 
     Args:
         connection: an open kombu connection.
-        queue: its name.
-        most: how many unsettled messages to hold at a time at most.
+        queue: the queue's name.
+        most: the limit of unsettled messages at a time.
 
     Raises:
         amqp.exceptions.NotFound: there is no such queue.
-        shared.bus.broker.queue_counts.NotKnownError: it does not answer.
+        shared.bus.broker.queue_counts.NotKnownError: the queue does not answer.
     """
     with connection.channel() as channel:
         found = queue_counts.of(channel, queue, ANSWER_SECONDS)
-        if not any(found):  # nothing is there, nor in anybody's hand: no turn need be waited for
-            yield Hold(connection, channel, queue, most, True, found)
+        if not any(found):  # empty and without consumers: no need to wait for the lock
+            yield QueueHold(connection, channel, queue, most, True, found)
             return
-    with turn(queue) as alone:
+    with locked(queue) as alone:
         with connection.channel() as channel:
             found = queue_counts.of(channel, queue, ANSWER_SECONDS)
-            held = Hold(connection, channel, queue, min(most, MOST), alone, found)
+            held = QueueHold(connection, channel, queue, min(most, MOST), alone, found)
             yield held
-            if held.singly > PUT_OFF_BEYOND:
+            if held.singly > DEFERRED_BEYOND:
                 time.sleep(SETTLE_SECONDS)
-        # The broker has closed the channel before the queue has its messages back.
+        # The broker closes a channel before the queue has its messages back.
         deadline = time.monotonic() + RETURN_SECONDS
         while time.monotonic() < deadline and not held.is_back(connection):
             time.sleep(0.005)
 
 
-def look_through(connection: Connection, queue: str, see: See) -> None:
-    """Show every message of a work queue that nobody consumes.
+def scan(connection: Connection, queue: str, see: Visitor) -> None:
+    """Pass every message of a work queue without consumers to `see`.
 
-    Each goes back as a copy of itself, confirmed before it leaves, so that it has no delivery
-    behind it that was none. When this process dies in between, some are there twice, under one id.
+    Each message is replaced with the copy that `see` returns, confirmed before the message leaves,
+    so that no delivery is counted. If this process dies in between, some messages are in the queue
+    twice, under the same id if they have one.
 
     Args:
         connection: an open kombu connection, which may publish to the default exchange.
-        queue: its name.
-        see: called with each message; what goes back in its place, or None for nothing. It is
-            `as_it_is` that leaves everything as it was.
+        queue: the queue's name.
+        see: returns a message's replacement, or None to drop it; `verbatim_copy` changes nothing.
 
     Raises:
-        BusyError: services consume it, or another tool looks through it.
-        shared.bus.broker.queue_counts.NotKnownError: it does not answer.
+        BusyError: the queue has consumers, or another tool has its lock.
+        shared.bus.broker.queue_counts.NotKnownError: the queue does not answer.
         NotPublishedError: the broker did not take the copies; nothing was lost.
     """
-    with turn(queue) as alone:
+    with locked(queue) as alone:
         with connection.channel() as channel:
             left, consumers = queue_counts.of(channel, queue, ANSWER_SECONDS)
         if consumers or not alone:
             by = f"{consumers} consumers" if consumers else "another tool"
             raise BusyError(f"{by} may have messages of {queue} in hand")
         while left > 0:
-            shown = _pass_on(connection, queue, min(left, COPIES), see)
-            if not shown:
-                raise BusyError(f"{left} messages of {queue} are in somebody's hand")
-            left -= shown
+            replaced = _replace(connection, queue, min(left, COPIES), see)
+            if not replaced:
+                raise BusyError(f"{left} messages of {queue} are unacknowledged elsewhere")
+            left -= replaced
 
 
-def as_it_is(incoming: Incoming, publisher: str) -> AmqpMessage:
-    """A copy of a message, what it has behind it included."""
+def verbatim_copy(incoming: RawDelivery, publisher: str) -> AmqpMessage:
+    """Return a copy of a message with its history."""
     return again(incoming, incoming.user_id, publisher)
 
 
-def _pass_on(
-    connection: Connection,
-    queue: str,
-    most: int,
-    see: See,
-) -> int:
-    came: list[Any] = []
+def limit_trust(incoming: RawDelivery, copy: AmqpMessage, queue: str) -> AmqpMessage:
+    """Return a copy whose claimed sender is trusted no more than the message's.
+
+    Args:
+        incoming: the message, from a work queue or a delay queue; not validated yet.
+        copy: a copy of it.
+        queue: the name of the work queue that the copy goes to.
+    """
+    exchange = "" if incoming.exchange in _DELAY_QUEUES else incoming.exchange
+    work = _WORK.get(topology.whole(queue))
+    is_misrouted = work is None or topology.misrouted(work, exchange, incoming.routing_key)
+    if is_misrouted or incoming.misnamed:
+        # Consumers refuse a copy without a user_id, as they would have refused the message.
+        copy.properties.pop("user_id", None)
+    return copy
+
+
+def _replace(connection: Connection, queue: str, most: int, see: Visitor) -> int:
+    received: list[Any] = []
     with connection.channel() as channel:
-        # No more than these are ever delivered: none is acknowledged before the cancel.
+        # Nothing is acknowledged before the cancel, so that the prefetch bounds the deliveries.
         channel.basic_qos(0, most, False)
-        channel.basic_consume(queue, consumer_tag="look", callback=came.append)
-        _await(connection, channel, queue, came, most)
+        channel.basic_consume(queue, consumer_tag="look", callback=received.append)
+        _await(connection, channel, queue, received, most)
         channel.basic_cancel("look")
-        if came:
+        if received:
             user = user_of(connection)
             known = believed(queue, user)
-            copies = [see(Incoming.of(message, known), user) for message in came]
-            publish(connection, queue, [copy for copy in copies if copy is not None])
-            channel.basic_ack(came[-1].delivery_info["delivery_tag"], multiple=True)
-    return len(came)
+            messages = [RawDelivery.of(message, known) for message in received]
+            copies = [(incoming, see(incoming, user)) for incoming in messages]
+            publish(
+                connection, queue, [limit_trust(i, c, queue) for i, c in copies if c is not None]
+            )
+            channel.basic_ack(received[-1].delivery_info["delivery_tag"], multiple=True)
+    return len(received)
 
 
-def _await(connection: Connection, channel: Any, queue: str, came: list[Any], wanted: int) -> None:
-    """Wait until so many messages came, or no more will: somebody else has them in hand."""
-    heard = time.monotonic()
-    while len(came) < wanted and time.monotonic() - heard < MOST_QUIET_SECONDS:
-        before = len(came)
+def _await(
+    connection: Connection, channel: Any, queue: str, received: list[Any], wanted: int
+) -> None:
+    """Wait until `wanted` messages came, or no more will: they are unacknowledged elsewhere."""
+    last = time.monotonic()
+    while len(received) < wanted and time.monotonic() - last < MOST_QUIET_SECONDS:
+        before = len(received)
         with suppress(TimeoutError):
             connection.drain_events(timeout=0.1)
-        if len(came) > before:
-            heard = time.monotonic()
+        if len(received) > before:
+            last = time.monotonic()
             continue
-        is_quiet = time.monotonic() - heard >= QUIET_SECONDS
-        if is_quiet and _has_brought_all(channel, queue, came):
+        is_quiet = time.monotonic() - last >= QUIET_SECONDS
+        if is_quiet and _has_delivered_all(channel, queue, received):
             return
 
 
-def _has_brought_all(channel: Any, queue: str, came: list[Any]) -> bool:
-    """Whether nothing is on its way to a channel that consumes a queue.
+def _has_delivered_all(channel: Any, queue: str, received: list[Any]) -> bool:
+    """Return whether no message is on its way to a channel that consumes a queue.
 
-    What the queue has handed out before it says that it has nothing more is with the channel by
-    then, and the channel has passed it on before it answers anything that is asked later.
+    Messages that the queue delivered before its first answer have reached the channel by then, and
+    the channel passes them on before it answers the second question.
     """
-    before = len(came)
+    before = len(received)
     left = queue_counts.of(channel, queue, MOMENT_SECONDS).ready
     queue_counts.of(channel, queue, MOMENT_SECONDS)
-    return left == 0 and len(came) == before
+    return left == 0 and len(received) == before
 
 
 def count(connection: Connection, queue: str) -> int:
-    """How many messages are in a queue, beside those that somebody holds."""
+    """Return the number of ready messages, without those that are unacknowledged elsewhere."""
     with connection.channel() as channel:
         return queue_counts.of(channel, queue, ANSWER_SECONDS).ready

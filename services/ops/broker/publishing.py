@@ -1,4 +1,4 @@
-"""Publishing copies to a queue, each of them confirmed, many outstanding at once."""
+"""Publishing copies to a queue in a batch, with confirms."""
 
 from collections.abc import Sequence
 
@@ -12,12 +12,12 @@ CONFIRM_SECONDS = 30.0
 
 
 def publish(connection: Connection, queue: str, messages: Sequence[AmqpMessage]) -> None:
-    """Publish to a queue, through the default exchange, and return when all are confirmed.
+    """Publish messages to a queue through the default exchange, and wait for all confirms.
 
     Args:
-        connection: an open kombu connection; what else it consumes goes on meanwhile.
-        queue: its name.
-        messages: in this order.
+        connection: an open kombu connection, whose other consumers go on meanwhile.
+        queue: the queue's name.
+        messages: the messages, in this order.
 
     Raises:
         NotPublishedError: there is no such queue, the broker refused, or did not confirm in time.

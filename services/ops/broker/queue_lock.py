@@ -1,146 +1,140 @@
-"""Taking turns at a queue: one tool looks through it, or works in it, at a time.
+"""A lock per queue, by which one tool at a time reads or changes it.
 
-By an advisory lock of PostgreSQL's, which ends with its connection, and so with its process. On
-connections of its own: who waits for the broker keeps nobody from the database.
+It is a PostgreSQL advisory lock, which ends with its connection, and so with its process. Locks use
+separate connections, so that a tool that waits for the broker does not occupy the pool.
 """
 
-import hashlib
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TypeVar
 
-from sqlalchemy import Connection, Engine, NullPool, create_engine, func, select
+from sqlalchemy import Connection, Engine, NullPool, and_, create_engine, func, select
 from sqlalchemy.exc import SQLAlchemyError
 
+from shared.bus.consume import single_active
 from shared.db import deadline, session
+from shared.db.locking.advisory_locks import named
 from shared.db.session import connect_args
 
-PATIENCE = 5.0  # seconds
+LOCK_TIMEOUT = 5.0  # seconds
 AWAY_SECONDS = 5.0
-"""How long a question may take; and how long a database that did not answer is not asked again."""
-_LOOK_SECONDS = 0.05
-_Answer = TypeVar("_Answer")
+"""Timeout of a query; and how long a database that did not answer is not queried again."""
+_POLL_SECONDS = 0.05
+_Result = TypeVar("_Result")
 
 
-class _Mine(threading.local):
-    """The turns that this thread has: whether nobody else is at work there, by queue."""
+class _Held(threading.local):
+    """The locks of this thread, by queue: whether each was acquired."""
 
     def __init__(self) -> None:
-        self.turns: dict[str, bool] = {}
+        self.locks: dict[str, bool] = {}
 
 
-_mine = _Mine()
+_held = _Held()
 _away_until = 0.0
-_own: dict[str, Engine] = {}
-_meeting_place: Callable[[], Engine | None] = session.engine
+_engines: dict[str, Engine] = {}
+_lock_database: Callable[[], Engine | None] = session.engine
 
 
-def meet_in(engine: Engine | None) -> None:
-    """Say in which database this process meets other tools; until then it is that of its settings.
+def use_database(engine: Engine | None) -> None:
+    """Set the database that has the locks; the default is that of the process's settings.
 
     Args:
-        engine: of the database; None when it is not known: then nobody is waited for.
+        engine: the database's engine; None if it is not known, where no lock is taken.
     """
-    global _meeting_place
+    global _lock_database
 
-    def place() -> Engine | None:
+    def configured() -> Engine | None:
         return engine
 
-    _meeting_place = place
+    _lock_database = configured
 
 
 @contextmanager
-def turn(queue: str, patience: float = PATIENCE) -> Iterator[bool]:
-    """Wait until nobody else is at work in a queue; go on after a while anyway.
+def locked(queue: str, seconds: float = LOCK_TIMEOUT) -> Iterator[bool]:
+    """Lock a queue for the duration of the context; without success after a timeout.
 
-    A thread that has the turn has it in what it calls. While the database where tools meet is away
-    nobody is waited for: dead letters are wanted just then.
+    The lock is reentrant within a thread. While the database is unreachable no lock is taken, since
+    dead letters must be readable during an outage.
 
     Args:
         queue: its name.
-        patience: for how long, in seconds.
+        seconds: the timeout.
 
     Yields:
-        Whether nobody else is at work there now, as far as is known.
+        Whether no other tool has the lock, as far as is known.
     """
-    if queue in _mine.turns:
-        yield _mine.turns[queue]
+    if queue in _held.locks:
+        yield _held.locks[queue]
         return
     connection = _connect()
     if connection is None:
         yield True
         return
-    key = lock_key(f"ops turn {queue}")
     with connection:
-        until = time.monotonic() + patience
-        while not (alone := _take(connection, key)):
+        until = time.monotonic() + seconds
+        while not (alone := _take(connection, queue)):
             if time.monotonic() >= until:
                 break
-            time.sleep(_LOOK_SECONDS)
-        _mine.turns[queue] = alone
+            time.sleep(_POLL_SECONDS)
+        _held.locks[queue] = alone
         try:
             yield alone
         finally:
-            del _mine.turns[queue]
+            del _held.locks[queue]
 
 
-def lock_key(name: str) -> int:
-    """By what an advisory lock of PostgreSQL's is asked for.
-
-    Args:
-        name: what is held.
-    """
-    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], signed=True)
-
-
-def meeting_place() -> Engine | None:
-    """The database where tools meet; None where it is not known."""
-    return _meeting_place()
+def lock_database() -> Engine | None:
+    """Return the database that has the locks; None if it is not known."""
+    return _lock_database()
 
 
 def _connect() -> Connection | None:
     if time.monotonic() < _away_until:
         return None
-    place = meeting_place()
-    if place is None:
+    database = lock_database()
+    if database is None:
         return None
-    return _answered(
-        lambda: _own_engine(place).connect().execution_options(isolation_level="AUTOCOMMIT")
+    return _query(
+        lambda: _unpooled(database).connect().execution_options(isolation_level="AUTOCOMMIT")
     )
 
 
-def _take(connection: Connection, key: int) -> bool:
-    taken = _answered(lambda: bool(connection.scalar(select(func.pg_try_advisory_lock(key)))))
+def _take(connection: Connection, queue: str) -> bool:
+    tools = func.pg_try_advisory_lock(named(f"ops turn {queue}"))
+    # Keeps the consumers of an ordered queue from starting meanwhile.
+    consumers = func.pg_try_advisory_lock_shared(named(single_active.lock_name(queue)))
+    taken = _query(lambda: bool(connection.scalar(select(and_(tools, consumers)))))
     return taken is not False
 
 
-def _answered(ask: Callable[[], _Answer]) -> _Answer | None:
-    """What the database says; None when it is away, or has not answered in time."""
+def _query(query: Callable[[], _Result]) -> _Result | None:
+    """Return the query's result; None if the database is unreachable, or did not answer in time."""
     global _away_until
     had_time = deadline.left() >= AWAY_SECONDS
     try:
         with deadline.within(AWAY_SECONDS):
-            return ask()
+            return query()
     except SQLAlchemyError as error:
-        if not session.is_database_away(error):
+        if not session.is_database_unavailable(error):
             raise
-        # Whose own time ran out has learnt nothing of the database that others should go by.
+        # A caller whose own deadline expired has not learnt that the database is unreachable.
         if had_time or not isinstance(error, deadline.NoAnswerError):
             _away_until = time.monotonic() + AWAY_SECONDS
         return None
 
 
-def _own_engine(place: Engine) -> Engine:
-    """The same database over other connections, as many as there are turns at a time."""
-    url = place.url.render_as_string(hide_password=False)
-    if url not in _own:
+def _unpooled(database: Engine) -> Engine:
+    """Return an engine of the same database that opens a connection per lock."""
+    url = database.url.render_as_string(hide_password=False)
+    if url not in _engines:
         made = create_engine(
-            place.url,
-            # Each is new: one that was kept may wait for an answer without end.
+            database.url,
+            # A pooled connection might be dead, and be waited for without a timeout.
             poolclass=NullPool,
             connect_args=connect_args(url, name="order-fellow turns"),
         )
-        _own[url] = deadline.watch(made)
-    return _own[url]
+        _engines[url] = deadline.watch(made)
+    return _engines[url]

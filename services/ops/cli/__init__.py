@@ -1,5 +1,7 @@
-"""`fellow`: the operator's command. A module for each group of commands, and its line below."""
+"""`fellow`: the operators' command. Each group of commands is a module, mounted below."""
 
+import io
+import sys
 from typing import Annotated
 
 import typer
@@ -16,7 +18,7 @@ from services.ops.cli.businesses import (
     trail,
 )
 from services.ops.cli.messages import dead, journal, outbox, queues
-from services.ops.cli.system import audit, doctor, keys, retention, users
+from services.ops.cli.system import alerts, audit, doctor, keys, retention, users
 from shared.product import VERSION
 
 app = typer.Typer(
@@ -28,7 +30,7 @@ app = typer.Typer(
 )
 
 
-def _tell_version(asked: bool) -> None:
+def _print_version(asked: bool) -> None:
     if asked:
         print(f"fellow {VERSION}")
         raise typer.Exit
@@ -38,11 +40,18 @@ def _tell_version(asked: bool) -> None:
 def _options(
     _: Annotated[
         bool,
-        typer.Option("--version", callback=_tell_version, is_eager=True, help="Say which it is."),
+        typer.Option(
+            "--version", callback=_print_version, is_eager=True, help="Print the version."
+        ),
     ] = False,
     who: Annotated[str, typer.Option(acting.AS, envvar=acting.VARIABLE, help=acting.HELP)] = "",
 ) -> None:
-    acting.sign(who)
+    # A terminal that is not UTF-8 gets escapes for the characters it lacks. Programs and files get
+    # UTF-8: JSON requires it (RFC 8259, 8.1), and an escape in a CSV would change a name.
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        encoding = None if sys.stdout.isatty() else "utf-8"
+        sys.stdout.reconfigure(encoding=encoding, errors="backslashreplace")
+    acting.set_operator(who)
 
 
 app.command("doctor")(doctor.examine)
@@ -58,6 +67,7 @@ app.add_typer(customer.app, name="customer")
 app.add_typer(suppressions.app, name="suppressions")
 app.add_typer(secrets.app, name="secrets")
 app.add_typer(audit.app, name="audit")
+app.add_typer(alerts.app, name="alerts")
 app.add_typer(kyc.app, name="kyc")
 app.add_typer(journal.app, name="journal")
 app.add_typer(keys.app, name="keys")

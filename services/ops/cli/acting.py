@@ -1,7 +1,7 @@
-"""Who runs a command, for the audit log: a person, who signs in to the broker as themselves.
+"""The operator who runs a command, for the audit log: the broker user that they sign in as.
 
-In production nobody acts, and nobody is shown persons, as a service: its user is everybody's who
-has the host.
+In production commands that act, or show personal data, refuse the services' users, since anyone
+with access to the host can use those.
 """
 
 import getpass
@@ -18,6 +18,7 @@ from typer.core import TyperGroup
 from services.ops.audit.actions import Actor, tell, viewed
 from services.ops.cli.terminal import (
     MISUSED,
+    ask_password,
     broker,
     database_trouble,
     engine,
@@ -25,136 +26,150 @@ from services.ops.cli.terminal import (
     say,
     stop,
 )
-from services.ops.environment import Surroundings
+from services.ops.environment import Target
 from shared.bus.broker.addresses import credentials, signed_in_as
 from shared.bus.contract import topology
 from shared.bus.contract.delivery import believed
 from shared.bus.contract.topology import Queue
-from shared.security.service_accounts import CONSOLE, is_services, login
+from shared.security.service_accounts import CONSOLE, is_shared_user, login
 
 AS = "--as"
 VARIABLE = "FELLOW_AS"
 HELP = (
-    "Who you are, for every command and anywhere in its line: your own user of the broker. Its "
-    "password is asked for, or in FELLOW_PASSWORD."
+    "Your own user of the broker; the option may stand anywhere in the line of any command. Its "
+    "password is asked for, or taken from FELLOW_PASSWORD."
 )
-_who = ""
-_let_in: set[tuple[str, str]] = set()
-"""Of this command: whom which broker has let in."""
-_own: dict[tuple[str, str], Surroundings] = {}
-"""Of this command: nobody is asked for a password twice."""
+_operator = ""
+_verified: set[tuple[str, str]] = set()
+"""The operators, with their broker, whom the broker has let in during this command."""
+_targets: dict[tuple[str, str], Target] = {}
+"""The targets of signed-in operators, so that a command asks for a password once."""
 
 
 class Commands(TyperGroup):
-    """The commands; `--as` is one option of all of them, wherever it stands."""
+    """The commands, which all take `--as` anywhere in the command line."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Called by Typer, with the whole command line."""
-        return super().parse_args(ctx, lifted(args))
+        return super().parse_args(ctx, operator_first(args))
 
 
-def lifted(args: Sequence[str]) -> list[str]:
-    """A command line with `--as` and its value in front; what is behind `--` stays as it is."""
+def operator_first(args: Sequence[str]) -> list[str]:
+    """Move `--as` and its value to the front of a command line, except behind `--`."""
     end = args.index("--") if "--" in args else len(args)
     front: list[str] = []
     rest: list[str] = []
-    given = iter(args[:end])
-    for one in given:
-        if one == AS:
-            front += [one, *([value] if (value := next(given, None)) is not None else [])]
+    before = iter(args[:end])
+    for argument in before:
+        if argument == AS:
+            front += [argument, *([value] if (value := next(before, None)) is not None else [])]
         else:
-            (front if one.startswith(f"{AS}=") else rest).append(one)
+            (front if argument.startswith(f"{AS}=") else rest).append(argument)
     return [*front, *rest, *args[end:]]
 
 
-def enter() -> Surroundings:
-    """The system that is meant, for what acts or shows persons: first of all it is said by whom.
+def sign_in() -> Target:
+    """Return the system, after verifying the operator, for commands that act or show personal data.
 
-    Exits where nobody says so who has to, and where the broker does not know them.
+    Exits if an operator is required and not named, or if the broker refuses the sign-in.
     """
     system = find_system()
     actor(system)
     return system
 
 
-def sign(who: str) -> None:
-    """Say by whom the command is run; empty: by whoever the broker's address names."""
-    global _who
-    _who = who
+def set_operator(name: str) -> None:
+    """Set who runs the command; if empty, it is the user of the broker's address."""
+    global _operator
+    _operator = name
 
 
-def own(system: Surroundings, *, is_named: bool) -> Surroundings:
-    """The system as whoever is named by `--as` signs in to its broker; else as it is.
+def personal_target(system: Target, *, is_named: bool) -> Target:
+    """Return the system with the broker user of `--as`; unchanged without `--as`.
 
     Args:
         system: the system.
-        is_named: whether it must be a person; exits where it is none.
+        is_named: whether the user must be a person's; exits if it is not.
     """
-    found = _signed_in_as(system, _who) if _who else system
+    found = _signed_in_as(system, _operator) if _operator else system
     user = credentials(found.settings.amqp_url)[0]
-    if is_named and is_services(user):
-        stop(f"{user} is nobody's name: give --as and your own user of the broker.", MISUSED)
+    if is_named and is_shared_user(user):
+        stop(f"{user} is no person's user: give --as and your own user of the broker.", MISUSED)
     return found
 
 
-def actor(system: Surroundings, *, is_named: bool = False) -> Actor:
-    """Who runs the command, and where; exits where that is to be a person, and is none.
+def actor(system: Target, *, is_named: bool = False) -> Actor:
+    """Return who runs the command, and from where; exits if a person is required and not named.
 
     Args:
-        system: on which they act.
-        is_named: whether it must be a person, as it must in production.
+        system: the system.
+        is_named: whether to require a person; production always does.
     """
-    found = own(system, is_named=is_named or system.settings.environment == "production")
-    person = (_who, system.settings.amqp_url)
-    if found is not system and person not in _let_in:
+    is_required = is_named or system.settings.environment == "production"
+    found = personal_target(system, is_named=is_required)
+    person = (_operator, system.settings.amqp_url)
+    if found is not system and person not in _verified:
         with broker(found):
-            _let_in.add(person)  # they are who they say
-    return of(found)
+            _verified.add(person)  # the broker has checked the password
+    return actor_of(found)
 
 
-def vouch(system: Surroundings, queue: Queue) -> None:
-    """Exit where commands would be copied to a queue by a service that nobody believes about them.
+def require_believed_user(system: Target, queue: Queue, *, is_own: bool = False) -> None:
+    """Exit if consumers would not believe the broker user about the authors of copied commands.
 
-    Who gave one would be forgotten: a decision counts as nobody's then, and is refused.
+    Such a copy loses its author; a decision without one is refused. Outside production, where such
+    decisions are taken by default, only services' users are refused.
 
     Args:
-        system: by whose user of the broker they are copied.
-        queue: where to.
+        system: the system, with the broker user that publishes the copies.
+        queue: the queue that they are copied to.
+        is_own: whether the user is the commands' author, as of edited ones.
     """
     user = credentials(system.settings.amqp_url)[0]
-    gives = any(binding.exchange == topology.COMMANDS for binding in queue.bindings)
-    if gives and is_services(user) and user not in believed(queue.name, own_user=login(CONSOLE)):
+    takes_commands = any(binding.exchange == topology.COMMANDS for binding in queue.bindings)
+    keeps_author = system.settings.environment == "production" and not is_own
+    needs_belief = keeps_author or is_shared_user(user)
+    is_believed = user in believed(queue.name, own_user=login(CONSOLE))
+    if takes_commands and needs_belief and not is_believed:
         stop(
             f"Nothing was done. Who gave the commands of {queue.name} is believed of "
-            f"{login(CONSOLE)} alone, and this is {user}: give {login(CONSOLE)} and its password "
-            "in AMQP_URL, for this.",
+            f"{login(CONSOLE)} alone, and this is {user}: use {login(CONSOLE)} and its password in "
+            "AMQP_URL for this command.",
             MISUSED,
         )
 
 
-def of(system: Surroundings) -> Actor:
-    """Who signs in to the broker of a system, and who and where that is on its host."""
+def actor_of(system: Target) -> Actor:
+    """Return the system's broker user, with the local user and host that it acts from."""
     user = credentials(system.settings.amqp_url)[0]
-    return Actor(user, f"{getpass.getuser()}@{socket.gethostname()}")
+    return Actor(user, f"{_local_name()}@{socket.gethostname()}")
 
 
-def note_view(system: Surroundings, command: str, of: Sequence[str] = ()) -> None:
-    """Tell the audit log that personal data is shown; exits where it is to be shown to nobody.
+def _local_name() -> str:
+    """Return the local user's name, or its number if it has none, as in a container."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return str(os.getuid())
+
+
+def note_view(system: Target, command: str, of: Sequence[str] = ()) -> None:
+    """Record in the audit log that personal data is shown; exits if that is not possible.
 
     Args:
-        system: whose data.
-        command: which shows it.
-        of: the ids of what it is about.
+        system: the system.
+        command: the command that shows it.
+        of: the ids of the data's subjects.
     """
     message = viewed(actor(system), command, of)
     with database_trouble():
         tell(engine(system), [message])
 
 
-def note_view_where_it_can_be(system: Surroundings, command: str, of: Sequence[str] = ()) -> None:
-    """As `note_view`, for what only the broker has: with the database away it is shown as well.
+def note_view_if_possible(system: Target, command: str, of: Sequence[str] = ()) -> None:
+    """Record a view like `note_view`, or report that it was not recorded.
 
-    Then above all people look there; that the audit log was not told is said.
+    It is for data that only the broker has, which operators need when the database is unreachable.
     """
     message = viewed(actor(system), command, of)
     try:
@@ -163,15 +178,17 @@ def note_view_where_it_can_be(system: Surroundings, command: str, of: Sequence[s
             return
     except SQLAlchemyError:
         pass
-    say("The audit log was not told who looked: the database is away, or not named.")
+    say("The audit log was not told of this view: the database is unreachable, or not named.")
 
 
-def _signed_in_as(system: Surroundings, name: str) -> Surroundings:
-    known = _own.get((name, system.settings.amqp_url))
+def _signed_in_as(system: Target, name: str) -> Target:
+    known = _targets.get((name, system.settings.amqp_url))
     if known is not None:
         return known
-    password = os.environ.get("FELLOW_PASSWORD") or getpass.getpass(f"{name}'s password: ")
-    theirs = signed_in_as(system.settings.amqp_url, name, password)
-    found = replace(system, settings=msgspec.structs.replace(system.settings, amqp_url=theirs))
-    _own[name, system.settings.amqp_url] = found
+    password = os.environ.get("FELLOW_PASSWORD") or ask_password(
+        f"{name}'s password", "set FELLOW_PASSWORD"
+    )
+    url = signed_in_as(system.settings.amqp_url, name, password)
+    found = replace(system, settings=msgspec.structs.replace(system.settings, amqp_url=url))
+    _targets[name, system.settings.amqp_url] = found
     return found

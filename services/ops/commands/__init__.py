@@ -1,1 +1,1 @@
-"""Commands to the services: published, told to the audit log, and waited for."""
+"""Commands to the services: recorded in the audit log, published, and followed to their outcome."""

@@ -1,4 +1,4 @@
-"""An operator's decision on an application: whom it is about, and how the business stands after."""
+"""Decisions on KYC applications: making the command, and describing the business's state after."""
 
 from functools import partial
 from typing import Literal
@@ -17,7 +17,7 @@ from shared.ids import is_id
 
 Decision = Literal["approve", "reject", "revoke", "ask"]
 REASONED = ("reject", "ask")
-"""What the business is told nothing by without a reason."""
+"""The decisions that need a reason."""
 
 
 def make(
@@ -27,38 +27,38 @@ def make(
     application_id: UUID | None = None,
     looked_at: str | None = None,
 ) -> KycDecide:
-    """The command.
+    """Return the command for a decision.
 
     Args:
-        decision: what to do.
+        decision: the decision.
         business: an account id, an email address or a registration number.
-        reason: what the business is told.
-        application_id: the application that was looked at; another one is not decided on.
-        looked_at: how that stood; it is not decided on when it stands otherwise.
+        reason: the reason that the business is given.
+        application_id: the application that the operator saw; the command applies to no other.
+        looked_at: the state that the operator saw; the command applies in no other.
 
     Raises:
-        msgspec.ValidationError: one of them has not the form it must have.
+        msgspec.ValidationError: a value is invalid.
     """
     business = business.strip()
     if is_id(business):
         name = "account_id"
     else:
         name = "email" if "@" in business else "business_registration_number"
-    given = {"decision": decision, name: business, "reason": reason}
+    fields = {"decision": decision, name: business, "reason": reason}
     seen = {"application_id": application_id, "looked_at": looked_at}
-    return msgspec.convert(given | seen, KycDecide)
+    return msgspec.convert(fields | seen, KycDecide)
 
 
 def recipient(command: KycDecide) -> Recipient:
-    """Who carries a decision out, and how the business stands then."""
-    return Recipient(topology.KYC_DECISIONS, "services.kyc", partial(_standing, command))
+    """Return the consumer that carries out a decision."""
+    return Recipient(topology.KYC_DECISIONS, "services.kyc", partial(_state_of, command))
 
 
-def meant(engine: Engine, command: KycDecide) -> Application | None:
-    """The application that is meant, looked up before anything is published; None: nobody's.
+def find_application(engine: Engine, command: KycDecide) -> Application | None:
+    """Return the application that a command is about; None if there is none.
 
     Raises:
-        sqlalchemy.exc.DBAPIError: the database is away.
+        sqlalchemy.exc.DBAPIError: the database is unreachable.
     """
     if command.account_id is not None:
         is_named = Account.id == command.account_id
@@ -71,11 +71,12 @@ def meant(engine: Engine, command: KycDecide) -> Application | None:
         return newest_where(session, is_named)
 
 
-def _standing(command: KycDecide, engine: Engine) -> str:
-    """Where the business stands now, in words."""
-    found = meant(engine, command)
+def _state_of(command: KycDecide, engine: Engine) -> str:
+    """Describe the business's current state."""
+    found = find_application(engine, command)
     if found is None:
         return "Done."
     by = f", decided by {found.decided_by}" if found.decided_by else ""
-    stands = f"{found.company_name} ({found.email}) is {found.status}{by}."
-    return f"{stands} Recorded: {found.so_far}." if found.so_far else stands
+    address = "" if found.closed_at else f" ({found.email})"
+    state = f"{found.company_name}{address} is {found.status}{by}."
+    return f"{state} Recorded: {found.so_far}." if found.so_far else state

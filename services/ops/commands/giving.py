@@ -1,8 +1,7 @@
-"""Giving a command: told to the audit log first, then published.
+"""Publishing a command, after its audit fact is committed.
 
-What was told and not published is a line too much in the log. What was published and not told would
-be an act without its author: a confirm that does not come, or a database that goes away behind it,
-must not take the line back.
+If publishing then fails, the audit log has an entry too many. The other order could publish a
+command without an author in the log, when the confirm is lost or the database fails in between.
 """
 
 from collections.abc import Callable
@@ -34,7 +33,7 @@ CONFIRM_TIMEOUT = 5.0  # seconds
 
 
 class NotKnownError(Exception):
-    """Whether a command was given is not known: it was sent, and nobody confirmed it."""
+    """It is unknown whether a command was published: it was sent but not confirmed."""
 
     def __init__(self, message: Message, cause: Exception) -> None:
         super().__init__(
@@ -54,24 +53,24 @@ def give(
     account_id: UUID | None = None,
     untold: Callable[[Exception], None] | None = None,
 ) -> UUID:
-    """Publish a command; returns its message id once a queue has it for sure.
+    """Publish a command with a confirm; returns its message id.
 
     Args:
-        connection: an open kombu connection. Its user goes into `user_id`, which the broker
-            verifies: that is how the books know who decided.
-        engine: of the database that the audit log is told by; None: nobody is told.
-        command: what to publish.
-        actor: who gives it, for the audit log.
-        person: who wants it, where many share the connection's user; believed of the ops console's
-            user alone.
-        account_id: whom it is about, where the command names them otherwise.
-        untold: called when the audit log cannot be told, and the command is given all the same;
-            without it nothing is given then.
+        connection: an open kombu connection. Its user becomes the message's `user_id`, which the
+            broker verifies, and by which consumers know who decided.
+        engine: the database for the audit fact; None records no fact.
+        command: the command.
+        actor: the operator, for the audit log.
+        person: the operator, if many share the connection's user; consumers believe it of the ops
+            console's user only.
+        account_id: the business, if the command names it otherwise.
+        untold: called with the error if the audit fact cannot be committed, after which the command
+            is still published; by default it is not.
 
     Raises:
-        NotKnownError: it may be given.
-        sqlalchemy.exc.DBAPIError: nothing was given, as the audit log could not be told.
-        Exception: of kombu or py-amqp; nothing was given.
+        NotKnownError: the command may have been published.
+        sqlalchemy.exc.DBAPIError: the audit fact could not be committed; nothing was published.
+        Exception: of kombu or py-amqp; nothing was published.
     """
     message_id = new_id()
     message = about(command, command.account_id or account_id or message_id, message_id)
@@ -88,7 +87,7 @@ def give(
 
 
 def publish(connection: Connection, message: Message, person: str = "") -> None:
-    """Publish the message of a command; arguments and errors are those of `give`."""
+    """Publish the message of a command; see `give` for arguments and errors."""
     acting = {ACTING_HEADER: person} if person else {}
     outgoing = AmqpMessage(
         message.body,

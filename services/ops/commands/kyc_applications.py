@@ -1,4 +1,4 @@
-"""KYC applications: what waits for a decision, and what has been decided."""
+"""Listing and searching KYC applications, pending and decided."""
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -15,11 +15,11 @@ from services.ops.commands.kyc_persons import Recorded, recorded, sentence
 from shared.db.models import Account, KycApplication, bare, kyc_state
 
 NAMED = 6
-"""Other businesses with the same number."""
+"""Businesses with the same number that are listed by name."""
 
 
 class Status(StrEnum):
-    """Where an application is."""
+    """The state of an application."""
 
     PENDING = "pending"
     INCOMPLETE = "incomplete"
@@ -29,7 +29,7 @@ class Status(StrEnum):
 
 
 class Sort(StrEnum):
-    """In which order they are listed."""
+    """The order of a list of applications."""
 
     OLDEST = "oldest"
     NEWEST = "newest"
@@ -39,15 +39,15 @@ class Sort(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Filter:
-    """Which applications, and in which order.
+    """Selects and sorts applications.
 
     Attributes:
-        status: those in this state.
-        words: what the company's name, its email address or its registration number has in it, or
-            an account id; empty for all.
-        sort: by submission, by decision (the newest first) or by the company's name.
-        names_only: whether the words are looked for in the company's name alone, so that who may
-            not see the rest cannot find it out letter by letter.
+        status: the state.
+        words: a part of the company name, email address or registration number, or an account id;
+            empty for all.
+        sort: by submission, by decision (newest first) or by company name.
+        names_only: whether to search in the company name alone, so that a user who may not see the
+            other fields cannot find them out letter by letter.
     """
 
     status: Status
@@ -73,11 +73,11 @@ class SameNumber:
 
 @dataclass(frozen=True, slots=True)
 class Same:
-    """The other businesses with a registration number.
+    """The other businesses with the same registration number.
 
     Attributes:
         named: the newest of them.
-        more: how many there are beside those.
+        more: the number of further ones.
     """
 
     named: Sequence[SameNumber] = ()
@@ -85,19 +85,23 @@ class Same:
 
     @property
     def in_words(self) -> str:
-        """All of them; empty where there is none."""
+        """A readable list; empty if there are none."""
         names = [f"{one.company_name} ({one.status})" for one in self.named]
         return "; ".join([*names, f"and {self.more:,} more"] if self.more else names)
 
 
 @dataclass(frozen=True, slots=True)
 class Application:
-    """An application and whose it is; see the tables `accounts` and `kyc_applications`."""
+    """An application and its business; see the tables `accounts` and `kyc_applications`.
+
+    Its email is a placeholder once `closed_at` is set.
+    """
 
     id: UUID
     account_id: UUID
     company_name: str
     email: str
+    closed_at: datetime | None
     business_registration_number: str
     business_address: str
     contact_person_details: str
@@ -110,12 +114,12 @@ class Application:
 
     @property
     def state(self) -> str:
-        """As of `KycDecide.looked_at`."""
+        """The state, as in `KycDecide.looked_at`."""
         return kyc_state(self.status, self.decided_at)
 
     @property
     def so_far(self) -> str:
-        """Who has decided and who is still needed, in words."""
+        """Who has decided, and how many decisions are missing, in words."""
         return sentence(self.recorded)
 
 
@@ -124,6 +128,7 @@ _COLUMNS = (
     Account.id,
     Account.company_name,
     Account.email,
+    Account.closed_at,
     KycApplication.business_registration_number,
     KycApplication.business_address,
     KycApplication.contact_person_details,
@@ -138,13 +143,13 @@ _COLUMNS = (
 def applications(
     session: Session, wanted: Filter, *, limit: int = 100, after: UUID | None = None
 ) -> Sequence[Application]:
-    """One page of applications.
+    """Return a page of applications.
 
     Args:
         session: may read accounts and KYC applications.
-        wanted: which, and in which order.
-        limit: how many at most.
-        after: the application that the page before ended with, whatever its state is now.
+        wanted: selects and sorts them.
+        limit: the page's size.
+        after: the id of the previous page's last application, whatever its state is now.
     """
     descends = wanted.sort in (Sort.NEWEST, Sort.DECIDED)
     place = [_PLACES[wanted.sort], KycApplication.id]
@@ -164,22 +169,24 @@ def applications(
 
 
 def counts(session: Session, wanted: Filter) -> dict[Status, int]:
-    """How many applications are in each state.
+    """Count the applications by state.
 
     Args:
         session: may read accounts and KYC applications.
-        wanted: which of them; its state does not count.
+        wanted: selects them; its status is ignored.
     """
-    query = _with(_unanswered(select(KycApplication.status, func.count())), wanted)
+    query = select(KycApplication.status, func.count()).where(_is_unanswered())
+    if wanted.words:
+        query = _with(_of_accounts(query), wanted)
     rows = session.execute(query.group_by(KycApplication.status))
     return dict.fromkeys(Status, 0) | {Status(status): number for status, number in rows}
 
 
 def same_number(session: Session, found: Sequence[Application]) -> Mapping[UUID, Same]:
-    """Which other businesses gave the same registration numbers, by application.
+    """Find other businesses with the same registration numbers, by application.
 
-    Letters' case, white space and punctuation tell no two numbers apart. `NAMED` of them are named,
-    the newest first: of what everybody types there may be thousands.
+    Case, white space and punctuation are ignored. Only the newest `NAMED` businesses are listed: a
+    number such as "none" may have thousands.
 
     Args:
         session: may read accounts and KYC applications.
@@ -188,7 +195,7 @@ def same_number(session: Session, found: Sequence[Application]) -> Mapping[UUID,
     ours, other, later = (aliased(KycApplication) for _ in range(3))
     number, ids = bare(ours.business_registration_number), [one.id for one in found]
     is_same = bare(other.business_registration_number) == number
-    # Said of the other's number, which is the same one: this far inside ours is out of reach.
+    # Compares with `other`, whose number is equal: `ours` is out of scope at this depth.
     again = _later(later, other).where(
         bare(later.business_registration_number) == bare(other.business_registration_number)
     )
@@ -222,26 +229,26 @@ def same_number(session: Session, found: Sequence[Application]) -> Mapping[UUID,
         .where(ours.id.in_(named))
     )
     total: dict[UUID, int] = {row.id: row.businesses for row in session.execute(totals)}
-    # One of the businesses that have it is the application's own.
+    # The count includes the application's own business.
     return {id_: Same(tuple(same), total[id_] - 1 - len(same)) for id_, same in named.items()}
 
 
 def newest(session: Session, account_id: UUID) -> Application | None:
-    """The application of a business that a decision is about; None when it has none.
+    """Return the application of a business that a decision is about; None if there is none.
 
     Args:
         session: may read accounts and KYC applications.
-        account_id: which business.
+        account_id: the business.
     """
     return newest_where(session, KycApplication.account_id == account_id)
 
 
 def newest_where(session: Session, condition: ColumnElement[bool]) -> Application | None:
-    """The newest of the applications that a condition holds for; None when there is none.
+    """Return the newest application that meets a condition; None if there is none.
 
     Args:
         session: may read accounts and KYC applications.
-        condition: of `Account` and `KycApplication`.
+        condition: a condition on `Account` and `KycApplication`.
     """
     row = session.execute(
         select(*_COLUMNS)
@@ -259,15 +266,15 @@ def newest_where(session: Session, condition: ColumnElement[bool]) -> Applicatio
 _PLACES: dict[Sort, Any] = {
     Sort.OLDEST: KycApplication.submitted_at,
     Sort.NEWEST: KycApplication.submitted_at,
-    # What is not decided has no such time, and a comparison with NULL would end the list.
+    # An undecided application has no such time, and a comparison with NULL would end the list.
     Sort.DECIDED: func.coalesce(KycApplication.decided_at, KycApplication.submitted_at),
     Sort.COMPANY: func.lower(Account.company_name),
 }
 
 
 def _wanted(query: Any, wanted: Filter) -> Select[Any]:
-    of_state = _unanswered(query).where(KycApplication.status == wanted.status.value)
-    return _with(of_state, wanted)
+    of_state = KycApplication.status == wanted.status.value
+    return _with(_of_accounts(query).where(of_state, _is_unanswered()), wanted)
 
 
 def _with(query: Select[Any], wanted: Filter) -> Select[Any]:
@@ -280,15 +287,14 @@ def _with(query: Select[Any], wanted: Filter) -> Select[Any]:
     return query.where(or_(cast(Account.id, String) == wanted.words.lower(), *has))
 
 
-def _unanswered(query: Any) -> Select[Any]:
-    """Without what was sent back and answered, by another application."""
-    of_accounts: Select[Any] = query.select_from(KycApplication).join(
-        Account, Account.id == KycApplication.account_id
-    )
+def _of_accounts(query: Any) -> Any:
+    return query.join_from(KycApplication, Account, Account.id == KycApplication.account_id)
+
+
+def _is_unanswered() -> ColumnElement[bool]:
+    """Exclude applications that were sent back, and answered with another application."""
     answer = _later(aliased(KycApplication), KycApplication)
-    return of_accounts.where(
-        or_(KycApplication.status != Status.INCOMPLETE.value, ~answer.exists())
-    )
+    return or_(KycApplication.status != Status.INCOMPLETE.value, ~answer.exists())
 
 
 def _later(later: type[KycApplication], than: type[KycApplication]) -> Select[Any]:

@@ -1,4 +1,4 @@
-"""Operators' notes on an application: for each other, and never told to the business."""
+"""Operators' notes on KYC applications, which the business never sees."""
 
 import hashlib
 from collections.abc import Collection, Mapping, Sequence
@@ -12,26 +12,24 @@ from sqlalchemy.orm import Session, aliased
 from services.ops.audit.actions import Actor, about
 from services.ops.commands.kyc_applications import Application
 from shared.bus import outbox
-from shared.bus.contract.events import OpsKycNoteAdded
+from shared.bus.contract.events import LONGEST_TEXT, OpsKycNoteAdded
 from shared.db.models import KycApplication, KycNote
 from shared.ids import new_id
 
-LONGEST = 4_000  # characters
-
 
 class InvalidNoteError(ValueError):
-    """It cannot be kept; the sentence says why."""
+    """The note cannot be stored; the message says why."""
 
 
 @dataclass(frozen=True, slots=True)
 class Note:
-    """One of them; see the table `kyc_notes`.
+    """A note; see the table `kyc_notes`.
 
     Attributes:
-        written_by: by whom.
-        note: its words.
-        written_at: when.
-        earlier: when the earlier application was sent that it is on; None where it is on this one.
+        written_by: the operator's name.
+        note: the text.
+        written_at: when it was written.
+        earlier: when the note's application was submitted, if it is an earlier one; else None.
     """
 
     written_by: str
@@ -41,27 +39,27 @@ class Note:
 
 
 def checked(note: str) -> str:
-    """A note as it is kept.
+    """Return a note as it is stored.
 
     Raises:
-        InvalidNoteError: it is empty, too long, or cannot be stored.
+        InvalidNoteError: it is empty, too long, or contains a NUL.
     """
     note = note.replace("\r\n", "\n").strip()
     if not note:
         raise InvalidNoteError("The note is empty.")
-    if len(note) > LONGEST or "\0" in note:
-        raise InvalidNoteError(f"A note may have up to {LONGEST:,} characters, without NUL.")
+    if len(note) > LONGEST_TEXT or "\0" in note:
+        raise InvalidNoteError(f"A note may have up to {LONGEST_TEXT:,} characters, without NUL.")
     return note
 
 
 def add(session: Session, actor: Actor, application: Application, note: str) -> UUID:
-    """Keep a note, and tell the audit log in the same transaction; returns its id.
+    """Store a note and its audit fact in one transaction; returns the note's id.
 
     Args:
         session: may write notes and to the outbox.
-        actor: who writes it.
-        application: what it is about.
-        note: from `checked`.
+        actor: the author.
+        application: the application.
+        note: the text, from `checked`.
     """
     id_ = new_id()
     session.add(KycNote(id=id_, application_id=application.id, written_by=actor.name, note=note))
@@ -77,11 +75,11 @@ def add(session: Session, actor: Actor, application: Application, note: str) -> 
 
 
 def notes(session: Session, applications: Collection[UUID]) -> Mapping[UUID, Sequence[Note]]:
-    """The notes on applications, and on those that their businesses sent before; the oldest first.
+    """Return the notes on applications and on their businesses' earlier ones, oldest first.
 
     Args:
         session: may read notes and applications.
-        applications: their ids.
+        applications: the applications' ids.
     """
     found: dict[UUID, list[Note]] = {}
     shown, other = aliased(KycApplication), aliased(KycApplication)

@@ -1,4 +1,4 @@
-"""Which operators have decided on an application that takes several, and who is still needed."""
+"""Decisions that need several operators: who has decided, and how many are missing."""
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,12 +12,12 @@ from services.ops.times import moment
 from shared.db.models import KycApplication, KycDecision
 
 DECIDES = {"pending": "approve", "incomplete": "approve", "approved": "revoke"}
-"""The decision that takes several persons, by the state of the application."""
+"""The decision that needs several operators, by the application's state."""
 
 
 @dataclass(frozen=True, slots=True)
 class Recorded:
-    """One person's decision that has not taken effect; see `kyc_decisions`."""
+    """One operator's decision that has not taken effect yet; see `kyc_decisions`."""
 
     decision: str
     person: str
@@ -27,11 +27,11 @@ class Recorded:
     decided_at: datetime
     expires_at: datetime
     is_gone: bool = False
-    """Whether it was decided on the console by who is no user of it any more: it counts not."""
+    """Whether its operator is no longer a console user, so that it does not count."""
 
     @property
     def by(self) -> str:
-        """Whose it is, and whether there still is such a user."""
+        """The operator's name, and whether the user was removed."""
         return f"{self.decided_by}, no user any more" if self.is_gone else self.decided_by
 
 
@@ -39,15 +39,15 @@ _KEPT = [name for name in Recorded.__slots__ if name != "is_gone"]
 
 
 def recorded(session: Session, applications: Collection[UUID]) -> Mapping[UUID, Sequence[Recorded]]:
-    """The decisions on applications that are still open, the oldest first.
+    """Return the open decisions on applications, oldest first.
 
     Args:
         session: may read KYC applications and decisions.
-        applications: their ids.
+        applications: the applications' ids.
     """
     found: dict[UUID, list[Recorded]] = {}
     rows = session.execute(
-        select(KycApplication.status, KycDecision, KycDecision.is_of_nobody())
+        select(KycApplication.status, KycDecision, KycDecision.is_of_removed_user())
         .join(KycDecision, KycDecision.application_id == KycApplication.id)
         .where(KycApplication.id.in_(applications))
         .where(KycDecision.withdrawn_at.is_(None))
@@ -63,7 +63,7 @@ def recorded(session: Session, applications: Collection[UUID]) -> Mapping[UUID, 
 
 
 def sentence(decided: Sequence[Recorded]) -> str:
-    """Who has decided and who is still needed; empty where nobody has."""
+    """Describe who has decided and how many are missing; empty if there is no decision."""
     if not decided:
         return ""
     newest = max(decided, key=lambda one: one.decided_at)

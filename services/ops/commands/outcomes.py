@@ -1,7 +1,7 @@
-"""What has become of a command that was given: carried out, refused, or neither yet.
+"""The outcome of a published command: carried out, refused, or waiting.
 
-A consumer's inbox knows what it has carried out; what it refused for good is among its dead letters
-at once, with the reason.
+The consumer's inbox records the commands that were carried out; refused ones are dead letters, with
+the reason.
 """
 
 import time
@@ -20,15 +20,15 @@ from shared.bus.contract import topology
 from shared.db.models import InboxEntry
 
 POLL_SECONDS = 0.1
-LETTERS_EVERY = 3  # looks into the books for one into the dead letters, which costs more
+LETTERS_EVERY = 3  # polls of the inbox per search in the dead letters, which costs more
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What became of a command.
+    """The outcome of a command.
 
     Attributes:
-        state: `carried out`, `refused`, or `waiting` when neither is known yet.
+        state: `carried out`, `refused`, or `waiting` if neither is known yet.
         sentence: what to tell the operator.
     """
 
@@ -38,12 +38,12 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class Recipient:
-    """Who carries a command out.
+    """The consumer of a command.
 
     Attributes:
-        queue: what it waits in.
-        consumer: the name in the inbox.
-        standing: how things stand when it was done, in words.
+        queue: its work queue.
+        consumer: its name in the inbox.
+        standing: describes the result of a command that was carried out.
     """
 
     queue: topology.Queue
@@ -60,19 +60,19 @@ def look(
     recipient: Recipient,
     connection: Connection | None = None,
 ) -> Outcome | None:
-    """What has become of a command; None when nothing is known yet.
+    """Return the outcome of a command; None if it is not known yet.
 
     Args:
-        engine: to look for the effect in the books.
-        message_id: of the command.
-        recipient: who carries it out.
-        connection: to look for a refusal among the dead letters too, which costs more.
+        engine: the database with the consumer's inbox.
+        message_id: the command's message id.
+        recipient: the command's consumer.
+        connection: given to search the dead letters too, which costs more.
 
     Returns:
-        Where those could not all be looked at, that it waits, with why they could not.
+        `waiting`, with the reason, if the dead letters could not all be read.
 
     Raises:
-        sqlalchemy.exc.DBAPIError: the database is away.
+        sqlalchemy.exc.DBAPIError: the database is unreachable.
     """
     if _is_done(engine, message_id, recipient.consumer):
         return Outcome("carried out", recipient.standing(engine))
@@ -82,7 +82,7 @@ def look(
         letter = find(connection, recipient.queue, str(message_id))
     except BusyError as error:
         return Outcome("waiting", str(error))
-    except AccessRefused:  # an operator may publish decisions and no more
+    except AccessRefused:  # an operator's broker user may only publish decisions
         return Outcome("waiting", f"You may not look into {recipient.queue.dead}.")
     return None if letter is None else Outcome("refused", letter.reason)
 
@@ -94,23 +94,23 @@ def wait(
     recipient: Recipient,
     seconds: float,
 ) -> Outcome:
-    """Wait for what becomes of a command.
+    """Wait for the outcome of a command.
 
     Args:
-        connection: to look for a refusal among the dead letters.
-        engine: to look for the effect in the books.
-        message_id: of the command.
-        recipient: who carries it out.
-        seconds: how long to wait.
+        connection: an open kombu connection, to search the dead letters.
+        engine: the database with the consumer's inbox.
+        message_id: the command's message id.
+        recipient: the command's consumer.
+        seconds: the timeout.
 
     Raises:
-        sqlalchemy.exc.DBAPIError: the database is away.
+        sqlalchemy.exc.DBAPIError: the database is unreachable.
     """
-    deadline, looks = time.monotonic() + seconds, 0
+    deadline, polls = time.monotonic() + seconds, 0
     while True:
-        looks += 1
+        polls += 1
         is_last = time.monotonic() >= deadline
-        letters = connection if is_last or looks % LETTERS_EVERY == 0 else None
+        letters = connection if is_last or polls % LETTERS_EVERY == 0 else None
         outcome = look(engine, message_id, recipient, letters)
         if outcome is not None and outcome.state != "waiting":
             return outcome
@@ -120,12 +120,12 @@ def wait(
 
 
 def given_up(recipient: Recipient, after: str, last: Outcome | None) -> Outcome:
-    """What is told of a command that is waited for no longer.
+    """Return the outcome of a command that is no longer waited for.
 
     Args:
-        recipient: who carries it out.
+        recipient: the command's consumer.
         after: how long it was waited for.
-        last: what the last look brought, which was one among the dead letters.
+        last: the result of the last search in the dead letters.
     """
     safe = f"t is safe in {recipient.queue.name}: is {recipient.consumer} running?"
     sentence = f"Not carried out after {after}. I{safe}"

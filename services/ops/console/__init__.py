@@ -1,1 +1,1 @@
-"""The ops console: pages over what services.ops can do, for people who are signed in."""
+"""The ops console: web pages of services.ops for signed-in operators."""

@@ -1,4 +1,4 @@
-"""The console's app: every part is made and joined here."""
+"""Builds the console's ASGI app from its parts."""
 
 import asyncio
 from collections.abc import Iterator
@@ -8,13 +8,12 @@ from functools import partial
 from typing import Any
 
 import falcon.asgi
-from amqp.exceptions import AMQPError, MessageNacked
 from kombu import Connection
 from sqlalchemy.orm import Session
 
+from services.ops.alerting.alerter import keep_alerting
 from services.ops.alerting.channels import channels
-from services.ops.alerting.telling import keep_telling
-from services.ops.broker.connection import open_connection
+from services.ops.broker.connection import BROKER_ERRORS, open_connection
 from services.ops.broker.hold import BusyError
 from services.ops.commands.giving import NotKnownError
 from services.ops.console.pages import (
@@ -42,26 +41,26 @@ from services.ops.console.web.session_cache import Visitors
 from services.ops.dead_letters import retention
 from services.ops.dead_letters.digest import Digests
 from services.ops.monitoring.alerts import too_old
-from services.ops.monitoring.poller import Lookout
-from services.ops.monitoring.snapshot import Looker
+from services.ops.monitoring.poller import SnapshotPoller
+from services.ops.monitoring.snapshot import SnapshotCollector
 from services.ops.users import resealing
 from services.ops.users import second_factor as user_second_factor
 from services.ops.users import sessions as user_sessions
 from shared.bus.broker.refusal import explain
 from shared.config.loading import settings
 from shared.config.settings import Settings
-from shared.db.session import let_go
+from shared.db.session import release_connection
 from shared.http.lanes import Lane, Lanes, for_passwords
 from shared.periodic import keep_running
 from shared.telemetry import metrics
 from shared.telemetry.logs import configure
 from shared.web.mount import make_app
-from shared.web.results import PageError
+from shared.web.results import RETRY_SECONDS, PageError
 
 SESSIONS_SECONDS = 300.0
-"""From one look for sessions that are over to the next."""
+"""Between two deletions of expired sessions."""
 DIGESTS_SECONDS = 2.0
-"""The same for long dead queues that were not looked through lately."""
+"""Between two checks for long dead queues whose digest is old."""
 THREADS = 8
 WAITING = 64
 
@@ -88,23 +87,24 @@ PAGES: tuple[Page, ...] = (
 
 
 class Console:
-    """The parts that live as long as the process.
+    """Owns the parts that live as long as the process.
 
     Falcon calls `process_startup` and `process_shutdown` by the ASGI lifespan protocol.
     """
 
     def __init__(self, config: Settings) -> None:
-        self._looker = Looker(config)
+        self._collector = SnapshotCollector(config)
         self._chores: list[asyncio.Task[None]] = []
         self.lanes = Lanes(
             ordinary=Lane("console", THREADS, WAITING), passwords=for_passwords("console passwords")
         )
-        lookout = Lookout(self._looker.look)
-        broker = _broker(config, lookout)
+        collector = self._collector
+        poller = SnapshotPoller(collector.collect, collector.ask_database, collector.ask_broker)
+        broker = _broker(config, poller)
         self.system = System(
             config=config,
             broker=broker,
-            lookout=lookout,
+            poller=poller,
             digests=Digests(
                 partial(open_connection, config.amqp_url), lambda reason: str(mask(reason, ""))
             ),
@@ -113,53 +113,55 @@ class Console:
         )
 
     def wrong(self) -> str:
-        """Why it does not see how the system is; nothing while it does."""
-        look = self.system.lookout.latest
-        if look is None or too_old(look.at, datetime.now(UTC)) is not None:
+        """Return why the console has no current snapshot; empty while it has one."""
+        snapshot = self.system.poller.latest
+        if snapshot is None or too_old(snapshot.at, datetime.now(UTC)) is not None:
             return "The servers were not looked at lately."
-        return "The database does not answer." if look.sample.database_error else ""
+        return "The database does not answer." if snapshot.sample.database_error else ""
 
     async def process_startup(self, _: dict[str, Any], __: dict[str, Any]) -> None:
-        """Begin to look, to tell, to end what is over, to seal anew what an old key sealed."""
+        """Start polling, alerts, cleanups and the resealing of second factors."""
         config = self.system.config
         metrics.serve(config)
-        self.system.lookout.start()
+        self.system.poller.start()
         self._chores = [
-            asyncio.create_task(retention.keep_ending(config)),
+            asyncio.create_task(retention.run_retention(config)),
             asyncio.create_task(resealing.keep_sealing()),
             asyncio.create_task(
-                keep_running("sessions", SESSIONS_SECONDS, partial(user_sessions.end_over, config))
+                keep_running(
+                    "sessions", SESSIONS_SECONDS, partial(user_sessions.delete_ended, config)
+                )
             ),
             asyncio.create_task(
                 keep_running("offers", SESSIONS_SECONDS, user_second_factor.forget_offers)
             ),
             asyncio.create_task(keep_running("digests", DIGESTS_SECONDS, self._keep_digests)),
-            asyncio.create_task(keep_telling(config, channels(config), self.system.lookout)),
+            asyncio.create_task(keep_alerting(config, channels(config), self.system.poller)),
         ]
 
     async def process_shutdown(self, _: dict[str, Any], __: dict[str, Any]) -> None:
-        """Release what it holds."""
+        """Stop jobs and polling; release connections and threads."""
         self.system.jobs.stop()
         self.system.digests.stop()
         for chore in self._chores:
             chore.cancel()
-        await self.system.lookout.stop()
-        self._looker.close()
+        await self.system.poller.stop()
+        self._collector.close()
         self.lanes.shutdown()
 
     def _keep_digests(self) -> None:
-        look = self.system.lookout.latest
-        if look is None or look.sample.broker_error is not None:
+        snapshot = self.system.poller.latest
+        if snapshot is None or snapshot.sample.broker_error is not None:
             return
-        with suppress(OSError, AMQPError):  # what the broker lacks the next look says
-            self.system.digests.keep(look.sample.counts)
+        with suppress(*BROKER_ERRORS):  # the next snapshot reports it
+            self.system.digests.keep(snapshot.sample.counts)
 
 
 def create_app(config: Settings | None = None) -> falcon.asgi.App[Any, Any]:
-    """The ASGI app.
+    """Return the ASGI app.
 
     Args:
-        config: the settings; those of the environment when not given.
+        config: the settings; by default the environment's.
     """
     config = config or settings()
     configure(config, "services.ops.console")
@@ -168,28 +170,30 @@ def create_app(config: Settings | None = None) -> falcon.asgi.App[Any, Any]:
     mount(app, PAGES, console.system, console.lanes)
     app.add_route(
         "/live/overview",
-        Live(console.system, lambda _: overview.inside(console.system.lookout)),
+        Live(console.system, lambda _: overview.inside(console.system.poller)),
     )
     return app
 
 
-def _broker(config: Settings, lookout: Lookout) -> Any:
+def _broker(config: Settings, poller: SnapshotPoller) -> Any:
     @contextmanager
     def opened(session: Session | None, *, gives: bool = False) -> Iterator[Connection]:
         if session is not None:
-            let_go(session)
-        if (away := lookout.broker_error) is not None:
-            raise PageError(503, f"The broker does not answer: {away} Nothing was sent to it.")
-        if gives and (alarm := lookout.broker_alarm) is not None:
-            # What is sent now waits in the connection, and may come out hours later.
-            raise PageError(503, f"The broker takes no messages: {alarm}. Nothing was sent to it.")
+            release_connection(session)
+        if (away := poller.broker_error) is not None:
+            sentence = f"The broker does not answer: {away} Nothing was sent to it."
+            raise PageError(503, sentence, RETRY_SECONDS)
+        if gives and (alarm := poller.broker_alarm) is not None:
+            # The connection would hold it, and may deliver it hours later.
+            sentence = f"The broker takes no messages: {alarm}. Nothing was sent to it."
+            raise PageError(503, sentence, RETRY_SECONDS)
         try:
-            with open_connection(config.amqp_url) as connection:
+            with poller.at_broker(), open_connection(config.amqp_url) as connection:
                 yield connection
         except (NotKnownError, BusyError) as error:
             raise PageError(503, str(error)) from None
-        except (OSError, AMQPError, MessageNacked) as error:
-            # Of what was sent to it nobody knows whether it was done.
+        except BROKER_ERRORS as error:
+            # Whether the broker handled what was sent is unknown.
             raise PageError(
                 503, f"The broker does not confirm it: {explain(error).sentence}"
             ) from None

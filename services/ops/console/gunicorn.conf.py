@@ -7,7 +7,7 @@ _config = begin("ops")
 
 wsgi_app = "services.ops.console.app:create_app()"
 worker_class = "shared.web.worker.Worker"
-# One: it has one sampler for all browsers, and the long work that people look after is in it.
+# One: all browsers share its poller, and it holds the background jobs.
 workers = 1
 bind = f"{_config.host}:{_config.ops_port}"
 proc_name = "order-fellow-console"

@@ -1,1 +1,1 @@
-"""A customer's data: all that is held of one person, and its end."""
+"""Export and erasure of a customer's data."""

@@ -1,7 +1,6 @@
-"""A customer's data: everything that is held of one person, and its end.
+"""Export and erasure of a customer's data.
 
-Customers are those whom orders are for. A business's own account is another matter: it is closed by
-its owner.
+Customers are the recipients of orders. A business closes its own account itself.
 """
 
 from collections import Counter
@@ -19,12 +18,12 @@ from services.ops.audit.actions import Actor, about
 from services.ops.customers import messages_on_bus
 from services.ops.customers import rows as customer_rows
 from services.ops.customers.erasure import Person
-from services.ops.customers.messages_on_bus import Found, Outcome
+from services.ops.customers.messages_on_bus import FoundMessage, Outcome
 from shared import erased
 from shared.bus import outbox
 from shared.bus.contract.events import OpsCustomerErased
 from shared.config.settings import JOURNAL_DAYS
-from shared.db.session import let_go
+from shared.db.session import release_connection
 from shared.ids import new_id
 from shared.validation.email_addresses import compared, spellings
 
@@ -34,17 +33,17 @@ JOURNAL_KEEPS = timedelta(days=JOURNAL_DAYS)
 
 
 class NotAPersonError(Exception):
-    """The address is none, or what stands for those that were erased."""
+    """The address is invalid, or is the placeholder of erased customers."""
 
 
 @dataclass(frozen=True, slots=True)
-class Elsewhere:
+class UnsearchedPlace:
     """A place that cannot be searched.
 
     Attributes:
         place: its name.
-        why: what it is, and what to do about it.
-        forgotten_by: when what is in it now is gone; None where that is not known.
+        why: what it contains, and what to do about it.
+        forgotten_by: when its present content will be gone; None if that is unknown.
     """
 
     place: str
@@ -53,29 +52,29 @@ class Elsewhere:
 
 
 @dataclass(frozen=True, slots=True)
-class Held:
-    """Everything that is held of a person.
+class CustomerData:
+    """All stored data of a customer.
 
     Attributes:
-        address: in small letters.
-        at: when it was collected.
+        address: the customer's address, in lower case.
+        at: when the data was collected.
         tables: rows by table, each by column.
-        messages: what waits on the bus.
-        not_searched: where there may be more.
+        messages: the messages that wait on the bus.
+        not_searched: places that may contain more.
     """
 
     address: str
     at: datetime
     tables: Mapping[str, list[dict[str, Any]]]
-    messages: list[Found]
-    not_searched: list[Elsewhere]
+    messages: list[FoundMessage]
+    not_searched: list[UnsearchedPlace]
 
 
-def the_person(session: Session, address: str) -> Person:
-    """Who has an address.
+def person_of(session: Session, address: str) -> Person:
+    """Return the customer with an address.
 
     Raises:
-        NotAPersonError: nobody can have it.
+        NotAPersonError: the address cannot be a customer's.
     """
     address = compared(address)
     if address.count("@") != 1 or address == erased.ADDRESS or len(address.split()) != 1:
@@ -86,84 +85,90 @@ def the_person(session: Session, address: str) -> Person:
     return Person.of(address, mentions)
 
 
-def export(session: Session, connection: Connection, address: str, backup_days: int) -> Held:
-    """Everything that is held of a person.
+def export(
+    session: Session, connection: Connection, address: str, backup_days: int
+) -> CustomerData:
+    """Return all stored data of a customer.
 
     Args:
-        session: to read by; it is let go before the bus is looked through.
+        session: a session to read with; its transaction ends before the bus is read.
         connection: an open kombu connection.
-        address: the person's, in whatever case.
-        backup_days: for how long backups are kept; 0 when that is not known.
+        address: the customer's address, in any case.
+        backup_days: how many days backups are kept; 0 if unknown.
 
     Raises:
-        NotAPersonError: nobody can have the address.
+        NotAPersonError: the address cannot be a customer's.
     """
-    person = the_person(session, address)
+    person = person_of(session, address)
     at = datetime.now(UTC)
     tables = customer_rows.read(session, person)
     person = replace(person, orders=customer_rows.orders(session, person.spellings))
-    let_go(session)
+    release_connection(session)
     messages, outcome = messages_on_bus.find(connection, person)
-    return Held(person.address, at, tables, messages, elsewhere(outcome, at, backup_days))
+    return CustomerData(
+        person.address, at, tables, messages, unsearched_places(outcome, at, backup_days)
+    )
 
 
 def count(session: Session, connection: Connection, address: str) -> Outcome:
-    """How much `erase` would do, by place; nothing is changed.
+    """Count, by place, what `erase` would erase; nothing is changed.
 
     Args:
-        session: rolled back at the end.
+        session: a session, which is rolled back at the end.
         connection: an open kombu connection.
-        address: the person's.
+        address: the customer's address, in any case.
 
     Raises:
-        NotAPersonError: nobody can have the address.
+        NotAPersonError: the address cannot be a customer's.
     """
-    person = the_person(session, address)
-    places, person = _erased(session, person)
-    session.rollback()
+    person = _with_orders(session, person_of(session, address))
+    places = Counter[str]()
+    for spelling in person.spellings:
+        places += customer_rows.erase(session, spelling)
+        session.rollback()
     _, outcome = messages_on_bus.find(connection, person)
     return Outcome(places + outcome.places, outcome.unseen)
 
 
-def _erased(session: Session, person: Person) -> tuple[Counter[str], Person]:
-    """Erase a person in the tables.
+def _with_orders(session: Session, person: Person) -> Person:
+    """Add the ids of the customer's orders and of all erased customers' orders.
 
-    Returns:
-        What was touched, by place; and the person, by their orders and those of everybody else who
-        is erased: which are whose is not known any more, as when this was broken off and begins
-        again.
+    Erased orders no longer tell whose they were: some may be this customer's, from an earlier pass
+    or from an interrupted erasure.
     """
-    touched = customer_rows.erase(session, person)
-    return touched, replace(person, orders=customer_rows.orders(session, [erased.ADDRESS]))
+    addresses = [*person.spellings, erased.ADDRESS]
+    return replace(person, orders=customer_rows.orders(session, addresses))
 
 
 def erase(
     engine: Engine, connection: Connection, address: str, actor: Actor, reason: str
 ) -> Outcome:
-    """Erase a person; what is left is the business's. May be repeated at any time.
+    """Erase a customer; orders stay without the personal data. May be repeated.
 
-    The tables first: from then on nothing that still waits is emailed to the person (see
-    `services/notifier/handlers.py`). Then again, until nothing more is found, since a message may
-    have gone from a queue into a table behind the search. The audit log is told, of nobody by name.
+    The tables come first, after which waiting messages are no longer emailed to the customer (see
+    `services/notifier/handlers.py`). All places are then searched again until nothing is found,
+    since a message may have moved from a queue into a table behind the search. The audit facts do
+    not name the customer.
 
     Args:
-        engine: of the database.
+        engine: the database's engine.
         connection: an open kombu connection, which may publish to the default exchange.
-        address: the person's, in whatever case.
-        actor: who wants it.
+        address: the customer's address, in any case.
+        actor: the operator.
         reason: why; kept in the audit log.
 
     Returns:
-        What was erased, by place, and what could not be looked at.
+        What was erased, by place, and what could not be read.
 
     Raises:
-        NotAPersonError: nobody can have the address.
-        ValueError: there is no reason, or the address is in it.
+        NotAPersonError: the address cannot be a customer's.
+        ValueError: the reason is empty, or contains the address.
         NotPublishedError: the broker did not take a copy; run it again.
-        sqlalchemy.exc.DBAPIError: the database is away; run it again.
+        sqlalchemy.exc.DBAPIError: the database is unreachable, or another transaction, such as the
+            relay's while the broker confirms nothing, held a row for two seconds; run it again.
     """
     with Session(engine) as session:
-        person = the_person(session, address)
+        person = person_of(session, address)
         if not reason.strip() or person.mention.search(reason):
             raise ValueError("a reason is needed, without the address: the audit log keeps it")
     erasure = new_id()
@@ -173,10 +178,16 @@ def erase(
 
     places, done = Counter[str](), Outcome()
     for number in range(MOST_PASSES):
-        with Session(engine) as session, session.begin():
-            found, person = _erased(session, person)
-            if found or not number:
-                tell(found, session)
+        found = Counter[str]()
+        for spelling in person.spellings:
+            # A transaction of its own: the scans for one spelling hold no locks of another's.
+            with Session(engine) as session, session.begin():
+                touched = customer_rows.erase(session, spelling)
+                if touched or not number:
+                    tell(touched, session)
+            found += touched
+        with Session(engine) as session:
+            person = _with_orders(session, person)
         outcome = messages_on_bus.erase(connection, engine, person, actor, reason.strip())
         if outcome.places:
             with Session(engine) as session, session.begin():
@@ -186,48 +197,48 @@ def erase(
         done = Outcome(places, outcome.unseen, done.is_being_written)
         if number and not found:
             break
-        # What a service was writing meanwhile is seen by nobody else before it commits.
+        # Rows of open transactions become visible only when these commit.
         done.is_being_written = not customer_rows.wait_for_writers(engine)
     return done
 
 
-def elsewhere(outcome: Outcome, now: datetime, backup_days: int) -> list[Elsewhere]:
-    """Where there may be more, and until when.
+def unsearched_places(outcome: Outcome, now: datetime, backup_days: int) -> list[UnsearchedPlace]:
+    """List the places that may contain more, and until when.
 
     Args:
-        outcome: what was seen.
-        now: the time.
-        backup_days: for how long backups are kept; 0 when that is not known.
+        outcome: the outcome of the search.
+        now: the current time.
+        backup_days: how many days backups are kept; 0 if unknown.
     """
     backups = now + timedelta(days=backup_days) if backup_days else None
     return [
-        Elsewhere(
+        UnsearchedPlace(
             "journal",
-            "the record of all messages forgets by itself; a replay brings back no erased order",
+            "the record of all messages expires by itself; a replay brings back no erased order",
             now + JOURNAL_KEEPS,
         ),
-        Elsewhere(
+        UnsearchedPlace(
             "backups",
             "after one is restored, run the erasures again"
             + ("" if backup_days else "; say BACKUP_DAYS, for how long they are kept"),
             backups,
         ),
-        Elsewhere(
+        UnsearchedPlace(
             "mail servers, mailboxes and the senders' own systems",
             "what was sent is theirs",
             None,
         ),
-        Elsewhere(
+        UnsearchedPlace(
             "suppressions",
-            "that somebody has left a business stays, as a keyed hash without the address: else "
+            "that a customer has left a business stays, as a keyed hash without the address: else "
             "the next order would be mailed to them",
             None,
         ),
         *(
             [
-                Elsewhere(
+                UnsearchedPlace(
                     "transactions",
-                    "one that goes on may have written more: run it again when it has ended",
+                    "an open one may have written more: run it again when it has ended",
                     None,
                 )
             ]
@@ -235,10 +246,10 @@ def elsewhere(outcome: Outcome, now: datetime, backup_days: int) -> list[Elsewhe
             else ()
         ),
         *(
-            Elsewhere(
+            UnsearchedPlace(
                 queue,
-                f"{waiting or 'no'} messages wait that were not looked at, and somebody may have "
-                "some in hand: run it again when they are done",
+                f"{waiting or 'no'} waiting messages were not read, and another tool or consumer "
+                "may hold some: run it again when it is done",
                 None,
             )
             for queue, waiting in sorted(outcome.unseen.items())

@@ -1,8 +1,7 @@
-"""What is left of a message when a customer is taken out of it; pure.
+"""What remains of a message when a customer is erased from it; pure.
 
-An email to the person must not go, so its fact goes. An order is the business's and stays, without
-the person in it, and so does what is said of one; in what else mentions the address, the address
-alone is replaced.
+A fact that would be emailed to the customer is dropped. A message about the customer's order loses
+its personal fields. In any other message each mention of the address is replaced.
 """
 
 import re
@@ -13,7 +12,7 @@ from typing import Any
 import msgspec
 
 from shared import erased
-from shared.bus.contract.delivery import Incoming
+from shared.bus.contract.delivery import RawDelivery
 from shared.bus.contract.events import (
     IN_TEST,
     OF_A_CUSTOMER,
@@ -24,16 +23,16 @@ from shared.bus.contract.events import (
 from shared.bus.contract.headers import REASON_HEADER, REASONS_HEADER
 from shared.validation.email_addresses import compared
 
-TOLD = {
+EMAILED_FACTS = {
     fact.TYPE: "order_email" if fact.IS_TEST else "customer_email"
     for live in (OrderRecorded, OrderStatusRecorded, OrderCancellationRecorded)
     for fact in (live, IN_TEST[live])
 }
-"""The facts that are emailed, by which of their members is the customer's address; those of test
-orders are emailed to the business."""
+"""The emailed facts, with the field that contains the customer's address. Facts of test orders are
+emailed to the business."""
 OF_BUSINESSES = ("account.", "kyc.", "secret.", "webhook.", "ops.")
-"""The types of messages about a business, whose own address is not a customer's."""
-_ORDER_WITHOUT = {
+"""Types of messages about a business, whose own address is not a customer's."""
+_REDACTED_ORDER = {
     "customer_details": {"name": erased.TEXT, "email": erased.ADDRESS, "phone": erased.EMPTY},
     "item_summary": erased.TEXT,
     "address": erased.TEXT,
@@ -45,7 +44,7 @@ _DROPPED = frozenset(
     }
 )  # fmt: skip
 _HEADERS = (REASON_HEADER, REASONS_HEADER)
-"""The headers in which what a server said of an address may stand."""
+"""Headers that may quote a server's answer with an address."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,10 +52,10 @@ class Person:
     """A customer.
 
     Attributes:
-        address: in small letters.
-        spellings: it, and as it may stand in a text: with a domain of letters beyond ASCII.
-        mention: finds the address in a text, in either spelling.
-        orders: the ids of their orders: most of what is said of one has no address in it.
+        address: the address, in lower case.
+        spellings: the address as texts may contain it; a second one for a non-ASCII domain.
+        mention: matches the address in a text, in any spelling.
+        orders: the ids of the customer's orders, whose messages mostly lack the address.
     """
 
     address: str
@@ -66,70 +65,86 @@ class Person:
 
     @classmethod
     def of(cls, address: str, expressions: Mapping[str, str]) -> "Person":
-        """Who has an address.
+        """Return the customer with an address.
 
         Args:
-            address: in whatever case.
-            expressions: what the database's `customer_mention` makes of each of its spellings.
+            address: the address, in any case.
+            expressions: the database's `customer_mention` of each spelling.
         """
         pattern = re.compile("|".join(expressions.values()), re.IGNORECASE)
         return cls(compared(address), tuple(expressions), pattern)
 
 
 @dataclass(frozen=True, slots=True)
-class Left:
-    """What is left of a message.
+class Remainder:
+    """What remains of a message.
 
     Attributes:
-        body: the new one; None when nothing is to be left of the message.
-        headers: those that change.
+        body: the redacted body; None to drop the message.
+        headers: the changed headers.
     """
 
     body: bytes | None
     headers: dict[str, Any]
 
 
-def without(incoming: Incoming, type_: str, person: Person) -> Left | None:
-    """What is left of a message without a person; None when the person is not in it.
+def redacted(incoming: RawDelivery, type_: str, person: Person) -> Remainder | None:
+    """Return what remains of a message without a customer; None if it does not concern them.
 
     Args:
         incoming: the message.
-        type_: what it says it is.
-        person: who.
+        type_: its stated type.
+        person: the customer.
     """
     if type_.startswith(OF_BUSINESSES):
         return None
-    headers = {
-        name: cleared
-        for name in _HEADERS
-        if (cleared := _replaced(incoming.headers.get(name), person)) != incoming.headers.get(name)
-    }
-    body = _body(incoming.body, type_, person)
+    body, is_theirs = _body(incoming.body, type_, person)
+    headers = {}
+    for name in _HEADERS:
+        value = incoming.headers.get(name)
+        # An error about an order may quote any part of it.
+        cleared = _mapped(value, lambda _: erased.TEXT) if is_theirs else _replaced(value, person)
+        if cleared != value:
+            headers[name] = cleared
     if body == incoming.body and not headers:
         return None
-    return Left(body, headers)
+    return Remainder(body, headers)
 
 
-def _body(body: bytes, type_: str, person: Person) -> bytes | None:
+def _body(body: bytes, type_: str, person: Person) -> tuple[bytes | None, bool]:
+    """Return the redacted body, and whether it concerns the customer's order."""
     try:
         data = msgspec.json.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         text = body.decode(errors="surrogateescape")
-        return person.mention.sub(erased.TEXT, text).encode(errors="surrogateescape")
-    left = data
+        return person.mention.sub(erased.TEXT, text).encode(errors="surrogateescape"), False
+    remaining, is_theirs = data, False
     if isinstance(data, dict):
-        if type_ in TOLD and _is(data.get(TOLD[type_]), person):
-            return None
+        if type_ in EMAILED_FACTS and _is(data.get(EMAILED_FACTS[type_]), person):
+            return None, True
         customer = data.get("customer_details")
-        is_theirs = type_ not in TOLD and str(data.get("order_id")).lower() in person.orders
+        is_theirs = (
+            type_ not in EMAILED_FACTS and str(data.get("order_id")).lower() in person.orders
+        )
         if type_ in OF_A_CUSTOMER and isinstance(customer, dict):
             is_theirs |= _is(customer.get("email"), person)
         if is_theirs:
-            left = {name: value for name, value in data.items() if name not in _DROPPED}
+            remaining = {name: value for name, value in data.items() if name not in _DROPPED}
             if type_ in OF_A_CUSTOMER:
-                left |= _ORDER_WITHOUT
-    left = _replaced(left, person)
-    return body if left == data else msgspec.json.encode(left)
+                remaining |= _REDACTED_ORDER
+        elif isinstance(recipients := data.get("recipients"), list):
+            remaining = data | {
+                "recipients": [_without_order_number(one, person) for one in recipients]
+            }
+    remaining = _replaced(remaining, person)
+    return body if remaining == data else msgspec.json.encode(remaining), is_theirs
+
+
+def _without_order_number(recipient: Any, person: Person) -> Any:
+    order_id = str(recipient.get("order_id")).lower() if isinstance(recipient, dict) else ""
+    if order_id not in person.orders:
+        return recipient
+    return {name: value for name, value in recipient.items() if name not in _DROPPED}
 
 
 def _is(address: object, person: Person) -> bool:
@@ -137,7 +152,7 @@ def _is(address: object, person: Person) -> bool:
 
 
 def _replaced(data: Any, person: Person) -> Any:
-    """The same with each mention replaced, however deep it lies."""
+    """Return the data with each mention replaced, at any depth."""
 
     def replace(text: str) -> str:
         return person.mention.sub(erased.TEXT, text)

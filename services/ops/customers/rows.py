@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Collection
 from typing import Any
 
-from sqlalchemy import ColumnElement, Engine, Text, TextClause, and_, cast, func, or_, select, text
+from sqlalchemy import ColumnElement, Engine, Text, and_, cast, func, or_, select, text
 from sqlalchemy.orm import Session
 
 from services.ops.customers.erasure import OF_BUSINESSES, Person
@@ -23,66 +23,68 @@ from shared.db.models import (
 )
 
 WRITERS_SECONDS = 35.0
-"""Longer than the server lets a transaction wait (`shared.db.session.IDLE_SECONDS`)."""
-LOOK_SECONDS = 0.05
+"""Longer than the server's limit for idle transactions (`shared.db.session.IDLE_SECONDS`)."""
+POLL_SECONDS = 0.05
 
 
-def erase(session: Session, person: Person) -> Counter[str]:
-    """Erase a person in the tables; what was touched, by place.
+def erase(session: Session, address: str) -> Counter[str]:
+    """Erase a customer in the tables; returns the number of changed rows by place.
+
+    The rows and the customer's orders stay locked until the transaction ends.
 
     Args:
-        session: the transaction; the audit fact belongs into the same.
-        person: who.
+        session: the transaction, which the audit fact must share.
+        address: one spelling of the customer's address.
+
+    Raises:
+        sqlalchemy.exc.OperationalError: another transaction held a row for two seconds.
     """
-    touched = Counter[str]()
-    for address in person.spellings:
-        touched.update(_touched(session, _ERASE_CUSTOMER, address))
-    touched.update(_touched(session, _ERASE_ADDRESS, person.address))
-    return +touched
+    rows_ = session.execute(_ERASE_CUSTOMER, {"address": address})
+    return +Counter({row.place: row.touched for row in rows_})
 
 
 def orders(session: Session, addresses: Collection[str]) -> frozenset[str]:
-    """The ids of the orders for customers.
+    """Return the ids of customers' orders.
 
     Args:
-        session: to read by.
-        addresses: the customers', in small letters.
+        session: a session to read with.
+        addresses: the customers' addresses, in lower case.
     """
-    theirs = select(Order.id).where(func.lower(Order.customer_email).in_(addresses))
-    return frozenset(map(str, session.scalars(theirs)))
+    is_theirs = func.lower(Order.customer_email).in_(addresses)
+    return frozenset(map(str, session.scalars(select(Order.id).where(is_theirs))))
 
 
 def wait_for_writers(engine: Engine) -> bool:
-    """Wait until every transaction has ended that has written something by now.
+    """Wait until all transactions have ended that have written something by now.
 
-    A transaction has a number from its first write on (PostgreSQL, "Transactions and Identifiers");
-    one that only reads, such as a backup, has none.
+    A transaction gets an id at its first write (PostgreSQL, "Transactions and Identifiers");
+    read-only ones, such as a backup, have none.
 
     Returns:
-        Whether they have; one that goes on for `WRITERS_SECONDS` is not waited for any longer.
+        Whether they have ended; False after `WRITERS_SECONDS`.
     """
     deadline = time.monotonic() + WRITERS_SECONDS
     with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-        next_one = connection.scalar(text("SELECT pg_snapshot_xmax(pg_current_snapshot())::text"))
+        next_id = connection.scalar(text("SELECT pg_snapshot_xmax(pg_current_snapshot())::text"))
         have_ended = text(
-            "SELECT pg_snapshot_xmin(pg_current_snapshot()) >= CAST(:next_one AS xid8)"
+            "SELECT pg_snapshot_xmin(pg_current_snapshot()) >= CAST(:next_id AS xid8)"
         )
         while time.monotonic() < deadline:
-            if connection.scalar(have_ended, {"next_one": next_one}):
+            if connection.scalar(have_ended, {"next_id": next_id}):
                 return True
-            time.sleep(LOOK_SECONDS)
+            time.sleep(POLL_SECONDS)
     return False
 
 
 def read(session: Session, person: Person) -> dict[str, list[dict[str, Any]]]:
-    """The rows that a person is in, by table, each by column.
+    """Return the rows with a customer's data, by table, each by column.
 
     Args:
-        session: to read by.
-        person: who.
+        session: a session to read with.
+        person: the customer.
     """
     is_theirs = func.lower(Order.customer_email).in_(person.spellings)
-    theirs = select(Order.id).where(is_theirs)
+    their_orders = select(Order.id).where(is_theirs)
     order_texts = (
         Order.customer_name,
         Order.customer_phone,
@@ -104,7 +106,7 @@ def read(session: Session, person: Person) -> dict[str, list[dict[str, Any]]]:
             session,
             OrderStatusHistory,
             or_(
-                OrderStatusHistory.order_id.in_(theirs),
+                OrderStatusHistory.order_id.in_(their_orders),
                 _mentions(OrderStatusHistory.note, person),
                 _says(OrderStatusHistory.tracking, person),
             ),
@@ -113,33 +115,50 @@ def read(session: Session, person: Person) -> dict[str, list[dict[str, Any]]]:
             session,
             OrderConflict,
             or_(
-                OrderConflict.order_id.in_(theirs),
+                OrderConflict.order_id.in_(their_orders),
                 _says(OrderConflict.event, person),
             ),
         ),
         "waiting_updates": _read(
             session,
             WaitingUpdate,
-            or_(WaitingUpdate.order_id.in_(theirs), _mentions(WaitingUpdate.order_number, person)),
+            or_(
+                WaitingUpdate.order_id.in_(their_orders),
+                _mentions(WaitingUpdate.order_number, person),
+            ),
         ),
-        # Whose they are is not known, but by what the shop wrote.
+        # These rows have no customer yet; only the shop's texts can mention one.
         "awaited_orders": _read(
-            session, AwaitedOrder, _mentions(AwaitedOrder.cancel_reason, person)
+            session,
+            AwaitedOrder,
+            or_(
+                _mentions(AwaitedOrder.cancel_reason, person),
+                _says(AwaitedOrder.cancelled_before, person),
+            ),
         ),
         "email_deliveries": _read(
             session,
             EmailDelivery,
-            (func.lower(EmailDelivery.recipient) == person.address)
-            & EmailDelivery.template.startswith("order_", autoescape=True),
+            or_(
+                (func.lower(EmailDelivery.recipient) == person.address)
+                & EmailDelivery.template.startswith("order_", autoescape=True),
+                # A server that forwards mail quotes the forwarding address.
+                _mentions(EmailDelivery.response, person),
+            ),
         ),
         "suppressions": _read(
-            session, Suppression, func.lower(Suppression.address) == person.address
+            session,
+            Suppression,
+            or_(
+                func.lower(Suppression.address) == person.address,
+                _mentions(Suppression.response, person),
+            ),
         ),
         "webhook_requests": _read(
             session,
             WebhookRequest,
             or_(
-                WebhookRequest.order_id.in_(theirs),
+                WebhookRequest.order_id.in_(their_orders),
                 func.strpos(func.lower(WebhookRequest.idempotency_key), person.address) > 0,
                 _mentions(WebhookRequest.order_number, person),
             ),
@@ -150,7 +169,7 @@ def read(session: Session, person: Person) -> dict[str, list[dict[str, Any]]]:
             or_(
                 func.body_without_customer(OutboxMessage.body, person.mention.pattern)
                 != OutboxMessage.body,
-                func.order_named(OutboxMessage.type, OutboxMessage.body).in_(theirs),
+                func.order_named(OutboxMessage.type, OutboxMessage.body).in_(their_orders),
             )
             & ~or_(*(OutboxMessage.type.startswith(prefix) for prefix in OF_BUSINESSES)),
         ),
@@ -163,19 +182,14 @@ def _mentions(column: Any, person: Person) -> ColumnElement[bool]:
 
 
 def _says(document: Any, person: Person) -> ColumnElement[bool]:
-    """Whether a text in it mentions the person; as JSON writes it, it may read like another's."""
+    """Match JSON with a text that mentions the customer; its raw form may match by accident."""
     says: ColumnElement[bool] = func.mentions_customer(document, person.mention.pattern)
-    # Quick, and right for most: before the @ an address that can be mailed is ASCII.
+    # A fast filter: before the @, a deliverable address is ASCII.
     begins = person.address.partition("@")[0] + "@"
     return and_(func.strpos(func.lower(cast(document, Text)), begins) > 0, says)
 
 
-def _touched(session: Session, erase: TextClause, address: str) -> dict[str, int]:
-    return {row.place: row.touched for row in session.execute(erase, {"address": address})}
-
-
 _ERASE_CUSTOMER = text("SELECT place, touched FROM erase_customer(:address)")
-_ERASE_ADDRESS = text("SELECT place, touched FROM erase_suppressed_address(:address)")
 
 
 def _read(

@@ -1,1 +1,1 @@
-"""Dead letters and what waits on the retry ladder: looked through and put right."""
+"""Dead letters and the retry ladder: reading, replaying, editing, discarding."""

@@ -1,9 +1,9 @@
-"""Putting dead letters right: replayed, edited, discarded; and "retry now" for the retry ladder.
+"""Replay and discard dead letters.
 
-In this order, and again from the start when it is broken off anywhere: the copy is confirmed on its
-target; the audit fact is committed to the outbox; the dead letter is acknowledged. So nothing is
-lost, and what is done twice has the same ids: the consumer's inbox drops the second copy, and the
-audit log's the second fact.
+Each batch takes three steps: the copies are confirmed on their target queue, the audit facts are
+committed to the outbox, the dead letters are acknowledged. An interrupted action is simply run
+again: nothing is lost, and repeated steps produce the same ids, so that the consumer's inbox drops
+the second copy and the audit log the second fact.
 """
 
 import hashlib
@@ -14,60 +14,41 @@ from datetime import datetime
 from typing import Any, Protocol
 from uuid import UUID
 
-import msgspec
 from kombu import Connection
 from sqlalchemy import Engine
 from sqlalchemy.orm import Session
 
-from services.ops.audit.actions import Actor, tell
+from services.ops.audit.actions import Actor, tell, unfit
 from services.ops.broker.copying import copy
 from services.ops.broker.hold import count, hold
 from services.ops.broker.publishing import publish
-from services.ops.broker.queue_lock import turn
+from services.ops.broker.queue_lock import locked
 from services.ops.dead_letters.authors import ORPHANED, Authorised, authors
 from services.ops.dead_letters.facts import discarded, replayed
 from services.ops.dead_letters.letter import Criteria, Letter
-from services.ops.dead_letters.search import find
 from shared.bus.broker.kombu_connection import user_of
 from shared.bus.contract import topology
-from shared.bus.contract.events import (
-    EVENT_TYPES,
-    Event,
-    decode,
-)
 from shared.bus.contract.headers import KEY_HEADER, REASON_HEADER, REASONS_HEADER, REPLAY_HEADER
 from shared.bus.contract.message import Message
 from shared.db.session import both_clocks
 from shared.ids import derived_id
 
 BATCH = 500
-SETTLE_AGAIN = 5
-COME_BACK_SECONDS = 0.3
-"""How long to look whether acknowledged letters come back all the same."""
-
-
-class NotEditableError(Exception):
-    """The new body does not do; the sentence says why."""
-
-
-class DiedAgainError(Exception):
-    """The letter is another than the one that was looked at."""
-
-    def __init__(self) -> None:
-        super().__init__("It has died again since it was looked at: look at it again.")
+RESETTLE_TRIES = 5
+RETURN_SECONDS = 0.3
+"""How long to watch for acknowledged letters that return to the queue."""
 
 
 @dataclass(slots=True)
 class Progress:
-    """How far an action is.
+    """Progress of an action on dead letters.
 
     Attributes:
-        done: letters that were dealt with.
-        passed: letters that were looked at and left, since they were not meant.
-        total: letters that were in the queue when it began. Those beyond `hold.MOST` that were
-            left were not looked at.
-        alone: false when somebody else was at work in the queue: what they had in hand was missed.
-        orphaned: among those that were left: what nobody may say any more who has said it.
+        done: letters that were processed.
+        passed: letters that were inspected and left, since they did not match.
+        total: letters in the queue at the start; those beyond `hold.MOST` are not inspected.
+        alone: false if another tool or consumer held messages of the queue, which were skipped.
+        orphaned: matching letters that were left, since their author may not send them any more.
     """
 
     done: int = 0
@@ -78,35 +59,35 @@ class Progress:
 
 
 def missed(state: Progress, wanted: Criteria) -> list[str]:
-    """What was meant, or may have been, and was not done: in sentences.
+    """Describe, in sentences, the letters that an action missed or may have missed.
 
     Args:
-        state: at the end.
-        wanted: what was meant.
+        state: the final progress.
+        wanted: the criteria of the action.
     """
-    said = []
+    sentences = []
     if state.orphaned:
-        said.append(f"{state.orphaned:,} left: {ORPHANED}")
+        sentences.append(f"{state.orphaned:,} left: {ORPHANED}")
     if unseen := state.total - state.done - state.passed:
-        said.append(f"{unseen:,} were not looked at.")
+        sentences.append(f"{unseen:,} were not looked at.")
     if not state.alone:
-        said.append(
+        sentences.append(
             "Somebody else is at work there: what they had in hand was missed. Do it again."
         )
     if (gone := len(wanted.ids) - state.done - state.orphaned) > 0:
         where = "there" if state.alone and not unseen else "found"
-        said.append(f"{gone:,} of those named were not {where}.")
-    return said
+        sentences.append(f"{gone:,} of those named were not {where}.")
+    return sentences
 
 
 OnProgress = Callable[[Progress], None]
 
 
-class Meant(Protocol):
-    """Which letters are meant; `Criteria` is one."""
+class Selection(Protocol):
+    """Selects letters; `Criteria` is one."""
 
     def match(self, letter: Letter, *clocks: datetime) -> bool:
-        """Whether a letter is meant, at a time, by each clock that there is to go by."""
+        """Return whether a letter is selected, at the time by each of the clocks."""
 
 
 def replay(
@@ -118,22 +99,22 @@ def replay(
     *,
     progress: OnProgress = lambda _: None,
 ) -> Progress:
-    """Put letters back into their work queue, as they were before they were ever tried.
+    """Return letters to their work queue, with their attempts reset.
 
-    They stay their authors': a command of somebody who may not give it any more stays a dead letter
-    (`Progress.orphaned`), since it would count as theirs.
+    A copy still counts as its author's. A command whose author may not give it any more therefore
+    stays a dead letter (`Progress.orphaned`).
 
     Args:
         connection: an open kombu connection, which may publish to the default exchange.
-        engine: where the audit facts go.
+        engine: the database for the audit facts.
         queue: the work queue.
-        criteria: which of its dead letters; all of them when it is empty.
-        actor: who wants it.
+        criteria: selects the letters; all of them if empty.
+        actor: the operator.
         progress: called after each batch.
 
     Raises:
-        NotPublishedError: the broker did not take a batch; what was done before stays done.
-        sqlalchemy.exc.DBAPIError: the database is away; the same.
+        NotPublishedError: the broker did not take a batch; earlier batches stay done.
+        sqlalchemy.exc.DBAPIError: the database is unreachable; earlier batches stay done.
     """
 
     def act(letters: Sequence[Letter]) -> list[Message]:
@@ -141,14 +122,15 @@ def replay(
         publish(connection, queue.name, [copy_of(letter, user, actor) for letter in letters])
         return [replayed(letter, actor) for letter in letters]
 
-    meant = Authorised(criteria, authors(engine, queue))
+    selection = Authorised(criteria, authors(engine, queue))
 
-    def go_on(so_far: Progress) -> None:
+    def report(so_far: Progress) -> None:
         progress(so_far)
-        meant.authors = authors(engine, queue)  # who may be gone by the next batch
+        # A user may be removed between two batches.
+        selection.authors = authors(engine, queue)
 
-    state = settle(connection, engine, queue, meant, act, go_on)
-    state.orphaned = len(meant.orphaned)
+    state = settle(connection, engine, queue, selection, act, report)
+    state.orphaned = len(selection.orphaned)
     return state
 
 
@@ -162,23 +144,23 @@ def discard(
     *,
     progress: OnProgress = lambda _: None,
 ) -> Progress:
-    """Throw letters away. What they said stays in the journal for its seven days.
+    """Discard letters. The journal keeps their messages for its seven days.
 
     Args:
         connection: an open kombu connection.
-        engine: where the audit facts go.
+        engine: the database for the audit facts.
         queue: the work queue.
-        criteria: which of its dead letters; all of them when it is empty.
-        actor: who wants it.
+        criteria: selects the letters; all of them if empty.
+        actor: the operator.
         reason: why; kept in the audit log.
         progress: called after each batch.
 
     Raises:
-        ValueError: there is no reason.
-        sqlalchemy.exc.DBAPIError: the database is away; what was done before stays done.
+        ValueError: the reason is unfit.
+        sqlalchemy.exc.DBAPIError: the database is unreachable; earlier batches stay done.
     """
-    if not reason.strip():
-        raise ValueError("a discarded letter needs a reason")
+    if wrong := unfit(reason):
+        raise ValueError(f"the reason {wrong}")
 
     def act(letters: Sequence[Letter]) -> list[Message]:
         return [discarded(letter, actor, reason.strip()) for letter in letters]
@@ -186,150 +168,74 @@ def discard(
     return settle(connection, engine, queue, criteria, act, progress)
 
 
-def edit(
-    connection: Connection,
-    engine: Engine,
-    queue: topology.Queue,
-    message_id: str,
-    body: bytes,
-    actor: Actor,
-    *,
-    death: UUID | None = None,
-    type: str = "",  # noqa: A002 - the property's name
-) -> bool:
-    """Put one letter back with another body, under the same id.
-
-    Args:
-        connection: an open kombu connection.
-        engine: where the audit fact goes.
-        queue: the work queue.
-        message_id: of the letter.
-        body: the new one, JSON in UTF-8.
-        actor: who wants it.
-        death: `Letter.death` of the one that was looked at; None: whichever lies there.
-        type: the message's type, where the letter has none or a wrong one.
-
-    Returns:
-        False when no such letter is there (any more).
-
-    Raises:
-        NotEditableError: nothing was done, as the body would not be understood either.
-        DiedAgainError: nothing was done, as the message was put back since, and has died again.
-        NotPublishedError: the broker did not take it.
-    """
-    letter = find(connection, queue, message_id)
-    if letter is None:
-        return False
-    if death not in (None, letter.death):
-        raise DiedAgainError
-    type_ = type or letter.type
-    validate(queue, type_, body)
-
-    def act(letters: Sequence[Letter]) -> list[Message]:
-        user = user_of(connection)
-        copies = [copy_of(letter, user, actor, body, type_) for letter in letters]
-        publish(connection, queue.name, copies)
-        return [replayed(letter, actor, body) for letter in letters]
-
-    wanted = Criteria(ids=frozenset({message_id}), as_of=letter.failed_at)
-    return settle(connection, engine, queue, wanted, act).done > 0
-
-
-def types_for(queue: topology.Queue) -> tuple[str, ...]:
-    """The types of message that a work queue is for."""
-    return tuple(sorted(type_ for type_, event in EVENT_TYPES.items() if _takes(queue, event)))
-
-
-def validate(queue: topology.Queue, type_: str, body: bytes) -> Event:
-    """The data of a body, decoded as the queue's consumer would.
-
-    Raises:
-        NotEditableError: it would be refused; the sentence says why.
-    """
-    event = EVENT_TYPES.get(type_)
-    if event is None or not _takes(queue, event):
-        raise NotEditableError(
-            f"{queue.name} takes no {type_ or 'message without a type'!r}: "
-            f"give one of {', '.join(types_for(queue))} as its type"
-        )
-    try:
-        return decode(type_, body)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise NotEditableError(f"This is no {type_}: {error}") from None
-
-
-def _takes(queue: topology.Queue, event: type[Event]) -> bool:
-    lanes = ("", topology.BULK)
-    return any(topology.takes(queue, event.EXCHANGE, lane + event.TYPE) for lane in lanes)
-
-
 def settle(
     connection: Connection,
     engine: Engine,
     queue: topology.Queue,
-    criteria: Meant,
+    criteria: Selection,
     act: Callable[[Sequence[Letter]], list[Message]],
     progress: OnProgress = lambda _: None,
 ) -> Progress:
-    """Deal with letters and acknowledge them, a batch at a time.
+    """Process letters and acknowledge them, batch by batch.
 
     Args:
         connection: an open kombu connection.
-        engine: where the audit facts go.
+        engine: the database for the audit facts.
         queue: the work queue.
-        criteria: which of its dead letters.
-        act: deals with a batch, and returns its audit facts; may be called again with the same.
+        criteria: selects the letters.
+        act: processes a batch and returns its audit facts; may be called twice for a letter.
         progress: called after each batch.
 
     Raises:
-        Exception: of `act`; what was done before stays done.
-        sqlalchemy.exc.DBAPIError: the database is away; the same.
+        Exception: raised by `act`; earlier batches stay done.
+        sqlalchemy.exc.DBAPIError: the database is unreachable; earlier batches stay done.
     """
     with Session(engine) as session:
-        clocks = both_clocks(session)  # what is gone does not come back
+        clocks = both_clocks(session)  # a discarded letter cannot be restored
     state = Progress()
     settled: set[UUID] = set()
-    # Until what comes back is settled as well.
-    with turn(queue.dead):
+    # The lock also covers the letters that return after their acknowledgement.
+    with locked(queue.dead):
         with hold(connection, queue.dead) as held:
             state.alone, state.total = held.alone, held.ready
             while messages := held.take(BATCH):
                 letters = _by_tag(connection, queue, messages, state.done + state.passed)
-                meant = {tag: x for tag, x in letters.items() if criteria.match(x, *clocks)}
-                if meant:
-                    tell(engine, act(list(meant.values())))
-                    held.settle(meant)
-                    settled |= {_as_it_was(letter) for letter in meant.values()}
-                state.done += len(meant)
-                state.passed += len(letters) - len(meant)
+                matching = {tag: x for tag, x in letters.items() if criteria.match(x, *clocks)}
+                if matching:
+                    tell(engine, act(list(matching.values())))
+                    held.settle(matching)
+                    settled |= {_identity(letter) for letter in matching.values()}
+                state.done += len(matching)
+                state.passed += len(letters) - len(matching)
                 progress(state)
-        _settle_again(connection, queue, settled, held.remaining)
+        _settle_returned(connection, queue, settled, held.remaining)
     return state
 
 
-def _settle_again(
+def _settle_returned(
     connection: Connection, queue: topology.Queue, settled: Collection[UUID], expected: int
 ) -> None:
-    """Acknowledge again what has come back although it was.
+    """Acknowledge again the letters that returned to the queue despite their acknowledgement.
 
-    A quorum queue under load puts acknowledgements off, and forgets those when the channel closes.
+    A quorum queue under load defers acknowledgements, and drops the deferred ones when the channel
+    closes.
     """
-    for _ in range(SETTLE_AGAIN):
-        if not settled or not _come_back(connection, queue, expected):
+    for _ in range(RESETTLE_TRIES):
+        if not settled or not _have_returned(connection, queue, expected):
             return
         with hold(connection, queue.dead) as held:
-            again: list[int] = []
+            returned: list[int] = []
             while messages := held.take(BATCH):
                 letters = _by_tag(connection, queue, messages, 0)
-                again += [tag for tag, letter in letters.items() if _as_it_was(letter) in settled]
-            held.settle(again)
-        if not again:
-            return  # others have died meanwhile
+                returned += [tag for tag, letter in letters.items() if _identity(letter) in settled]
+            held.settle(returned)
+        if not returned:
+            return  # the surplus is letters that died meanwhile
 
 
-def _come_back(connection: Connection, queue: topology.Queue, expected: int) -> bool:
-    """Whether more is there than should be. It takes the queue a moment to have it back."""
-    deadline = time.monotonic() + COME_BACK_SECONDS
+def _have_returned(connection: Connection, queue: topology.Queue, expected: int) -> bool:
+    """Return whether the queue has more letters than expected; it takes them back with a delay."""
+    deadline = time.monotonic() + RETURN_SECONDS
     while count(connection, queue.dead) <= expected:
         if time.monotonic() > deadline:
             return False
@@ -347,28 +253,28 @@ def _by_tag(
     }
 
 
-def _as_it_was(letter: Letter) -> UUID:
-    """What tells it from a copy that was put back in its place with something left out."""
+def _identity(letter: Letter) -> UUID:
+    """Return an id that differs for a redacted copy that took the letter's place."""
     headers = letter.incoming.headers
-    said = [repr(headers.get(name)) for name in (REASON_HEADER, REASONS_HEADER)]
+    reasons = [repr(headers.get(name)) for name in (REASON_HEADER, REASONS_HEADER)]
     body = hashlib.sha256(letter.incoming.body).hexdigest()
-    return derived_id("letter as it was", letter.death, body, *said)
+    return derived_id("letter as it was", letter.death, body, *reasons)
 
 
 def copy_of(
     letter: Letter, publisher: str, actor: Actor, body: bytes | None = None, type_: str = ""
 ) -> Any:
-    """The copy by which a letter is replayed.
+    """Return the copy that replays a letter.
 
-    With its own body it is still its first sender's, and may be no more than they may say; with
-    another, theirs who has written that.
+    With the original body it counts as the original sender's, and is held to that sender's rights;
+    with another body it counts as the actor's.
 
     Args:
         letter: the letter.
-        publisher: who publishes the copy.
-        actor: who wants it.
-        body: another body.
-        type_: the type with that.
+        publisher: the broker user that publishes the copy.
+        actor: the operator.
+        body: a new body; None for the original one.
+        type_: the type that the new body has.
     """
     properties = {"message_id": letter.message_id}
     if body is None:
@@ -382,7 +288,7 @@ def copy_of(
     taken_as = letter.incoming.taken_as
     taken_as.pop(KEY_HEADER, None)
     if body != letter.incoming.body:
-        # Of another body nothing has happened and nothing is done; it is still handled again.
+        # Nothing has been done yet for a new body; only "handle it again" still applies.
         is_again = letter.incoming.replay == "again"
         taken_as = {REPLAY_HEADER: "again"} if is_again else {}
     return copy(

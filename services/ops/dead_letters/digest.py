@@ -1,12 +1,12 @@
-"""What the last look at a long dead queue saw, for pages that would take seconds to look again.
+"""Digests of long dead queues, kept for pages that would take seconds to read the queue.
 
-A quorum queue has no index: to find one letter, every one before it is fetched and given back. So
-the console looks through a long queue in the background, and pages ask what that saw, and say when
-it was. What is done to a letter is done at the queue, to the letter that is there then. A short
-queue is looked through itself.
+A quorum queue has no index: to find one letter, a tool fetches every letter before it and returns
+them. The console therefore reads a long queue in the background, and its pages show that digest and
+its time. An action on a letter works on the queue itself, with the letters that are there then.
+Short queues are read directly.
 
-Nothing of a person is kept that would have to be erased: no body, a reason without its addresses,
-and of a customer's address a hash under a key that this process alone has.
+A digest keeps no personal data that an erasure would have to remove: no bodies, reasons without
+their addresses, and customers' addresses only as hashes under a key that this process alone has.
 """
 
 import hmac
@@ -24,7 +24,7 @@ import msgspec
 from kombu import Connection
 
 from services.ops.broker.hold import ANSWER_SECONDS, hold
-from services.ops.broker.queue_lock import turn
+from services.ops.broker.queue_lock import locked
 from services.ops.dead_letters import search
 from services.ops.dead_letters.letter import Criteria, Letter, Line
 from services.ops.dead_letters.search import PAGE, Page, Summary
@@ -35,35 +35,35 @@ from shared.bus.contract import topology
 from shared.validation.email_addresses import compared
 
 FEW = 500
-"""Letters that are looked through while somebody waits."""
+"""Up to so many letters a queue is read while the user waits."""
 MOST = 20_000
-"""Lines of a queue that are kept: about 15 MB."""
+"""Letters kept of a queue: about 15 MB."""
 REASON_CHARACTERS = 1_000
 CHANGED_SECONDS, ASKED_SECONDS, UNASKED_SECONDS = 10.0, 60.0, 300.0
-"""From one look to the next: where the number of letters is another, where it is the same, and
-where nobody asks."""
+"""Age at which a digest is renewed: if the number of letters changed, if it did not, and if no page
+used the digest within `ASKED_LATELY`."""
 REST = 10.0
-"""Between two looks at a queue, so many times as long as the last one took."""
-LOOK_SECONDS = 4.0
-"""For one look, which nobody who waits for the turn need wait out (`queue_lock.PATIENCE`): of a
-queue that takes longer the first letters are kept."""
+"""Pause between two reads of a queue, as a multiple of the last read's duration."""
+READ_SECONDS = 4.0
+"""Limit of one read, below `queue_lock.LOCK_TIMEOUT`, so that no other tool times out on its lock.
+Of a slower queue the first letters are kept."""
 ASKED_LATELY = 600.0
 USED_SECONDS = 900.0
-"""What is older is not shown: nobody could look for so long."""
+"""Age beyond which a digest is no longer used."""
 _CHUNK = 500
 
 
 @dataclass(frozen=True, slots=True)
 class Digest:
-    """What was seen of a queue.
+    """The contents of a dead queue at one time.
 
     Attributes:
-        lines: of its letters, in their order.
-        total: how many letters there were.
-        at: when it was looked through.
-        customers: of the addresses of customers in them, hashes.
-        hidden: the reasons in `lines` of which something is left out.
-        since: the same as `at`, by the monotonic clock.
+        lines: its letters, in queue order.
+        total: the number of letters in the queue.
+        at: the time of the read.
+        customers: hashes of the customer addresses in the letters.
+        hidden: the reasons in `lines` that are redacted or cut.
+        since: the same time as `at`, by the monotonic clock.
     """
 
     lines: tuple[Line, ...]
@@ -75,11 +75,11 @@ class Digest:
 
 
 class Digests:
-    """The newest digest of each long dead queue; for several threads.
+    """The newest digest of each long dead queue; thread-safe.
 
     Args:
-        broker: a connection to the broker, for as long as its context lasts.
-        hides: makes of a reason one without addresses.
+        broker: opens a connection to the broker, for the duration of the context.
+        hides: removes the addresses from a reason.
     """
 
     def __init__(
@@ -91,33 +91,33 @@ class Digests:
         self._hides = hides
         self._kept: dict[str, Digest] = {}
         self._asked: dict[str, float] = {}
-        self._looks: dict[str, tuple[float, float]] = {}
-        """Of each queue the last look: since when, by the monotonic clock, and how long it took."""
+        self._reads: dict[str, tuple[float, float]] = {}
+        """The start, by the monotonic clock, and duration of each queue's last read."""
         self._key = secrets.token_bytes(32)
         self._stopping = threading.Event()
 
     def stop(self) -> None:
-        """End the look that is under way."""
+        """Abort the current read."""
         self._stopping.set()
 
     def keep(self, counts: Mapping[str, Count]) -> None:
-        """Look through each queue whose digest is too old; one after the other.
+        """Renew, one after the other, the digests that are too old.
 
         Args:
-            counts: what is in each queue, as far as that is known.
+            counts: the counts of the queues, as far as they are known.
         """
         for queue in topology.WORK_QUEUES:
             found = counts.get(queue.dead)
             if found is None or found.consumers:
-                continue  # what somebody has in hand is counted by nobody
+                continue  # the count lacks what a consumer holds
             if found.ready <= FEW:
                 self._kept.pop(queue.name, None)
             elif self._is_due(queue, found.ready):
                 with self._broker() as connection:
-                    self.look(connection, queue)
+                    self.read(connection, queue)
 
-    def look(self, connection: Connection, queue: topology.Queue) -> None:
-        """Look through a queue now, unless somebody else is at work there.
+    def read(self, connection: Connection, queue: topology.Queue) -> None:
+        """Make a queue's digest now, unless another tool has the queue's lock.
 
         Args:
             connection: an open kombu connection.
@@ -128,7 +128,7 @@ class Digests:
         customers: set[bytes] = set()
         hidden: set[str] = set()
         user = user_of(connection)
-        with turn(queue.dead, 0.0) as is_free:
+        with locked(queue.dead, 0.0) as is_free:
             if not is_free:
                 return
             with hold(connection, queue.dead, MOST) as held:
@@ -142,19 +142,19 @@ class Digests:
                             hidden.add(line.reason)
                         if (address := _customer(letter.incoming.body)) is not None:
                             customers.add(self._hash(address))
-                    if time.monotonic() - began > LOOK_SECONDS:
+                    if time.monotonic() - began > READ_SECONDS:
                         break
                 total, alone = held.ready, held.alone
-        self._looks[queue.name] = (began, time.monotonic() - began)
+        self._reads[queue.name] = (began, time.monotonic() - began)
         if alone:
             self._kept[queue.name] = Digest(
                 tuple(lines), total, at, frozenset(customers), frozenset(hidden), began
             )
 
     def forget(self, queue: topology.Queue) -> None:
-        """Forget what was seen of a queue, since its letters were dealt with."""
+        """Drop a queue's digest, after an action on its letters."""
         self._kept.pop(queue.name, None)
-        self._looks.pop(queue.name, None)
+        self._reads.pop(queue.name, None)
 
     def browse(
         self,
@@ -165,18 +165,18 @@ class Digests:
         start: int = 0,
         limit: int = PAGE,
     ) -> Page[Line] | Page[Letter]:
-        """A page of a queue's dead letters, of its digest where that can tell.
+        """Return a page of a queue's dead letters, from its digest if that can answer.
 
         Args:
             connection: an open kombu connection.
             queue: the work queue.
-            criteria: which of them.
+            criteria: selects the letters.
             start: the position to begin at.
-            limit: how many letters at most.
+            limit: the page's size.
         """
         now = datetime.now(UTC)
         count, digest = self._of(connection, queue)
-        if digest is None or not _tells(digest, criteria, now):
+        if digest is None or not _can_answer(digest, criteria, now):
             return search.browse(connection, queue, criteria, start=start, limit=limit)
         found: list[Line] = []
         position = start
@@ -198,7 +198,7 @@ class Digests:
         )
 
     def summarise(self, connection: Connection, queue: topology.Queue) -> Summary:
-        """What the letters of a queue died of, by its digest where it has one.
+        """Group a queue's letters by reason, from its digest if it has one.
 
         Args:
             connection: an open kombu connection.
@@ -216,12 +216,12 @@ class Digests:
         )
 
     def find(self, connection: Connection, queue: topology.Queue, message_id: str) -> Line | None:
-        """The first letter with an id, by its queue's digest; None where that has none.
+        """Return the first letter with an id in a queue's digest; None if there is none.
 
         Args:
             connection: an open kombu connection.
             queue: the work queue.
-            message_id: of the letter.
+            message_id: the letter's id.
         """
         _, digest = self._of(connection, queue)
         lines = digest.lines if digest else ()
@@ -230,12 +230,12 @@ class Digests:
     def seen_without(
         self, connection: Connection, queue: topology.Queue, address: str
     ) -> datetime | None:
-        """When no letter of a queue was about a customer; None where that is to be looked for.
+        """Return when a queue held no letter about a customer; None if that must be searched.
 
         Args:
             connection: an open kombu connection.
             queue: the work queue.
-            address: the customer's, in whatever case.
+            address: the customer's, in any case.
         """
         count, digest = self._of(connection, queue)
         if digest is None or not len(digest.lines) == digest.total == count.ready:
@@ -243,19 +243,28 @@ class Digests:
         return None if self._hash(compared(address)) in digest.customers else digest.at
 
     def _of(self, connection: Connection, queue: topology.Queue) -> tuple[Count, Digest | None]:
-        """What is in a dead queue, and its digest where it has one to go by."""
+        """Return the counts of a dead queue, and its digest if a usable one exists."""
         with connection.channel() as channel:
             count = queue_counts.of(channel, queue.dead, ANSWER_SECONDS)
-        now = time.monotonic()
-        self._asked[queue.name] = now
+        self._asked[queue.name] = time.monotonic()
+        if count.consumers:  # its length is unknown, and a digest made now would not be kept
+            return count, self._newest(queue)
+        if count.ready <= FEW:
+            return count, None
+        if self._newest(queue) is None:
+            # Concurrent requests wait here for one read, instead of each reading the queue.
+            with locked(queue.dead) as is_free:
+                if is_free and self._newest(queue) is None:
+                    self.read(connection, queue)
+        return count, self._newest(queue)
+
+    def _newest(self, queue: topology.Queue) -> Digest | None:
         digest = self._kept.get(queue.name)
-        is_old = digest is None or now - digest.since > USED_SECONDS
-        # Of a queue that somebody holds nobody else sees how long it is.
-        is_short = count.ready <= FEW and not count.consumers
-        return count, None if is_short or is_old else digest
+        is_old = digest is None or time.monotonic() - digest.since > USED_SECONDS
+        return None if is_old else digest
 
     def _is_due(self, queue: topology.Queue, letters: int) -> bool:
-        if queue.name not in self._looks:
+        if queue.name not in self._reads:
             return True
         now, digest = time.monotonic(), self._kept.get(queue.name)
         if digest is not None and now - self._asked.get(queue.name, float("-inf")) > ASKED_LATELY:
@@ -264,7 +273,7 @@ class Digests:
             wait = CHANGED_SECONDS
         else:
             wait = ASKED_SECONDS
-        since, took = self._looks[queue.name]
+        since, took = self._reads[queue.name]
         return now - since > max(wait, REST * took)
 
     def _line(self, letter: Letter) -> Line:
@@ -284,8 +293,8 @@ class Digests:
         return hmac.digest(self._key, address.encode(errors="surrogatepass"), "sha256")[:12]
 
 
-def _tells(digest: Digest, criteria: Criteria, now: datetime) -> bool:
-    """Whether what is left out of reasons changes nothing: the words may have been in it."""
+def _can_answer(digest: Digest, criteria: Criteria, now: datetime) -> bool:
+    """Return whether the search finds the same letters despite the redacted and cut reasons."""
     if not criteria.reason or "…" in criteria.reason:  # a kind has no addresses anyway
         return True
     others = replace(criteria, reason="")
@@ -310,7 +319,7 @@ _ABOUT: msgspec.json.Decoder[Any] = msgspec.json.Decoder(_About)
 
 
 def _customer(body: bytes) -> str | None:
-    """The address of the customer that a body is about; None where it is about none."""
+    """Return the customer's address in a body; None if it has none."""
     try:
         about = _ABOUT.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):

@@ -1,4 +1,4 @@
-"""What the audit log is told of a dead letter: once, however often somebody begins it again."""
+"""Audit facts about dead letters, with ids that stay the same when an action is repeated."""
 
 import hashlib
 
@@ -10,7 +10,7 @@ from shared.ids import derived_id
 
 
 def replayed(letter: Letter, actor: Actor, new: bytes | None = None) -> Message:
-    """That a letter is back in its work queue; with `new`, by that body."""
+    """Return the fact that a letter was replayed; with `new` as its body, if given."""
     fact = OpsDeadLetterReplayed(
         **actor.fields,
         queue=letter.queue,
@@ -24,7 +24,7 @@ def replayed(letter: Letter, actor: Actor, new: bytes | None = None) -> Message:
 
 
 def discarded(letter: Letter, actor: Actor, reason: str) -> Message:
-    """That a letter is gone, and why."""
+    """Return the fact that a letter was discarded, and why."""
     fact = OpsDeadLetterDiscarded(
         **actor.fields,
         queue=letter.queue,
@@ -39,7 +39,7 @@ def discarded(letter: Letter, actor: Actor, reason: str) -> Message:
 def _about(
     letter: Letter, fact: OpsDeadLetterReplayed | OpsDeadLetterDiscarded, what: str
 ) -> Message:
-    # The same however often it is begun again by the same person, for the same death. Who comes
-    # after them, or does something else with it, has done that.
+    # The same id if the same operator repeats the action for the same death. Another operator, or
+    # another action, makes another fact.
     fact_id = derived_id(fact.TYPE, letter.death, fact.by, what)
     return about(fact, letter.correlation_id or letter.message_id, fact_id)

@@ -1,7 +1,7 @@
-"""What a replay of a dead letter would do: asked of the service that would handle it.
+"""What a replay of a dead letter would do, as the service that handles it reports.
 
-Where facts of it would be mailed, the notifier is asked as well. What others would do on its facts
-is not rehearsed: it depends on rows that are not there.
+If the replay would publish facts that are emailed, the notifier is asked for the emails too. The
+effects of facts on other services are not rehearsed: they depend on rows that do not exist yet.
 """
 
 import time
@@ -16,30 +16,31 @@ from sqlalchemy.orm import Session
 
 from services.ops.audit.actions import Actor
 from services.ops.dead_letters import search
-from services.ops.dead_letters.actions import copy_of, validate
+from services.ops.dead_letters.actions import copy_of
 from services.ops.dead_letters.authors import ORPHANED, authors, is_orphaned
-from services.ops.dead_letters.in_flight import one_more
+from services.ops.dead_letters.editing import validate
+from services.ops.dead_letters.in_flight import rehearsal_slot
 from services.ops.dead_letters.letter import Letter
 from shared.bus.broker.kombu_connection import user_of
 from shared.bus.consume.rehearsals import requests
 from shared.bus.consume.rehearsals.trying import Email, Report
 from shared.bus.contract import topology
-from shared.bus.contract.delivery import Incoming
+from shared.bus.contract.delivery import RawDelivery
 from shared.bus.contract.message import Message
 
-PATIENCE_SECONDS = 8.0
-LOOK_SECONDS = 0.1
+ANSWER_SECONDS = 8.0
+POLL_SECONDS = 0.1
 MOST_FACTS = 20
-"""Facts of a letter that the notifier is asked about; a letter tells one, or a few."""
+"""Facts that the notifier is asked about; a letter usually causes one to three."""
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
-    """A fact that would be told.
+class RoutedFact:
+    """A fact that would be published.
 
     Attributes:
         message: the fact.
-        queues: the work queues that it would go to.
+        queues: the work queues that it would be routed to.
     """
 
     message: Message
@@ -48,33 +49,33 @@ class Told:
 
 @dataclass(frozen=True, slots=True)
 class Rehearsal:
-    """What a replay would do.
+    """The outcome of a rehearsal.
 
     Attributes:
-        letter: which letter's.
+        letter: the letter.
         report: what its handler would do.
-        facts: what would be told, and to whom.
-        emails: what would be mailed, by it or on its facts.
-        unanswered: queues whose service did not answer about the emails of a fact.
+        facts: the facts that would be published.
+        emails: the emails that would be sent, by the handler or on its facts.
+        unanswered: the queues whose service did not answer about a fact's emails.
     """
 
     letter: Letter
     report: Report
-    facts: Sequence[Told]
+    facts: Sequence[RoutedFact]
     emails: Sequence[Email]
     unanswered: Sequence[str] = ()
 
     @property
     def ids(self) -> list[str]:
-        """Of the orders and businesses whose data it shows."""
+        """The ids of the orders and businesses whose data it shows."""
         rows = [(c.table, row.values) for c in self.report.changes for row in c.rows]
         found = [
             values.get("id" if table == f"{name}s" else f"{name}_id")
             for name in ("order", "account")
             for table, values in rows
         ]
-        told = [fact.message.correlation_id for fact in self.facts]
-        return sorted({str(id_) for id_ in (*found, *told) if id_})
+        published = [fact.message.correlation_id for fact in self.facts]
+        return sorted({str(id_) for id_ in (*found, *published) if id_})
 
 
 def rehearse(
@@ -87,26 +88,26 @@ def rehearse(
     body: bytes | None = None,
     type: str = "",  # noqa: A002 - the property's name
 ) -> Rehearsal | None:
-    """What a replay would do, as it is or edited. Nothing is changed, sent or published.
+    """Rehearse the replay of a letter. Nothing is changed, sent or published.
 
     Args:
         connection: an open kombu connection.
-        engine: where the service is asked.
+        engine: the database that carries the question to the service.
         queue: the work queue.
-        message_id: of the letter.
-        actor: who would replay it.
-        body: the body that it would have; its own when not given.
-        type: the same for its type.
+        message_id: the letter's id.
+        actor: the operator.
+        body: the body to replay it with; the original one if None.
+        type: the type to replay it with; the original one if empty.
 
     Returns:
-        None when no such letter is there (any more).
+        None if there is no such letter (any more).
 
     Raises:
-        BusyError: too many are under way.
-        NotEditableError: the body would not be understood either.
-        sqlalchemy.exc.DBAPIError: the database is away.
+        TooManyRehearsalsError: too many rehearsals are in progress.
+        NotEditableError: the consumer would refuse the body.
+        sqlalchemy.exc.DBAPIError: the database is unreachable.
     """
-    with one_more(engine, actor):
+    with rehearsal_slot(engine, actor):
         return _rehearse(connection, engine, queue, message_id, actor, body, type)
 
 
@@ -130,9 +131,9 @@ def _rehearse(
     copy = copy_of(letter, user_of(connection), actor, body, type)
     properties = dict(copy.properties)
     headers = properties.pop("application_headers", {})
-    incoming = Incoming(copy.body, properties, headers, exchange="", routing_key=queue.name)
+    incoming = RawDelivery(copy.body, properties, headers, exchange="", routing_key=queue.name)
     report = _answers(engine, [(queue.name, incoming)])[0] or Report("unknown", _unanswered(queue))
-    facts = [Told(fact, _queues(fact)) for fact in report.facts]
+    facts = [RoutedFact(fact, _queues(fact)) for fact in report.facts]
     mailed = [
         (name, fact.message)
         for fact in facts[:MOST_FACTS]
@@ -145,14 +146,14 @@ def _rehearse(
     return Rehearsal(letter, report, facts, emails, sorted(silent))
 
 
-def _answers(engine: Engine, asked: Sequence[tuple[str, Incoming]]) -> list[Report | None]:
-    """The answers to questions, in their order; None of what was not answered in time."""
+def _answers(engine: Engine, asked: Sequence[tuple[str, RawDelivery]]) -> list[Report | None]:
+    """Return the answers to the questions, in their order; None for each that timed out."""
     with Session(engine) as session, session.begin():
         ids = [requests.ask(session, queue, incoming) for queue, incoming in asked]
     answers: dict[UUID, Report] = {}
-    deadline = time.monotonic() + PATIENCE_SECONDS
+    deadline = time.monotonic() + ANSWER_SECONDS
     while len(answers) < len(ids) and time.monotonic() < deadline:
-        time.sleep(LOOK_SECONDS)
+        time.sleep(POLL_SECONDS)
         with Session(engine) as session, session.begin():
             for id_ in ids:
                 if id_ not in answers and (report := requests.fetch(session, id_)):
@@ -172,19 +173,21 @@ def _queues(fact: Message) -> list[str]:
     ]
 
 
-def _as_published(fact: Message) -> Incoming:
-    """As the relay would publish it."""
+def _as_published(fact: Message) -> RawDelivery:
+    """Return the delivery of a fact that the relay would publish."""
     properties: Mapping[str, Any] = {
         "message_id": fact.message_id,
         "type": fact.type,
         "correlation_id": fact.correlation_id,
     }
-    return Incoming(fact.body, properties, fact.headers(), fact.exchange, False, fact.routing_key)
+    return RawDelivery(
+        fact.body, properties, fact.headers(), fact.exchange, False, fact.routing_key
+    )
 
 
 def _unanswered(queue: topology.Queue) -> str:
     service = f"services.{queue.name.partition('.')[0]}"
     return (
-        f"Not rehearsed: {service} has not answered within {PATIENCE_SECONDS:g} s. Does it run, in "
+        f"Not rehearsed: {service} has not answered within {ANSWER_SECONDS:g} s. Does it run, in "
         "this version? Where it has just ended, this letter may have ended it."
     )

@@ -1,4 +1,4 @@
-"""The end of dead letters that nobody dealt with: discarded, and the audit log is told of each."""
+"""Discards dead letters beyond their retention period, each with an audit fact."""
 
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -20,7 +20,7 @@ from shared.telemetry import metrics
 
 PLACE = "dead_letters"
 SECONDS = 3600.0
-NOBODY = Actor("retention", "services.ops")
+ACTOR = Actor("retention", "services.ops")
 
 log = structlog.get_logger()
 
@@ -28,15 +28,16 @@ log = structlog.get_logger()
 def over(
     connection: Connection, queue: topology.Queue, days: int, as_of: datetime
 ) -> tuple[int, bool]:
-    """How many letters of a queue are older than they may be; those without a time are not.
-
-    With it goes whether all could be looked at: there may be more otherwise.
+    """Count the letters of a queue beyond their retention period; those without a time never are.
 
     Args:
         connection: an open kombu connection.
         queue: the work queue.
-        days: for how long letters are kept; 0 is for ever.
-        as_of: the time by both clocks.
+        days: the retention period; 0 keeps letters indefinitely.
+        as_of: the earlier time of the database's and this host's clock.
+
+    Returns:
+        The number, and whether it is complete: all letters could be read.
     """
     if not days:
         return 0, True
@@ -45,15 +46,18 @@ def over(
 
 
 def discard(connection: Connection, books: Engine, days: int) -> int:
-    """Discard what is over in all dead queues; returns how many.
+    """Discard the letters beyond their retention period in all dead queues.
 
     Args:
         connection: an open kombu connection.
-        books: where the audit facts go.
-        days: for how long letters are kept; 0 is for ever.
+        books: the database for the audit facts.
+        days: the retention period; 0 keeps letters indefinitely.
+
+    Returns:
+        How many were discarded.
 
     Raises:
-        Exception: of kombu or py-amqp, or since the database is away; what could be done is.
+        Exception: the first error of kombu, py-amqp or the database, after all queues were tried.
     """
     done = 0
     failures: list[Exception] = []
@@ -61,8 +65,8 @@ def discard(connection: Connection, books: Engine, days: int) -> int:
     for queue in topology.WORK_QUEUES if days else ():
         try:
             if search.browse(connection, queue, _old(days), limit=1).letters:
-                done += actions.discard(connection, books, queue, _old(days), NOBODY, why).done
-        except Exception as error:  # noqa: BLE001 - one that cannot be read keeps no other's letters
+                done += actions.discard(connection, books, queue, _old(days), ACTOR, why).done
+        except Exception as error:  # noqa: BLE001 - the other queues do not depend on this one
             log.warning("dead_letters_kept", queue=queue.dead, error=f"{error}"[:300])
             failures.append(error)
     if failures:
@@ -71,7 +75,7 @@ def discard(connection: Connection, books: Engine, days: int) -> int:
 
 
 def oldest(connection: Connection) -> datetime | None:
-    """When the first letter died of those that are in the dead queues; None when there is none."""
+    """Return the earliest death among the letters of all dead queues; None if there are none."""
     groups = [
         group.oldest
         for queue in topology.WORK_QUEUES
@@ -80,11 +84,11 @@ def oldest(connection: Connection) -> datetime | None:
     return min((at for at in groups if at is not None), default=None)
 
 
-async def keep_ending(config: Settings) -> None:
-    """Discard what is over, each hour, until cancelled.
+async def run_retention(config: Settings) -> None:
+    """Discard expired dead letters each hour, until cancelled.
 
     Args:
-        config: of the broker, and `retention_dead_letters_days`.
+        config: provides the broker's address and `retention_dead_letters_days`.
     """
     await keep_running(f"retention {PLACE}", SECONDS, partial(_once, config))
 

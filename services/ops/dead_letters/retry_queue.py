@@ -1,4 +1,4 @@
-"""What waits on the retry ladder for a queue, and putting it back ahead of its time."""
+"""What waits on the retry ladder, and putting it back early."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -10,31 +10,32 @@ from kombu import Connection
 from sqlalchemy import Engine
 
 from services.ops.audit.actions import Actor, about, tell
-from services.ops.broker.hold import as_it_is, hold
+from services.ops.broker.hold import hold, limit_trust, verbatim_copy
 from services.ops.broker.publishing import publish
 from services.ops.dead_letters.actions import BATCH, Progress
+from services.ops.dead_letters.letter import time_of
 from shared.bus.broker.kombu_connection import user_of
 from shared.bus.contract import topology
-from shared.bus.contract.delivery import Incoming, believed
+from shared.bus.contract.delivery import RawDelivery, believed
 from shared.bus.contract.events import OpsRetriedNow
 from shared.bus.contract.headers import FAILED_AT_HEADER, REASON_HEADER
 
-_SECONDS = {rung.name: rung.seconds for rung in topology.RETRY_LADDER}
+_SECONDS = {delay.name: delay.seconds for delay in topology.RETRY_DELAYS}
 
 
 @dataclass(frozen=True, slots=True)
-class Waiting:
+class DelayedMessage:
     """A message on the retry ladder.
 
     Attributes:
-        rung: the queue that it waits in, such as `retry.30s`.
-        queue: where it goes back to.
+        rung: the delay queue that holds it, such as `retry.30s`.
+        queue: the work queue that it returns to.
         message_id: its id.
         type: its type.
-        correlation_id: the order or account that its story is about.
+        correlation_id: the order or account that it is about.
         attempts: how many times it was tried.
-        reason: why it failed last.
-        failed_at: when that was, in ISO 8601.
+        reason: the reason of its last failure.
+        failed_at: the time of its last failure, in ISO 8601.
     """
 
     rung: str
@@ -48,16 +49,12 @@ class Waiting:
 
     @property
     def failed(self) -> datetime | None:
-        """When it failed last; None where that is not known, or without its zone."""
-        try:
-            at = datetime.fromisoformat(self.failed_at)
-        except ValueError:
-            return None
-        return None if at.tzinfo is None else at
+        """The time of its last failure; None if it is unknown, or has no zone."""
+        return time_of(self.failed_at)
 
     @property
     def due(self) -> datetime | None:
-        """When it goes back to be tried again; None where that is not known."""
+        """The time of its next attempt; None if it is unknown."""
         seconds = _SECONDS.get(self.rung)
         if self.failed is None or seconds is None:
             return None
@@ -66,32 +63,32 @@ class Waiting:
 
 @dataclass(frozen=True, slots=True)
 class Ladder:
-    """What is on the ladder.
+    """The messages on the retry ladder.
 
     Attributes:
-        messages: by rung.
-        alone: false when somebody else was at work there: what they had in hand is missing.
-        unseen: how many lie behind what can be looked through, for whichever queue.
+        messages: the messages, by delay queue.
+        alone: false if another tool or consumer held messages there, which are missing.
+        unseen: messages beyond `hold.MOST`, for any work queue.
     """
 
-    messages: Sequence[Waiting]
+    messages: Sequence[DelayedMessage]
     alone: bool = True
     unseen: int = 0
 
     def of(self, queue: str) -> "Ladder":
-        """What goes back to one queue."""
+        """Return the ladder with only the messages that return to one work queue."""
         return Ladder([one for one in self.messages if one.queue == queue], self.alone, self.unseen)
 
 
 def waiting(connection: Connection) -> Ladder:
-    """Everything on the ladder, by rung."""
-    found: list[Waiting] = []
+    """Return all messages on the ladder, by delay queue."""
+    found: list[DelayedMessage] = []
     alone, unseen = True, 0
-    for rung in topology.RETRY_LADDER:
-        with hold(connection, rung.name) as held:
+    for delay in topology.RETRY_DELAYS:
+        with hold(connection, delay.name) as held:
             alone &= held.alone
             while messages := held.take(BATCH):
-                found += [_waiting(rung.name, message) for message in messages]
+                found += [_delayed(delay.name, message) for message in messages]
             unseen += held.unseen
     return Ladder(found, alone, unseen)
 
@@ -104,55 +101,55 @@ def retry_now(
     *,
     progress: Callable[[Progress], None] = lambda _: None,
 ) -> Progress:
-    """Put back at once what waits on the ladder for a work queue. Its attempts still count.
+    """Return a work queue's messages on the ladder to it now. Their attempts still count.
 
     Args:
         connection: an open kombu connection, which may publish to the default exchange.
-        engine: where the audit facts go.
+        engine: the database for the audit facts.
         queue: the work queue.
-        actor: who wants it.
+        actor: the operator.
         progress: called after each batch.
 
     Raises:
-        NotPublishedError: the broker did not take a batch; what was done before stays done.
-        sqlalchemy.exc.DBAPIError: the database is away; the same.
+        NotPublishedError: the broker did not take a batch; earlier batches stay done.
+        sqlalchemy.exc.DBAPIError: the database is unreachable; earlier batches stay done.
     """
     state = Progress()
-    for rung in topology.RETRY_LADDER:
-        with hold(connection, rung.name) as held:
+    for delay in topology.RETRY_DELAYS:
+        with hold(connection, delay.name) as held:
             state.alone &= held.alone
             state.total += held.ready
             while messages := held.take(BATCH):
-                meant = [m for m in messages if m.delivery_info["routing_key"] == queue.name]
-                if meant:
+                due = [m for m in messages if m.delivery_info["routing_key"] == queue.name]
+                if due:
                     user = user_of(connection)
-                    publish(connection, queue.name, [_as_it_is(message, user) for message in meant])
-                    fact = OpsRetriedNow(**actor.fields, queue=queue.name, messages=len(meant))
+                    publish(connection, queue.name, [_copy(message, user) for message in due])
+                    fact = OpsRetriedNow(**actor.fields, queue=queue.name, messages=len(due))
                     tell(engine, [about(fact, queue.name)])
-                    held.settle(message.delivery_info["delivery_tag"] for message in meant)
-                state.done += len(meant)
-                state.passed += len(messages) - len(meant)
+                    held.settle(message.delivery_info["delivery_tag"] for message in due)
+                state.done += len(due)
+                state.passed += len(messages) - len(due)
                 progress(state)
     return state
 
 
-def _as_it_is(message: Any, publisher: str) -> AmqpMessage:
-    """What the broker would put back itself."""
+def _copy(message: Any, publisher: str) -> AmqpMessage:
+    """Return the message that the broker would return to the work queue itself."""
     queue = str(message.delivery_info["routing_key"])
-    return as_it_is(Incoming.of(message, believed(queue, publisher)), publisher)
+    incoming = RawDelivery.of(message, believed(queue, publisher))
+    return limit_trust(incoming, verbatim_copy(incoming, publisher), queue)
 
 
-def _waiting(rung: str, message: Any) -> Waiting:
-    properties = message.properties
-    headers = properties.get("application_headers") or {}
-    attempts = headers.get("x-attempt", 0)
-    return Waiting(
-        rung=rung,
+def _delayed(delay_queue: str, message: Any) -> DelayedMessage:
+    incoming = RawDelivery.of(message)
+    properties, headers = incoming.properties, incoming.headers
+    return DelayedMessage(
+        rung=delay_queue,
         queue=str(message.delivery_info["routing_key"]),
         message_id=str(properties.get("message_id") or ""),
         type=str(properties.get("type") or ""),
         correlation_id=str(properties.get("correlation_id") or ""),
-        attempts=attempts if isinstance(attempts, int) else 0,
+        attempts=incoming.attempt,
         reason=str(headers.get(REASON_HEADER) or ""),
         failed_at=str(headers.get(FAILED_AT_HEADER) or ""),
     )

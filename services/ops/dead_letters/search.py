@@ -1,7 +1,7 @@
-"""Looking through dead letters. Nothing is lost by it, and nothing changes its place.
+"""Reading dead letters, without losing them or changing their order.
 
-What is looked at is held unacknowledged for that time, so that somebody who looks at the same
-moment would see less. Tools wait for each other; see `queue_lock.py`.
+Letters are held unacknowledged while they are read, so that a concurrent reader would see fewer;
+tools therefore lock the queue, see `queue_lock.py`.
 """
 
 from collections.abc import Iterable, Iterator
@@ -11,7 +11,7 @@ from typing import Any, Generic, TypeVar
 
 from kombu import Connection
 
-from services.ops.broker.hold import MOST, BusyError, Hold, hold
+from services.ops.broker.hold import MOST, BusyError, QueueHold, hold
 from services.ops.dead_letters.letter import Criteria, Letter, Line
 from shared.bus.broker.kombu_connection import user_of
 from shared.bus.contract import topology
@@ -22,21 +22,21 @@ _Shown = TypeVar("_Shown", Letter, Line)
 
 
 class NoSuchQueueError(Exception):
-    """No work queue has this name; the message names those that there are."""
+    """No work queue has this name; the message lists the existing ones."""
 
 
 @dataclass(frozen=True, slots=True)
 class Page(Generic[_Shown]):
-    """Some letters of a queue, in their order.
+    """A page of a queue's letters, in queue order.
 
     Attributes:
-        letters: those that fit the criteria.
-        total: how many letters are in the queue, whether they fit or not.
-        next: where the next page begins; None after the last letter that can be looked at.
-        alone: false when somebody else was at work in the queue: what they had in hand is missing.
-        unseen: how many letters lie behind `hold.MOST`, where nobody can look.
-        looked_at: when the queue was looked through, where that was before; see `digest`.
-        seen: how many letters were in it then.
+        letters: the letters that match the criteria.
+        total: the number of letters in the queue, matching or not.
+        next: where the next page begins; None after the last letter that can be read.
+        alone: false if another tool or consumer held letters, which are missing.
+        unseen: the number of letters beyond `hold.MOST`, which cannot be read.
+        looked_at: when the queue was read, if the page is from a `digest`.
+        seen: the number of letters in the queue then.
     """
 
     letters: tuple[_Shown, ...]
@@ -49,25 +49,25 @@ class Page(Generic[_Shown]):
 
     @property
     def has_changed(self) -> bool:
-        """Whether letters came or went since it was looked through."""
+        """Whether the number of letters changed since the queue was read."""
         return self.looked_at is not None and self.seen != self.total
 
     @property
     def is_whole(self) -> bool:
-        """Whether no other letter fits, as far as one can be there."""
+        """Whether the search covered all letters, and no more match."""
         return self.alone and self.next is None and not self.unseen and not self.has_changed
 
 
 @dataclass(slots=True)
 class Group:
-    """The letters that died of the same kind of reason.
+    """Letters that died of the same kind of reason.
 
     Attributes:
         kind: the reason without ids, addresses and numbers; a `Criteria.reason` that finds them.
         type: their type.
-        count: how many.
-        oldest: when the first of them died.
-        newest: when the last of them died.
+        count: their number.
+        oldest: the first death.
+        newest: the last death.
     """
 
     kind: str
@@ -79,14 +79,14 @@ class Group:
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """What a queue's letters died of.
+    """A queue's letters, grouped by reason.
 
     Attributes:
-        groups: the largest first.
-        total: how many letters are in the queue.
-        seen: how many of them were looked at; at most `hold.MOST`.
-        alone: as of a `Page`.
-        looked_at: as of a `Page`.
+        groups: the groups, the largest first.
+        total: the number of letters in the queue.
+        seen: how many of them were read; at most `hold.MOST`.
+        alone: see `Page`.
+        looked_at: see `Page`.
     """
 
     groups: tuple[Group, ...]
@@ -97,12 +97,12 @@ class Summary:
 
     @property
     def unseen(self) -> int:
-        """As of a `Page`."""
+        """See `Page`."""
         return self.total - self.seen
 
 
 def work_queue(name: str) -> topology.Queue:
-    """A work queue by its name, or by that of its dead queue.
+    """Return the work queue of a name, which may be that of its dead queue.
 
     Raises:
         NoSuchQueueError: there is none.
@@ -122,16 +122,17 @@ def browse(
     start: int = 0,
     limit: int = PAGE,
 ) -> Page[Letter]:
-    """A page of a queue's dead letters.
+    """Return a page of a queue's dead letters.
 
-    Without criteria no more is fetched than is shown; with some, as much as it takes to find them.
+    Without criteria only the letters up to the page's end are fetched; with some, as many as it
+    takes to fill the page.
 
     Args:
         connection: an open kombu connection.
         queue: the work queue.
-        criteria: which of them.
+        criteria: selects the letters.
         start: the position to begin at: 0, or `Page.next` of the page before.
-        limit: how many letters at most.
+        limit: the page's size.
     """
     now = datetime.now(UTC)
     found: list[Letter] = []
@@ -159,15 +160,15 @@ def browse(
 
 
 def find(connection: Connection, queue: topology.Queue, message_id: str) -> Letter | None:
-    """The first letter with an id; None when there is none.
+    """Return the first letter with an id; None if there is none.
 
     Args:
         connection: an open kombu connection.
         queue: the work queue.
-        message_id: of the letter.
+        message_id: the letter's id.
 
     Raises:
-        BusyError: there is none to be seen, and not all could be looked at.
+        BusyError: it was not found, and not all letters could be read.
     """
     wanted = Criteria(ids=frozenset({message_id}))
     page = browse(connection, queue, wanted, limit=1)
@@ -181,18 +182,18 @@ def summarise(
     queue: topology.Queue,
     criteria: Criteria = Criteria(),  # noqa: B008 - immutable
 ) -> Summary:
-    """What the letters of a queue died of.
+    """Group a queue's letters by the kind of their reason.
 
     Args:
         connection: an open kombu connection.
         queue: the work queue.
-        criteria: which of them are counted.
+        criteria: selects the letters to count.
     """
     now = datetime.now(UTC)
     seen, user = 0, user_of(connection)
     with hold(connection, queue.dead) as held:
 
-        def meant() -> Iterator[Letter]:
+        def selected() -> Iterator[Letter]:
             nonlocal seen
             for message in _all(held, MOST):
                 letter = Letter.of(queue, message, seen, user)
@@ -200,16 +201,12 @@ def summarise(
                 if criteria.match(letter, now):
                     yield letter
 
-        groups = grouped(meant())
+        groups = grouped(selected())
         return Summary(groups, held.ready, seen, held.alone)
 
 
 def grouped(letters: Iterable[Letter | Line]) -> tuple[Group, ...]:
-    """Letters by what they died of, the largest group first.
-
-    Args:
-        letters: which.
-    """
+    """Group letters by the kind of their reason, the largest group first."""
     groups: dict[tuple[str, str], Group] = {}
     for letter in letters:
         kind = letter.kind
@@ -221,7 +218,7 @@ def grouped(letters: Iterable[Letter | Line]) -> tuple[Group, ...]:
     return tuple(sorted(groups.values(), key=lambda group: -group.count))
 
 
-def _all(held: Hold, most: int) -> Iterator[Any]:
+def _all(held: QueueHold, most: int) -> Iterator[Any]:
     while messages := held.take(min(_CHUNK, most)):
         most -= len(messages)
         yield from messages

@@ -1,1 +1,1 @@
-"""`fellow doctor`: whether a system is in order, part by part."""
+"""`fellow doctor`: checks each part of a system."""

@@ -1,4 +1,4 @@
-"""What the doctor looks at on the broker."""
+"""The doctor's checks of the broker."""
 
 import urllib.error
 import urllib.request
@@ -13,7 +13,7 @@ from kombu import Connection
 from services.ops.broker.connection import TIMEOUT, open_connection
 from services.ops.doctor.check import Check, clocks
 from shared import versions
-from shared.bus.broker import addresses
+from shared.bus.broker import addresses, declaration, queue_counts
 from shared.bus.broker.kombu_connection import server_version
 from shared.bus.broker.refusal import explain
 from shared.bus.contract import topology
@@ -22,10 +22,10 @@ from shared.http import direct
 
 
 def broker(config: Settings) -> Iterator[Check]:
-    """Whether it answers, has the topology, and agrees on the time."""
+    """Check that it answers, has the topology, and agrees on the time."""
     try:
         connection = open_connection(config.amqp_url)
-    except Exception as error:  # noqa: BLE001 - whatever it was is what is said
+    except Exception as error:  # noqa: BLE001 - any error is the finding
         yield Check(
             "broker",
             "broken",
@@ -38,7 +38,8 @@ def broker(config: Settings) -> Iterator[Check]:
         untried = versions.warning("RabbitMQ", version)
         found = f"RabbitMQ {version} at {connection.place}"
         yield Check("broker", "look" if untried else "fine", found, untried or "")
-        yield _topology(connection)
+        yield _topology(connection, config.intake_shards)
+        yield from _shards(connection, config.intake_shards)
     if len(nodes := addresses.of(config.amqp_url).round()) > 1:
         yield _nodes(nodes)
     if config.rabbitmq_management_url:
@@ -46,12 +47,12 @@ def broker(config: Settings) -> Iterator[Check]:
 
 
 def _nodes(urls: Sequence[str]) -> Check:
-    """Whether each address lets us in: of those that do not, the others hide it."""
+    """Check that each address accepts a connection; clients hide the failing ones."""
     away = []
     for url in urls:
         try:
             open_connection(url).release()
-        except Exception as error:  # noqa: BLE001 - whatever it was is what is said
+        except Exception as error:  # noqa: BLE001 - any error is the finding
             away.append(f"{addresses.place(url)}: {explain(error).sentence}")
     found = f"{len(urls) - len(away)} of {len(urls)} addresses let us in"
     if not away:
@@ -60,14 +61,15 @@ def _nodes(urls: Sequence[str]) -> Check:
         "nodes",
         "look",
         f"{found}; {'; '.join(away)}",
-        "Start it again, or take it out of AMQP_URL: the more are away, the fewer may still fail.",
+        "Start it again, or remove it from AMQP_URL: with fewer nodes, fewer may fail.",
     )
 
 
-def _topology(connection: Connection) -> Check:
-    seen = {queue.name: look(connection, queue) for queue in topology.QUEUES} | {
-        f"the exchange {exchange.name}": look(connection, exchange)
-        for exchange in topology.EXCHANGES
+def _topology(connection: Connection, shards: int) -> Check:
+    queues = (*topology.QUEUES, *topology.shards(shards))
+    exchanges = (*topology.EXCHANGES, *((topology.INTAKE_SHARDS,) if shards > 1 else ()))
+    seen = {queue.name: probe(connection, queue) for queue in queues} | {
+        f"the exchange {exchange.name}": probe(connection, exchange) for exchange in exchanges
     }
     missing = [name for name, found in seen.items() if found == "missing"]
     if missing:
@@ -81,12 +83,12 @@ def _topology(connection: Connection) -> Check:
         return Check(
             "topology",
             "look",
-            "the user of AMQP_URL may look at none of it",
+            "the user of AMQP_URL may see none of it",
             "Ask as fellow_ops, or as the administrator.",
         )
     different = []
-    # What is there is not changed by being declared again; only who may do so learns more.
-    for queue in topology.QUEUES:
+    # Redeclaring changes nothing, and reports differing arguments to a user who may configure.
+    for queue in queues:
         try:
             with connection.channel() as channel:
                 channel.queue_declare(
@@ -110,12 +112,40 @@ def _topology(connection: Connection) -> Check:
     return Check("topology", "fine", "all queues and exchanges are as declared")
 
 
-def look(
+def _shards(connection: Connection, expected: int) -> Iterator[Check]:
+    """Check the shards of orders.intake: their counts, and that each has consumers."""
+    names = declaration.parts(connection, topology.ORDERS_INTAKE)
+    if len(names) == expected == 1:
+        return
+    with connection.channel() as channel:
+        try:
+            found = {name: queue_counts.of(channel, name, TIMEOUT) for name in names}
+        except (queue_counts.NotKnownError, NotFound) as error:
+            yield Check("shards", "look", str(error))
+            return
+    counts = ", ".join(
+        f"{name}: {count.ready:,} ready, {count.consumers} consuming"
+        for name, count in found.items()
+    )
+    idle = [name for name, count in found.items() if not count.consumers]
+    if idle:
+        advice = f"Start recorders, or restart those that run: no consumer on {', '.join(idle)}."
+    elif len(names) > expected:
+        advice = (
+            f"INTAKE_SHARDS is {expected} here. If it was reduced, delete the others once they are "
+            "empty (docs/deploying.md); else give this process the same value."
+        )
+    else:
+        advice = ""
+    yield Check("shards", "look" if advice else "fine", counts, advice)
+
+
+def probe(
     connection: Connection, thing: topology.Queue | topology.Exchange
 ) -> Literal["there", "missing", "hidden"]:
-    """Whether a thing is there, as far as the connection's user may see.
+    """Return whether a queue or exchange exists, as far as the connection's user may see.
 
-    Since RabbitMQ 4.2.6 and 4.3.0 that is only what there is a right on.
+    Since RabbitMQ 4.2.6 and 4.3.0 users only see what they have a permission on.
     """
     try:
         with connection.channel() as channel:
@@ -131,7 +161,7 @@ def look(
 
 
 def _clock(management_url: str) -> Check:
-    """By the Date of an HTTP answer (RFC 9110, 6.6.1), whatever it says; AMQP has no clock."""
+    """Check the clock by an HTTP answer's Date (RFC 9110, 6.6.1), of any status; AMQP has none."""
     try:
         with direct.ask(management_url, seconds=TIMEOUT) as answer:
             date = answer.headers["Date"]
@@ -141,6 +171,6 @@ def _clock(management_url: str) -> Check:
         return Check(
             "broker clock", "look", f"{management_url}: {error}", "Check RABBITMQ_MANAGEMENT_URL."
         )
-    # It is cut off to the second.
+    # The Date is truncated to the second.
     skew = (parsedate_to_datetime(date) - datetime.now(UTC)).total_seconds() + 0.5
     return clocks("broker", skew)

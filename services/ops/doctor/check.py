@@ -1,4 +1,4 @@
-"""What the doctor finds of one part."""
+"""The result of one of the doctor's checks."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -8,13 +8,13 @@ SKEW_SECONDS = 2.0
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """What was found of one part.
+    """The result of one check.
 
     Attributes:
-        about: the part.
-        state: `fine`; `look`: it works, but not as it should; `broken`.
-        found: what was found, in words.
-        advice: what to do; empty when it is fine.
+        about: the checked part.
+        state: `fine`; `look`: it works, but needs attention; `broken`.
+        found: the finding, in words.
+        advice: what to do; empty if the state is `fine`.
     """
 
     about: str
@@ -24,11 +24,11 @@ class Check:
 
 
 def clocks(server: str, skew: float) -> Check:
-    """How a server's clock stands to this host's.
+    """Check a server's clock against this host's.
 
     Args:
-        server: whose.
-        skew: by how many seconds it is ahead.
+        server: the server's name.
+        skew: seconds that its clock is ahead of this host's.
     """
     if abs(skew) <= SKEW_SECONDS:
         return Check(f"{server} clock", "fine", f"{skew:+.1f} s from this host's")
@@ -36,5 +36,5 @@ def clocks(server: str, skew: float) -> Check:
         f"{server} clock",
         "look",
         f"{skew:+.1f} s from this host's",
-        "Run NTP on both: signatures, codes and secrets go by the time.",
+        "Run NTP on both: signatures, codes and secrets depend on the time.",
     )

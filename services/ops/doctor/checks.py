@@ -1,4 +1,4 @@
-"""Whether a system is in order, part by part, and what to do where it is not."""
+"""The doctor's checks of all parts, each with advice."""
 
 import smtplib
 import ssl
@@ -14,7 +14,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from services.ops.doctor import broker_checks
 from services.ops.doctor.check import Check, clocks
-from services.ops.environment import Surroundings
+from services.ops.environment import Target
 from services.ops.monitoring import alerts
 from services.ops.monitoring.heartbeats import FRESH, Beat, lacking
 from services.ops.monitoring.queue_stats import Sample
@@ -23,33 +23,34 @@ from shared import versions
 from shared.config.processes import KEYS
 from shared.config.settings import Settings
 from shared.db import migrate
-from shared.db.session import make_engine
+from shared.db.session import make_engine, message_of
+from shared.http.callers import is_internal
 
 SMTP_SECONDS = 5.0
 
 
-def run(system: Surroundings) -> Iterator[Check]:
-    """Check every part, each as soon as the one before is done. Nothing is changed."""
+def run(system: Target) -> Iterator[Check]:
+    """Check every part in turn, changing nothing; yields each result as soon as it is known."""
     broken: set[str] = set()
 
-    def told(checks: Iterable[Check]) -> Iterator[Check]:
+    def noted(checks: Iterable[Check]) -> Iterator[Check]:
         for check in checks:
             if check.state == "broken":
                 broken.add(check.about)
             yield check
 
     config = system.settings
-    yield from told(_keys(config))
-    yield from told(broker_checks.broker(config))
+    yield from noted(_keys(config))
+    yield from noted(broker_checks.broker(config))
     engine = make_engine(config) if system.has_database else None
     if engine is None:
         yield Check("database", "look", "its address is not known", "Set DATABASE_URL.")
     else:
-        yield from told(_database(engine))
-    sampler = Sampler(config.amqp_url, engine)
+        yield from noted(_database(engine, config.environment))
+    sampler = Sampler(config.amqp_url, engine, config.intake_shards)
     sample = sampler.take()
     sampler.close()
-    yield from told(_mail(config, sample))
+    yield from noted(_mail(config, sample))
     yield from _running(sample, broken)
 
 
@@ -70,7 +71,7 @@ def _keys(config: Settings) -> Iterator[Check]:
         yield Check("keys", "fine", "none of them is a development key")
 
 
-def _database(engine: Engine) -> Iterator[Check]:
+def _database(engine: Engine, environment: str) -> Iterator[Check]:
     try:
         with engine.connect() as connection:
             version = connection.scalar(text("SHOW server_version"))
@@ -87,20 +88,21 @@ def _database(engine: Engine) -> Iterator[Check]:
             skew = (there - before - (after - before) / 2).total_seconds()
             yield clocks("database", skew)
             yield _durability(connection)
+            if environment == "production":
+                yield from _clients(connection)
             yield _migrations(str(connection.scalar(text("SELECT * FROM alembic_version"))))
     except SQLAlchemyError as error:
-        cause = " ".join(str(getattr(error, "orig", None) or error).split())
         yield Check(
             "database",
             "broken",
-            cause,
+            message_of(error),
             "Is PostgreSQL running, is DATABASE_URL right, and is it migrated: "
             "python -m shared.db.migrate?",
         )
 
 
 def _durability(connection: Connection) -> Check:
-    """Whether what is committed is kept, when the server crashes and when another takes over."""
+    """Check that commits survive a crash of the server, and a failover."""
     unsafe = [f"{row.setting} {row.of}" for row in connection.execute(_UNSAFE)]
     states = set(connection.execute(_STANDBYS).scalars())
     if states and not states & {"sync", "quorum"}:
@@ -117,7 +119,31 @@ def _durability(connection: Connection) -> Check:
     )
 
 
-# A standby's state is NULL to whoever has not pg_monitor, which is no state at all.
+def _clients(connection: Connection) -> Iterator[Check]:
+    """Report each internal address that several businesses signed in from: likely a proxy."""
+    for address, businesses in connection.execute(_SHARED_ADDRESSES):
+        if is_internal(address):
+            yield Check(
+                "clients",
+                "look",
+                f"in the last day {businesses} businesses signed in from {address}, which is in "
+                "your own networks",
+                "If it is a proxy, all clients behind it share the limits of one: raise "
+                "TRUSTED_PROXIES of the ingress or the portal (docs/proxies.md).",
+            )
+
+
+_SHARED_ADDRESSES = text("""
+    SELECT address, count(DISTINCT correlation_id)
+    FROM (
+        SELECT address, correlation_id, happened_at
+        FROM audit_log WHERE type = 'account.signed_in'
+        ORDER BY sequence DESC LIMIT 200
+    ) AS latest
+    WHERE happened_at > now() - interval '1 day'
+    GROUP BY address HAVING count(DISTINCT correlation_id) > 1 ORDER BY address
+""")
+# Without pg_monitor a standby's state reads as NULL.
 _STANDBYS = text("SELECT sync_state FROM pg_stat_replication WHERE sync_state IS NOT NULL")
 _UNSAFE = text("""
     SELECT name || '=off' AS setting, 'of the server' AS of
@@ -150,26 +176,26 @@ def _migrations(found: str) -> Check:
 
 
 def _mail(config: Settings, sample: Sample) -> Iterator[Check]:
-    """Whether the mail server answers: the notifier's, by its settings, since it is who sends."""
+    """Check the mail server that the notifiers report, or else that of the settings."""
     beats = sample.beats or ()
-    held = lacking(beats, "mail", sample.at)
-    if held is not None:
-        yield Check("mail", "broken", held.reason, _MAIL_ADVICE)
+    failed = lacking(beats, "mail", sample.at)
+    if failed is not None:
+        yield Check("mail", "broken", failed.reason, _MAIL_ADVICE)
         return
     used = {
-        (said.where, said.starttls)
+        (mail.where, mail.starttls)
         for beat in beats
-        if sample.at - beat.seen_at <= FRESH and (said := beat.queues.get("mail")) and said.where
+        if sample.at - beat.seen_at <= FRESH and (mail := beat.queues.get("mail")) and mail.where
     }
     if not used:
         own = (f"{config.smtp_host}:{config.smtp_port}", config.smtp_starttls)
-        told = "no notifier tells its mail server; by the settings of this command"
-        yield _answers(*own, told)
+        source = "no notifier tells its mail server; by the settings of this command"
+        yield _connects(*own, source)
     for where, starttls in sorted(used):
-        yield _answers(where, starttls, "as services.notifier is set")
+        yield _connects(where, starttls, "as services.notifier is set")
 
 
-def _answers(where: str, starttls: bool, told: str) -> Check:
+def _connects(where: str, starttls: bool, source: str) -> Check:
     host, _, port = where.rpartition(":")
     try:
         with smtplib.SMTP(host, int(port), timeout=SMTP_SECONDS) as server:
@@ -178,8 +204,8 @@ def _answers(where: str, starttls: bool, told: str) -> Check:
                 server.starttls(context=ssl.create_default_context())
                 server.ehlo()
     except (OSError, smtplib.SMTPException) as error:
-        return Check("mail", "broken", f"{where}: {error} ({told})", _MAIL_ADVICE)
-    return Check("mail", "fine", f"{where} answers ({told})")
+        return Check("mail", "broken", f"{where}: {error} ({source})", _MAIL_ADVICE)
+    return Check("mail", "fine", f"{where} answers ({source})")
 
 
 _MAIL_ADVICE = (
@@ -189,7 +215,7 @@ _MAIL_ADVICE = (
 
 
 def _running(sample: Sample, broken: Collection[str]) -> Iterator[Check]:
-    """What the services and queues tell, but for the parts of which it was said above."""
+    """Check the services and queues by the sample, except for the parts reported as broken."""
     beats = sample.beats or ()
     alive = [beat for beat in beats if sample.at - beat.seen_at < FRESH]
     if alive:
@@ -209,9 +235,12 @@ def _running(sample: Sample, broken: Collection[str]) -> Iterator[Check]:
 
 
 def _nodes_in_use(beats: Iterable[Beat]) -> str:
-    """How many of their connections are to which node, where there are several."""
+    """Return how many connections each broker node has, if there are several nodes."""
     used = Counter(
-        said.where for beat in beats for said in beat.queues.values() if said.state and said.where
+        queue.where
+        for beat in beats
+        for queue in beat.queues.values()
+        if queue.state and queue.where
     )
     if len(used) < 2:
         return ""

@@ -1,1 +1,1 @@
-"""The journal, the stream of all messages of the last seven days: read, and replayed."""
+"""The journal, the stream of all messages of the last seven days: reading and replaying it."""

@@ -1,7 +1,7 @@
 """Reading the journal.
 
-A stream has no end to ask for. So who reads it writes an empty batch into it, and has read all that
-there was when that comes; how much there was is known before.
+A stream does not tell where it ends. A reader therefore publishes an empty batch to it, as a mark,
+and has read everything when the mark arrives; the mark's offset gives the amount in advance.
 """
 
 import time
@@ -17,18 +17,18 @@ from kombu import Connection
 from services.ops.broker.hold import MOST
 from services.ops.broker.publishing import publish
 from shared.bus.contract import topology
-from shared.bus.contract.delivery import Incoming
+from shared.bus.contract.delivery import RawDelivery
 from shared.bus.contract.journal import batch as batch_of
 from shared.bus.contract.journal import unpack
 
-PREFETCH = 100  # some of them hold many others
+PREFETCH = 100  # stream messages, some of which are batches of many
 SILENCE_SECONDS = 30.0
-"""After which a broker that sends nothing more is not waited for any longer."""
+"""Timeout for a broker that delivers nothing more."""
 OFFSET_HEADER = "x-stream-offset"
 
 
 class NotReadToTheEndError(Exception):
-    """The journal was not read to where it ended when the reading began."""
+    """The journal could not be read up to its end at the start of the reading."""
 
 
 @dataclass(slots=True)
@@ -36,28 +36,28 @@ class Entry:
     """One message of the journal.
 
     Attributes:
-        incoming: as it was published.
-        key: the routing key that it was published with.
+        incoming: the message, as published.
+        key: its original routing key.
     """
 
-    incoming: Incoming
+    incoming: RawDelivery
     key: str
 
     @property
     def type(self) -> str:
-        """Its type; its key where it has none, as what is typed by hand, or says another one."""
-        said = self.incoming.properties.get("type")
-        return self.key if self.incoming.misnamed else str(said or self.key)
+        """Its type; its routing key if it has none, or one that does not match the key."""
+        stated = self.incoming.properties.get("type")
+        return self.key if self.incoming.misnamed else str(stated or self.key)
 
 
 @dataclass(slots=True)
 class Extent:
-    """What was read of the journal, and what there is of it. Offsets count its messages.
+    """The progress of reading the journal, in offsets, which count its messages.
 
     Attributes:
-        first: the offset that the reading began at; None before anything was read.
-        next: the offset to be read next.
-        end: the offset that it goes to, without it; None before that is known.
+        first: the first offset that was read; None before the first message.
+        next: the next offset to read.
+        end: the offset to stop before; None until it is known.
     """
 
     first: int | None = None
@@ -81,20 +81,20 @@ def read(
     *,
     earlier: Collection[str] = (),
 ) -> Iterator[Entry]:
-    """What was written to the journal since a time and before the reading began, oldest first.
+    """Yield the messages written to the journal between a time and the start of the reading.
 
-    A few messages of shortly before may come along: the broker begins with a chunk of them
-    (RabbitMQ, "Streams", x-stream-offset).
+    They come oldest first. A few slightly older messages may be included, since the broker starts
+    with a whole chunk (RabbitMQ, "Streams", x-stream-offset).
 
     Args:
         connection: an open kombu connection, which may publish to the default exchange.
-        since: when they were written, with a time zone.
-        until: when they happened at the latest, by whoever has stamped them; None: whenever.
-        extent: says, at any time, what was read of what there is.
-        earlier: types of which all is given that there is, whenever it was written.
+        since: the earliest time of writing, with a time zone.
+        until: the latest time of the event, as its message states; None for no limit.
+        extent: updated with the progress.
+        earlier: types to yield from the whole journal, regardless of `since`.
 
     Raises:
-        NotReadToTheEndError: the broker fell silent, or has dropped what was to be read next.
+        NotReadToTheEndError: the broker delivers nothing more, or has dropped the next messages.
     """
     extent = extent if extent is not None else Extent()
     found: list[Any] = []
@@ -107,17 +107,17 @@ def read(
         )
         extent.end = _end(connection)
         begin = _first(connection, since) if earlier else 0
-        heard = time.monotonic()
+        last = time.monotonic()
         while extent.next is None or extent.next < extent.end:
             if not found:
-                if time.monotonic() - heard > SILENCE_SECONDS:
+                if time.monotonic() - last > SILENCE_SECONDS:
                     connection.collect()  # it would not answer to a close
                     raise NotReadToTheEndError(
                         f"the broker has sent nothing for {SILENCE_SECONDS:g} s: read was {extent}"
                     )
                 with suppress(TimeoutError):
                     connection.drain_events(timeout=0.2)
-                    # Take what else has come, and acknowledge it all at once.
+                    # Take what else has arrived, to acknowledge it together.
                     while len(found) < PREFETCH // 2:
                         connection.drain_events(timeout=0.001)
                 continue
@@ -129,19 +129,19 @@ def read(
                 yield from _entries(message, until, earlier if is_early else ())
             channel.basic_ack(found[-1].delivery_tag, multiple=True)
             found.clear()
-            heard = time.monotonic()
+            last = time.monotonic()
 
 
 def _entries(message: Any, until: datetime | None, only: Collection[str]) -> Iterator[Entry]:
-    whole, key = Incoming.of(message), message.delivery_info["routing_key"]
-    if not whole.exchange:
-        return  # a reader's mark: nobody says anything by the default exchange
-    # To decode a week of orders for a few others takes long.
-    if only and not any(type_.encode() in whole.body for type_ in only):
+    stored, key = RawDelivery.of(message), message.delivery_info["routing_key"]
+    if not stored.exchange:
+        return  # a mark: only readers publish to the journal through the default exchange
+    # Skips the slow decoding of batches without any of the wanted types.
+    if only and not any(type_.encode() in stored.body for type_ in only):
         return
-    for incoming, own in unpack(whole, key):
+    for incoming, own in unpack(stored, key):
         entry, happened = Entry(incoming, own), incoming.stated_time
-        # One that does not say when is rather handled once too often.
+        # Handling a message without a time twice is safer than skipping it.
         is_in_time = until is None or happened is None or happened <= until
         if is_in_time and (not only or entry.type in only):
             yield entry
@@ -152,7 +152,7 @@ def _follow(extent: Extent, message: Any) -> None:
     if extent.next is None:
         extent.first = extent.next = offset or 0
     elif offset is not None and offset != extent.next:
-        # Its segments are dropped by age and size, also while they are read.
+        # Segments are dropped by age and size, also during reading.
         raise NotReadToTheEndError(
             f"offsets {extent.next:,} to {offset - 1:,} are not there any more: read was {extent}"
         )
@@ -160,9 +160,9 @@ def _follow(extent: Extent, message: Any) -> None:
 
 
 def _first(connection: Connection, since: datetime) -> int:
-    """The offset of the first message that was written since a time.
+    """Return the offset of the first message written since a time.
 
-    There is one, as it writes a mark: of a time to come that is it.
+    The mark guarantees that one exists, also if the time is in the future.
     """
     found: list[Any] = []
     with connection.channel() as channel:
@@ -171,8 +171,8 @@ def _first(connection: Connection, since: datetime) -> int:
             topology.JOURNAL.name, callback=found.append, arguments={OFFSET_HEADER: since}
         )
         _mark(connection)
-        heard = time.monotonic()
-        while not found and time.monotonic() - heard <= SILENCE_SECONDS:
+        last = time.monotonic()
+        while not found and time.monotonic() - last <= SILENCE_SECONDS:
             with suppress(TimeoutError):
                 connection.drain_events(timeout=0.2)
     if not found:
@@ -182,17 +182,17 @@ def _first(connection: Connection, since: datetime) -> int:
 
 
 def _end(connection: Connection) -> int:
-    """The offset of a message that is written to the journal now."""
+    """Return the offset of a mark that is written to the journal now."""
     found: list[Any] = []
     with connection.channel() as channel:
         channel.basic_qos(0, MOST, False)
-        # From before the mark on, so that it must come.
+        # Consuming starts before the mark is published, so the mark must arrive.
         channel.basic_consume(
             topology.JOURNAL.name, callback=found.append, arguments={OFFSET_HEADER: "last"}
         )
         mark = _mark(connection)
-        heard = time.monotonic()
-        while time.monotonic() - heard <= SILENCE_SECONDS:
+        last = time.monotonic()
+        while time.monotonic() - last <= SILENCE_SECONDS:
             for message in found:
                 if message.properties.get("message_id") == mark:
                     return _offset(message) or 0
@@ -201,7 +201,7 @@ def _end(connection: Connection) -> int:
                 connection.drain_events(timeout=0.2)
             if found:
                 channel.basic_ack(found[-1].delivery_tag, multiple=True)
-                heard = time.monotonic()
+                last = time.monotonic()
         connection.collect()
     raise NotReadToTheEndError(
         f"the broker has sent nothing for {SILENCE_SECONDS:g} s: where the journal ends is unknown"
@@ -209,7 +209,7 @@ def _end(connection: Connection) -> int:
 
 
 def _mark(connection: Connection) -> str:
-    """Write an empty batch into the journal; returns its id."""
+    """Publish an empty batch to the journal; returns its id."""
     mark = batch_of([], "services.ops", topology.JOURNAL.name)
     publish(
         connection,
@@ -220,6 +220,6 @@ def _mark(connection: Connection) -> str:
 
 
 def _offset(message: Any) -> int | None:
-    """Where in the stream a message is; None when its headers could not be read so far."""
+    """Return a message's offset in the stream; None if its headers are unreadable."""
     offset = (message.properties.get("application_headers") or {}).get(OFFSET_HEADER)
     return offset if isinstance(offset, int) else None

@@ -1,7 +1,7 @@
-"""Replaying the journal.
+"""Replaying the journal into a work queue.
 
-A copy keeps its id and goes to one queue, with a header that says how it is to be taken (see
-`shared/bus/contract/message.py`). So a replay is safe to repeat, and safe beside live traffic.
+A copy keeps its id, and has a header that says how it is to be handled (see
+`shared/bus/contract/message.py`). A replay is therefore safe to repeat, and beside live traffic.
 """
 
 from collections import Counter
@@ -18,14 +18,15 @@ from sqlalchemy import or_, select
 from sqlalchemy.exc import DBAPIError
 
 from services.ops.broker.copying import copy
-from services.ops.broker.hold import MOST, BusyError, as_it_is, count, hold, look_through
+from services.ops.broker.hold import MOST, BusyError, count, hold, scan, verbatim_copy
 from services.ops.broker.publishing import publish
-from services.ops.broker.queue_lock import meeting_place
+from services.ops.broker.queue_lock import lock_database
 from services.ops.journal.reading import OFFSET_HEADER, Entry, NotReadToTheEndError
+from shared.bus.broker import declaration
 from shared.bus.broker.kombu_connection import user_of
 from shared.bus.consume.retry import LADDER_SECONDS
 from shared.bus.contract import topology
-from shared.bus.contract.delivery import Incoming, believed
+from shared.bus.contract.delivery import RawDelivery, believed
 from shared.bus.contract.events import EVENT_TYPES, OrderNotPlaced, OrderUnaddressed
 from shared.bus.contract.headers import REPLAY_HEADER
 from shared.bus.contract.journal import is_unread
@@ -33,35 +34,35 @@ from shared.bus.contract.message import Replay
 from shared.db.models import OutboxMessage
 from shared.ids import derived_id
 
-COPIES = 1_000  # published at once
-LOOKED_THROUGH = 1_000_000  # waiting messages, as many as memory should hold
+COPIES = 1_000  # per publish
+SCANNED_AT_MOST = 1_000_000  # waiting messages, whose ids fit into memory
 WAITED = timedelta(seconds=LADDER_SECONDS) + timedelta(hours=1)
-"""How long before a time a message may have been written that was not handled by then: on the
-ladder all the time, or behind others that were."""
+"""How long before a time a message may have been written that was still unhandled then: it was on
+the retry ladder, or behind others that were."""
 AWAITING = frozenset(
     type_
     for type_, event in EVENT_TYPES.items()
     if issubclass(event, OrderNotPlaced | OrderUnaddressed)
 )
-"""What makes an order of the `OrderPlaced` that comes days later. A change of an order that has no
-address is among them: of one that is known it does nothing a second time."""
+"""Events from which an order is made when its `OrderPlaced` arrives days later. Changes of orders
+without an address are among them; for a known order a repeated change has no effect."""
 
 
 class TooManyWaitError(Exception):
-    """What waits cannot be told from what is done. Taking one for the other would lose it."""
+    """Too many messages wait to tell them from handled ones, without which some could be lost."""
 
 
 @dataclass(slots=True)
 class Summary:
-    """What a replay did, or would do.
+    """The result of a replay.
 
     Attributes:
-        counts: messages by type.
-        left: how many still wait somewhere on their own, and were left to that.
-        in_doubt: how many were sent, never confirmed and wait in the outbox to be sent again: they
-            are neither told nor untold, and were left to that.
-        unread: how many batches of messages cannot be read, so that what is in them is unknown.
-        misnamed: how many say a type that is not of their key, and were left out.
+        counts: the number of messages by type.
+        left: messages that were skipped, since they still wait to be handled.
+        in_doubt: messages that were skipped, since they were sent without a confirm and are in the
+            outbox to be sent again; it is unknown whether they arrived.
+        unread: batches that could not be read, so that their contents are unknown.
+        misnamed: messages that were skipped, since their type does not match their routing key.
     """
 
     counts: Counter[str] = field(default_factory=Counter)
@@ -85,21 +86,20 @@ def replay(
     """Publish copies of journal entries to a work queue.
 
     Args:
-        connection: an open kombu connection, another one than the entries are read from.
-        queue: where to.
-        entries: from `reading.read`.
-        types: of messages, with `*`; when empty, all those that the queue's bindings bring.
-        how: how its consumer is to take them. With `done`, messages that still wait in the queue,
-            on the retry ladder or among its dead letters are left out, and so is what is in doubt
-            in the outbox: their turn comes yet.
-        dry_run: only count.
-        progress: called now and then.
-        begins: called before the first copy is published; nothing is where it raises.
+        connection: an open kombu connection, other than the one that `entries` reads from.
+        queue: the work queue.
+        entries: the entries, from `reading.read`.
+        types: message types, with `*` as a wildcard; all that are bound to the queue if empty.
+        how: how the consumer handles them. With `done`, messages are skipped that still wait in the
+            queue, on the retry ladder or among its dead letters, or are in doubt in the outbox.
+        dry_run: whether to only count.
+        progress: called after each batch.
+        begins: called before the first copy is published; nothing is published if it raises.
 
     Raises:
-        TooManyWaitError, BusyError: with `done`, before anything was published.
-        NotReadToTheEndError: of `reading.read`; what was published before stays published.
-        Exception: of kombu or py-amqp; a replay that was broken off can be repeated.
+        TooManyWaitError, BusyError: with `done`; nothing was published.
+        NotReadToTheEndError: from `entries`; what was published stays published.
+        Exception: of kombu or py-amqp; an interrupted replay can be repeated.
     """
     summary = Summary()
     batch: list[AmqpMessage] = []
@@ -116,13 +116,13 @@ def replay(
             batch.clear()
         progress(summary)
 
-    # Where the journal ends is settled before it is seen what waits: what comes between the two is
-    # not read, and could not have been seen.
+    # The journal's end must be known before the waiting messages are collected: a message that
+    # arrives in between is not read, and so need not be skipped.
     begin = list(islice(entries, 1))
     waiting: Collection[UUID] = ()
     in_doubt: Collection[UUID] = ()
     if how == "done":
-        # First: what is confirmed and leaves the outbox while this goes on is in the queue by then.
+        # The outbox first: a message that leaves it meanwhile is then found in the queue.
         in_doubt = _in_doubt()
         waiting = _waiting(connection, queue)
     try:
@@ -157,55 +157,56 @@ def _is_wanted(entry: Entry, queue: topology.Queue, types: Collection[str], how:
     is_bound = topology.takes(queue, entry.incoming.exchange, entry.key)
     if not types:
         return is_bound
-    # Of a fact that came by another lane it is not known here whether it still waits.
-    is_meant = is_bound or (how == "again" and entry.incoming.is_as_published)
-    return is_meant and any(fnmatchcase(entry.type, pattern) for pattern in types)
+    # Whether a fact of another lane still waits is unknown here.
+    is_selected = is_bound or (how == "again" and entry.incoming.is_as_published)
+    return is_selected and any(fnmatchcase(entry.type, pattern) for pattern in types)
 
 
 def _in_doubt() -> Collection[UUID]:
-    """The ids of what may be in the journal and nowhere else on the bus.
+    """Return the ids of messages that may be in the journal and nowhere else on the bus.
 
-    A fact in the outbox that was never tried and is in the journal all the same was told after the
-    backup that the database is from. An order there was sent by the ingress before it was written.
+    The ingress publishes an order before it writes it to the outbox: any order there is in doubt. A
+    fact in the outbox is in doubt once it was tried; an untried one that is in the journal was
+    published after the backup that the database was restored from.
     """
-    place = meeting_place()
-    if place is None:
-        raise BusyError("no database is known, in whose outbox may be what is in doubt")
+    database = lock_database()
+    if database is None:
+        raise BusyError("the database with the outbox, and so what is in doubt, is not known")
     query = (
         select(OutboxMessage.message_id)
         .where(
             or_(OutboxMessage.next_try_at.is_not(None), OutboxMessage.exchange == topology.INTAKE)
         )
-        .limit(LOOKED_THROUGH + 1)
+        .limit(SCANNED_AT_MOST + 1)
     )
     try:
-        with place.connect() as books:
-            found = set(books.scalars(query))
+        with database.connect() as session:
+            found = set(session.scalars(query))
     except DBAPIError as error:
         raise BusyError(
             f"what is in doubt in the outbox is unknown: {type(error).__name__}"
         ) from None
-    if len(found) > LOOKED_THROUGH:
-        raise TooManyWaitError(f"more than {LOOKED_THROUGH:,} messages are in doubt in the outbox")
+    if len(found) > SCANNED_AT_MOST:
+        raise TooManyWaitError(f"more than {SCANNED_AT_MOST:,} messages are in doubt in the outbox")
     return found
 
 
 def _waiting(connection: Connection, queue: topology.Queue) -> Collection[UUID]:
-    """The ids of what waits for the consumer of a queue to be done.
+    """Return the ids of messages that still wait to be handled by a queue's consumer.
 
-    The ladder first: what is due while this goes on comes into the queue, and is seen there.
+    The ladder comes first: a message that becomes due meanwhile is then found in the queue.
     """
     ids: set[UUID] = set()
 
-    def note(incoming: Incoming) -> None:
+    def note(incoming: RawDelivery) -> None:
         if not incoming.happened:
             ids.add(incoming.message_id)
 
-    def see(incoming: Incoming, publisher: str) -> AmqpMessage:
+    def see(incoming: RawDelivery, publisher: str) -> AmqpMessage:
         note(incoming)
-        return as_it_is(incoming, publisher)
+        return verbatim_copy(incoming, publisher)
 
-    for name in (*(rung.name for rung in topology.RETRY_LADDER), queue.dead):
+    for name in (*(delay.name for delay in topology.RETRY_DELAYS), queue.dead):
         with hold(connection, name) as held:
             if held.ready > MOST:
                 raise TooManyWaitError(f"more than {MOST:,} messages wait in {name}")
@@ -213,20 +214,22 @@ def _waiting(connection: Connection, queue: topology.Queue) -> Collection[UUID]:
                 raise BusyError(f"another tool may have messages of {name} in hand")
             while messages := held.take(COPIES):
                 for message in messages:
-                    is_rung = name != queue.dead
-                    if not is_rung or message.delivery_info["routing_key"] == queue.name:
-                        note(Incoming.of(message, believed(queue.name, user_of(connection))))
-    if count(connection, queue.name) + len(ids) > LOOKED_THROUGH:
-        raise TooManyWaitError(f"more than {LOOKED_THROUGH:,} messages wait for {queue.name}")
-    look_through(connection, queue.name, see)
+                    is_dead = name == queue.dead
+                    if is_dead or message.delivery_info["routing_key"] == queue.name:
+                        note(RawDelivery.of(message, believed(queue.name, user_of(connection))))
+    parts = declaration.parts(connection, queue)
+    if sum(count(connection, name) for name in parts) + len(ids) > SCANNED_AT_MOST:
+        raise TooManyWaitError(f"more than {SCANNED_AT_MOST:,} messages wait for {queue.name}")
+    for name in parts:
+        scan(connection, name, see)
     return ids
 
 
-def _copy(incoming: Incoming, publisher: str, how: Replay) -> AmqpMessage:
+def _copy(incoming: RawDelivery, publisher: str, how: Replay) -> AmqpMessage:
     content = incoming.content_id
     named = {}
     if content is not None:
-        # The same at each replay: what had nothing to do once is done with.
+        # The same id at each replay, so that the inbox drops a repeated one.
         offset = incoming.headers.get(OFFSET_HEADER)
         named["message_id"] = str(derived_id("journal", content, incoming.stated_time, offset))
     return copy(

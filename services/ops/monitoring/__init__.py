@@ -1,1 +1,1 @@
-"""How the system does: figures sampled, kept for an hour, and said in alerts."""
+"""Snapshots of the system, the figures of the last hour, and the troubles found in them."""

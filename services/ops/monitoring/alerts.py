@@ -1,4 +1,4 @@
-"""What is wrong, in words, first what hurts most. A pure function over some minutes of samples."""
+"""The troubles in some minutes of samples, most severe first, as readable messages. Pure."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -6,37 +6,45 @@ from datetime import datetime, timedelta
 from typing import Literal
 
 from services.ops.monitoring.heartbeats import EXPECTED, FRESH, lacking
+from services.ops.monitoring.order_flow import Refusals
 from services.ops.monitoring.queue_stats import Figures, Sample, figures
 from services.ops.times import duration, moment, since
 from shared.bus.broker.standing import DOWN
 from shared.bus.contract import topology
 from shared.bus.outbox import COUNTED
+from shared.telemetry.heartbeat import API, JOB, JOURNAL, WEBHOOKS
 
 OLD = timedelta(minutes=2)
 GROWING = timedelta(minutes=1)
 OUTBOX_OLD = timedelta(seconds=30)
 DOES_NOT_WORK, WAITS = " does not work", " waits"
-"""What the kind of a trouble with a part of a process ends in."""
-LOOK_IS_OLD = timedelta(seconds=60)
-"""A look ends within half of that, whatever is away: each server has its time."""
+"""Suffixes of the kind of a trouble with a part of a process."""
+REFUSES = "refuses"
+"""The kind of the trouble that mail servers refuse emails permanently."""
+LEAST_REFUSED = 5
+REFUSED_SHARE = 0.05
+"""Of the newest emails. A smaller share is mistyped addresses."""
+SNAPSHOT_IS_OLD = timedelta(seconds=60)
+"""Each server has its own timeout, so a snapshot takes at most half of this, whatever is
+unreachable."""
 PROOF = "services.proof"
 PROOF_IS_OFF = timedelta(days=1)
-"""A standing proof that was not heard of for so long was taken out of service."""
+"""A standing proof without a heartbeat for this long was taken out of service."""
 
 
 @dataclass(frozen=True, slots=True)
 class Trouble:
-    """One thing that is wrong.
+    """One condition that is wrong; what is sent about it is an alert (`services.ops.alerting`).
 
     Attributes:
-        level: `down`: something does not work; `warning`: somebody should look.
+        level: `down`: something does not work; `warning`: an operator should look into it.
         about: the queue or the service, or `broker`, `queues`, `database`, `mail`, `outbox`,
             `parked`, `ladder`, `proof`.
         text: a sentence.
-        kind: what is wrong with that, in a word or two; with `about` it tells one trouble from
-            another, whatever figures the sentence has.
-        figure: how much it is, where it can grow: messages. One that grows far beyond what people
-            were told of is told of anew; see `alerting/due.py`.
+        kind: a label of the condition; with `about` it identifies the trouble, whatever the figures
+            in the sentence.
+        figure: its size in messages, where it can grow. Growth far beyond the last alert's figure
+            is alerted of again; see `alerting/due.py`.
     """
 
     level: Literal["down", "warning"]
@@ -47,18 +55,25 @@ class Trouble:
 
     @property
     def key(self) -> str:
-        """By what it is the same trouble as a moment ago."""
+        """Identifies the trouble from one snapshot to the next."""
         return f"{self.about}: {self.kind}"
 
 
 def troubles(samples: Sequence[Sample]) -> list[Trouble]:
-    """What is wrong now.
+    """Return the current troubles, those that are down first.
 
     Args:
-        samples: oldest first; one will do, but growth and ages need some minutes of them.
+        samples: oldest first; at least one, but growth and ages need some minutes of them.
     """
     now = samples[-1]
-    found = [*_servers(now), *_mail(now), *_proof(now), *_services(now), *_parts(now)]
+    found = [
+        *_servers(now),
+        *_mail(now),
+        *_refused(now),
+        *_proof(now),
+        *_services(now),
+        *_parts(now),
+    ]
     if now.broker_error is None:
         found += _ladder(now)
         for queue in figures(samples):
@@ -67,13 +82,13 @@ def troubles(samples: Sequence[Sample]) -> list[Trouble]:
 
 
 def too_old(at: datetime, now: datetime) -> Trouble | None:
-    """That a look is of so long ago that nobody knows what is so now.
+    """Return the trouble of a snapshot that is older than `SNAPSHOT_IS_OLD`, else None.
 
     Args:
-        at: when it was.
-        now: the time.
+        at: the time of the snapshot.
+        now: the current time.
     """
-    if now - at <= LOOK_IS_OLD:
+    if now - at <= SNAPSHOT_IS_OLD:
         return None
     age = duration((now - at).total_seconds())
     text = f"The console has not been able to look for {age}: all that it shows is of {moment(at)}"
@@ -126,38 +141,44 @@ def _servers(now: Sample) -> Iterator[Trouble]:
 def _services(now: Sample) -> Iterator[Trouble]:
     if now.beats is None:
         return
-    heard: dict[str, datetime] = {}
+    last_seen: dict[str, datetime] = {}
     for beat in now.beats:
-        heard[beat.service] = max(beat.seen_at, heard.get(beat.service, beat.seen_at))
+        last_seen[beat.service] = max(beat.seen_at, last_seen.get(beat.service, beat.seen_at))
     for service in EXPECTED:
-        if service not in heard:
+        if service not in last_seen:
             yield Trouble("down", service, f"{service} was never heard of: start it", "silent")
-        elif now.at - heard[service] > FRESH:
-            age = duration((now.at - heard[service]).total_seconds())
+        elif now.at - last_seen[service] > FRESH:
+            age = duration((now.at - last_seen[service]).total_seconds())
             yield Trouble("down", service, f"{service} has not been heard of for {age}", "silent")
 
 
 def _parts(now: Sample) -> Iterator[Trouble]:
-    """What processes say of themselves: what they cannot get at, a batch that they keep."""
+    """Troubles that processes report: a connection that fails, a batch that they hold."""
     for beat in now.beats or ():
         if now.at - beat.seen_at > FRESH:
             continue
-        for part, said in beat.queues.items():
+        for part, report in beat.queues.items():
             who = f"{beat.service} ({beat.instance})"
-            if said.state in DOWN:
-                text = f"{who} does not work on {part}: {said.reason}"
-                yield Trouble("down", beat.service, text, f"{part}{DOES_NOT_WORK}")
-            elif said.state == "holding" and said.lacks != "mail":
+            kind = f"{part}{DOES_NOT_WORK}"
+            if report.state in DOWN and part == WEBHOOKS:
+                yield Trouble("down", beat.service, f"{who}: {report.reason}", kind)
+            elif report.state in DOWN and (part in (JOURNAL, API) or part.startswith(JOB)):
+                # Orders are accepted and delivered without these.
+                yield Trouble("warning", beat.service, f"{who}: {report.reason}", kind)
+            elif report.state in DOWN:
+                text = f"{who} does not work on {part}: {report.reason}"
+                yield Trouble("down", beat.service, text, kind)
+            elif report.state == "holding" and report.lacks != "mail":
                 yield Trouble(
                     "warning",
                     beat.service,
-                    f"{who} waits with {part}: {said.reason}",
+                    f"{who} waits with {part}: {report.reason}",
                     f"{part}{WAITS}",
                 )
 
 
 def _mail(now: Sample) -> Iterator[Trouble]:
-    """That no mail server takes our mail: one line for it, whoever waits."""
+    """No mail server accepts our mail: one trouble for all waiting queues."""
     held = lacking(now.beats or (), "mail", now.at)
     if held is None:
         return
@@ -175,8 +196,32 @@ def _mail(now: Sample) -> Iterator[Trouble]:
     )
 
 
+def _refused(now: Sample) -> Iterator[Trouble]:
+    """Mail servers refuse emails permanently: nothing waits, and the recipients get nothing."""
+    found = now.emails
+    if found is None or found.first is None or found.last is None or not are_many(found):
+        return
+    age = duration(max(0.0, (now.at - found.last).total_seconds()))
+    yield Trouble(
+        "down" if 2 * found.refused > found.tried else "warning",
+        "mail",
+        f"Of the last {_number(found.tried, 'email')} {found.refused:,} were refused for good, the "
+        f"first of those at {moment(found.first)}, the last {age} ago: whom they were for is "
+        "not told. Most often the answer was "
+        f"“{found.response}”. Once that is mended, replay their dead letters",
+        REFUSES,
+        found.refused,
+    )
+
+
+def are_many(found: Refusals, part: float = 1.0) -> bool:
+    """Whether the refused emails reach the threshold, or `part` of it."""
+    most = REFUSED_SHARE * part * found.tried
+    return found.refused >= LEAST_REFUSED * part and found.refused > most
+
+
 def _proof(now: Sample) -> Iterator[Trouble]:
-    """That no order goes the whole way any more, where a proof of it stands."""
+    """The standing proof, where it runs, gets no order from its request to its email."""
     beats = [beat for beat in now.beats or () if beat.service == PROOF]
     newest = max(beats, key=lambda beat: beat.seen_at, default=None)
     if newest is None or now.at - newest.seen_at > PROOF_IS_OFF:
@@ -187,28 +232,28 @@ def _proof(now: Sample) -> Iterator[Trouble]:
             "down", "proof", f"Nothing is proved: {PROOF} is not heard of for {age}", "silent"
         )
         return
-    for scheme, said in newest.queues.items():
-        so_far = since(said.reached) or " yet"
-        if said.state == "unproved":
-            text = f"No order by {scheme} has gone the whole way{so_far}: {said.reason}"
+    for scheme, report in newest.queues.items():
+        so_far = since(report.reached) or " yet"
+        if report.state == "unproved":
+            text = f"No order by {scheme} has gone the whole way{so_far}: {report.reason}"
             yield Trouble("down", "proof", text, scheme)
-        elif said.state == "waiting":
-            yield Trouble("warning", "proof", f"The standing proof waits: {said.reason}", "waits")
+        elif report.state == "waiting":
+            yield Trouble("warning", "proof", f"The standing proof waits: {report.reason}", "waits")
             return
 
 
 def _ladder(now: Sample) -> Iterator[Trouble]:
-    """What failed and waits for its next attempt: the broker's own count."""
+    """Messages that failed and wait for the next attempt, by the broker's count."""
     on_it = {
         rung.name: count.ready
-        for rung in topology.RETRY_LADDER
+        for rung in topology.RETRY_DELAYS
         if (count := now.counts.get(rung.name)) is not None and count.ready
     }
     if on_it:
         where = ", ".join(f"{ready:,} in {name}" for name, ready in on_it.items())
-        together = sum(on_it.values())
-        text = f"{_number(together, 'message')} failed and will be tried again: {where}"
-        yield Trouble("warning", "ladder", text, "waits", together)
+        total = sum(on_it.values())
+        text = f"{_number(total, 'message')} failed and will be tried again: {where}"
+        yield Trouble("warning", "ladder", text, "waits", total)
 
 
 def _queue(samples: Sequence[Sample], queue: Figures) -> Iterator[Trouble]:
@@ -225,10 +270,17 @@ def _queue(samples: Sequence[Sample], queue: Figures) -> Iterator[Trouble]:
         return
     grown = _growing_for(samples, queue.name)
     waiting = _number(queue.ready, "message") + (" waits" if queue.ready == 1 else " wait")
-    if not queue.consumers and not _is_waited_with(samples[-1], queue.name):
+    is_waited_with = _is_waited_with(samples[-1], queue.name) or _is_tried(samples, queue.name)
+    if not queue.consumers and not is_waited_with:
         how = f"has grown for {duration(grown.total_seconds())}: no consumer" if grown else ""
         text = how or "has no consumer" + (f": {waiting}" if queue.ready else "")
-        yield Trouble("down", queue.name, f"{queue.name} {text}", "no consumer", queue.ready)
+        yield Trouble(
+            "down",
+            queue.name,
+            f"{queue.name} {text}{_of_shards(samples[-1], queue.name)}",
+            "no consumer",
+            queue.ready,
+        )
     elif grown and queue.consumers:
         yield Trouble(
             "warning",
@@ -251,22 +303,48 @@ def _queue(samples: Sequence[Sample], queue: Figures) -> Iterator[Trouble]:
         yield Trouble("warning", queue.name, text, "dead letters", queue.dead)
 
 
-def _is_waited_with(now: Sample, queue: str) -> bool:
-    """Whether a process has said that it waits for something before it consumes a queue.
+def _of_shards(now: Sample, queue: str) -> str:
+    """Name a queue's shards without a consumer, where other shards have one."""
+    shards = {name: count for name, count in now.shards.items() if topology.whole(name) == queue}
+    left = [name for name, count in shards.items() if not count.consumers]
+    if len(left) == len(shards):
+        return ""
+    ready = sum(shards[name].ready for name in left)
+    where = f"{ready:,} in {', '.join(left)}"
+    return f" ({where}: were all recorders restarted since it was declared?)"
 
-    It begins to consume once that is there, and says itself what it is. While the database is away
-    nobody can say so: then it may be what they wait for.
+
+def _is_tried(samples: Sequence[Sample], queue: str) -> bool:
+    """Whether a starting recorder may be trying a queue's shards one after another.
+
+    Then other shards are without a consumer in the next sample.
+    """
+    now, *before = (
+        {n: c for n, c in s.shards.items() if topology.whole(n) == queue}
+        for s in reversed(samples[-2:])
+    )
+    idle = [name for name, count in now.items() if not count.consumers]
+    if not before or len(idle) == len(now):
+        return False
+    return not any(name in before[0] and not before[0][name].consumers for name in idle)
+
+
+def _is_waited_with(now: Sample, queue: str) -> bool:
+    """Whether a process reports that it waits for a dependency before it consumes a queue.
+
+    Its own report is a trouble already. While the database is unreachable there are no reports, and
+    the database may be what the consumers wait for.
     """
     return now.beats is None or any(
         now.at - beat.seen_at <= FRESH
-        and (said := beat.queues.get(queue)) is not None
-        and said.state == "holding"
+        and (report := beat.queues.get(queue)) is not None
+        and report.state == "holding"
         for beat in now.beats
     )
 
 
 def _growing_for(samples: Sequence[Sample], queue: str) -> timedelta:
-    """For how long a queue has not got shorter and is longer now; nothing below `GROWING`."""
+    """For how long a queue has grown without getting shorter; zero if for less than `GROWING`."""
     now = samples[-1].counts.get(queue)
     if now is None:
         return timedelta(0)
@@ -282,7 +360,7 @@ def _growing_for(samples: Sequence[Sample], queue: str) -> timedelta:
 
 
 def _counted(rows: int) -> str:
-    """Messages of the outbox, which are counted to a bound."""
+    """The outbox counts its messages up to `COUNTED` only."""
     return _number(rows, "message") if rows <= COUNTED else f"over {COUNTED:,} messages"
 
 

@@ -1,30 +1,30 @@
-"""The counters of `order_flow` without test orders and the standing proof's, which are nobody's.
+"""The counters of `order_flow` without test orders and those of the standing proof.
 
-PostgreSQL counts rows whoever they are of, and tells it some seconds late. So what those have added
-is counted here, as seen; and what is left never falls, but for counters that begin anew.
+PostgreSQL's own counters include these rows, and lag by some seconds. So the rows are counted here
+as they are seen, and subtracted; the result never falls, unless PostgreSQL's counters restart.
 """
 
 from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
-from sqlalchemy import select
+from sqlalchemy import select, text
 from sqlalchemy.orm import Session
 
 from services.ops.monitoring.order_flow import Counters
-from shared.db.models import Account, EmailDelivery, Order, OrderStatusHistory
-from shared.synthetic import LIKE, TEST
+from shared.db.models import EMAIL_OF_TEST, Account, EmailDelivery, Order, OrderStatusHistory
+from shared.synthetic import LIKE
 
 LATE = timedelta(minutes=10)
-"""What was accepted longer ago is recorded and emailed, or is not counted here."""
+"""Orders that were accepted before that are recorded and emailed, or not counted here."""
 UPDATED = timedelta(days=1)
-"""For how long updates of a test order are told from others, where they are stamped `LATE` ago at
-most: what is looked at is ten minutes' worth, however much is tested in a day."""
-LOOK_AGAIN = timedelta(minutes=1)
+"""Updates of test orders of this age are counted, if they were made within `LATE`: so a query reads
+ten minutes' worth of updates, however many tests there were in the day."""
+BUSINESSES_EVERY = timedelta(minutes=1)
 
 
 class _Seen:
-    """How many different ids were seen; those of long ago are no more than a number."""
+    """Counts distinct ids; ids older than `LATE` are kept as a number only."""
 
     def __init__(self) -> None:
         self.count = 0
@@ -37,27 +37,27 @@ class _Seen:
         self._recent = {id_: at for id_, at in self._recent.items() if now - at < LATE}
 
 
-class Others:
-    """Takes tests and the proof's rows out of counters, from one look to the next."""
+class CustomerCounters:
+    """Subtracts the rows of tests and of the standing proof, from one snapshot to the next."""
 
     def __init__(self) -> None:
         self._businesses: list[UUID] = []
-        self._looked_at: datetime | None = None
+        self._businesses_read_at: datetime | None = None
         self._recorded, self._emailed = _Seen(), _Seen()
         self._tests, self._test_emails = _Seen(), _Seen()
-        self._told: tuple[Counters, Counters] | None = None
+        self._last: tuple[Counters, Counters] | None = None
 
     def of(self, session: Session, counters: Counters) -> Counters:
-        """The counters without those.
+        """Return the counters of customers' orders alone.
 
         Args:
-            session: the transaction; the counters were read in it before.
-            counters: as PostgreSQL has them.
+            session: the transaction in which the counters were read.
+            counters: PostgreSQL's.
         """
         now = datetime.now(UTC)
-        if self._looked_at is None or now - self._looked_at > LOOK_AGAIN:
+        if self._businesses_read_at is None or now - self._businesses_read_at > BUSINESSES_EVERY:
             found = session.scalars(select(Account.id).where(Account.email.like(LIKE)))
-            self._businesses, self._looked_at = list(found), now
+            self._businesses, self._businesses_read_at = list(found), now
         if self._businesses:
             orders = session.scalars(
                 select(Order.id).where(
@@ -72,25 +72,23 @@ class Others:
             ).all()
             self._recorded.add(orders, now)
             self._emailed.add(emails, now)
-        self._look_at_tests(session, now)
+        self._add_tests(session, now)
         left = Counters(
             counters.recorded - self._recorded.count - self._tests.count,
             counters.emailed - self._emailed.count - self._test_emails.count,
         )
-        if self._told is not None:
-            before, said = self._told
+        if self._last is not None:
+            before, last = self._last
             if counters.recorded >= before.recorded and counters.emailed >= before.emailed:
-                left = Counters(max(left.recorded, said.recorded), max(left.emailed, said.emailed))
-        self._told = (counters, left)
+                left = Counters(max(left.recorded, last.recorded), max(left.emailed, last.emailed))
+        self._last = (counters, left)
         return left
 
-    def _look_at_tests(self, session: Session, now: datetime) -> None:
-        lately = select(Order.id).where(~Order.is_live, Order.accepted_at > now - UPDATED)
-        said = select(OrderStatusHistory.event_id).where(
-            OrderStatusHistory.order_id.in_(lately), OrderStatusHistory.at > now - LATE
+    def _add_tests(self, session: Session, now: datetime) -> None:
+        tests = select(Order.id).where(~Order.is_live, Order.accepted_at > now - UPDATED)
+        updates = select(OrderStatusHistory.event_id).where(
+            OrderStatusHistory.order_id.in_(tests), OrderStatusHistory.at > now - LATE
         )
-        self._tests.add(session.scalars(said).all(), now)
-        emails = select(EmailDelivery.id).where(
-            EmailDelivery.at > now - LATE, EmailDelivery.template.startswith(TEST, autoescape=True)
-        )
+        self._tests.add(session.scalars(updates).all(), now)
+        emails = select(EmailDelivery.id).where(EmailDelivery.at > now - LATE, text(EMAIL_OF_TEST))
         self._test_emails.add(session.scalars(emails).all(), now)

@@ -1,9 +1,9 @@
-"""A trouble from its beginning to its end, kept in the database, and what people have said of it.
+"""Episodes in the database: a trouble from its beginning to its end, its operators and alerts.
 
-Each console writes what it sees; an index lets no trouble be open twice. One that was not seen for
-`OVER` by somebody who looked has ended, and when it comes back it is another. What cannot be seen
-has not ended (`visibility.py`); and after an absence, the console's own or the database's, one look
-is none.
+Each console writes what it sees; a unique index allows one open episode of a trouble. An episode
+ends once its trouble was absent from all samples for `OVER`; if it returns, it is a new one. A
+trouble that cannot be seen has not ended (`visibility.py`), and after a gap in the samples, of the
+console or of the database, one sample is not enough.
 """
 
 from collections.abc import Mapping, Sequence
@@ -33,29 +33,29 @@ MUTED_FOR: Mapping[str, tuple[str, timedelta | None]] = {
     "8h": ("for eight hours", timedelta(hours=8)),
     "end": ("until it ends", None),
 }
-"""For how long a trouble can be muted; None is to its end."""
+"""For how long a trouble can be muted; None: until it ends."""
 
 
 @dataclass(frozen=True, slots=True)
 class Episode:
-    """One trouble, once.
+    """One occurrence of a trouble; see the table `ops_troubles`.
 
     Attributes:
         id: its id.
-        key: what is wrong; see `Trouble.key`.
-        level: as of the trouble.
-        about: as of the trouble.
+        key: see `Trouble.key`.
+        level: the trouble's.
+        about: the trouble's.
         text: the newest sentence.
         began_at: when it was first seen.
-        ended_at: when it was last seen, of one that has ended.
-        acknowledged_by: who looks after it; empty while nobody does.
+        ended_at: when an ended one was last seen.
+        acknowledged_by: the operator who looks after it; empty if none does.
         acknowledged_at: since when.
-        note: what they said.
-        muted_by: who does not want to hear of it; empty while nobody does.
-        muted_until: how long; None: to its end.
-        told: what was sent of it, by channel; see `alerting`.
-        figure: how much it is now; see `Trouble.figure`.
-        accepted_figure: how much it was when it was last acknowledged or muted.
+        note: the operator's note.
+        muted_by: the operator who muted it; empty if none did.
+        muted_until: until when; None: until it ends.
+        told: the last message about it, by channel; see `Due.records`.
+        figure: its current size; see `Trouble.figure`.
+        accepted_figure: its size when it was last acknowledged or muted.
     """
 
     id: UUID
@@ -75,12 +75,12 @@ class Episode:
     accepted_figure: int | None = None
 
     def is_muted(self, now: datetime) -> bool:
-        """Whether nobody is told of it."""
+        """Whether alerts about it are suppressed."""
         return bool(self.muted_by) and (self.muted_until is None or self.muted_until > now)
 
     @classmethod
     def beginning(cls, trouble: Trouble, now: datetime) -> "Episode":
-        """A trouble that is seen for the first time."""
+        """Make the episode of a trouble that is seen for the first time."""
         return cls(
             new_id(),
             trouble.key,
@@ -93,22 +93,22 @@ class Episode:
 
     @classmethod
     def of(cls, row: OpsTrouble) -> "Episode":
-        """What a row says."""
+        """Make the episode of a row."""
         return cls(**{name: getattr(row, name) for name in cls.__slots__})
 
 
 def keep(
     session: Session, samples: Sequence[Sample], troubles: Sequence[Trouble]
 ) -> dict[str, Episode]:
-    """Write down what was seen, and the end of what was not.
+    """Begin, update and end episodes by the current troubles; delete those older than `KEPT`.
 
     Args:
         session: the transaction.
-        samples: what the troubles were found in, oldest first.
-        troubles: what is wrong; of several with one key the first counts.
+        samples: those that the troubles were found in, oldest first.
+        troubles: the current ones; of several with one key the first counts.
 
     Returns:
-        The open troubles, by key.
+        The open episodes, by key.
     """
     now = samples[-1].at
     seen = {trouble.key: trouble for trouble in reversed(troubles)}
@@ -128,95 +128,103 @@ def keep(
     return {row.key: Episode.of(row) for row in session.scalars(_OPEN)}
 
 
-def kind_of(one: "Episode | OpsTrouble") -> str:
-    """As of the trouble."""
-    return one.key.removeprefix(f"{one.about}: ")
+def kind_of(episode: "Episode | OpsTrouble") -> str:
+    """Return the kind of its trouble; see `Trouble.kind`."""
+    return episode.key.removeprefix(f"{episode.about}: ")
 
 
-def begin(session: Session, one: Episode, now: datetime) -> None:
-    """Write the beginning of a trouble down, unless it is open already.
+def begin(session: Session, episode: Episode, now: datetime) -> None:
+    """Insert an episode, unless its trouble has an open one.
 
     Args:
         session: the transaction.
-        one: the trouble.
-        now: when it was last seen.
+        episode: the episode.
+        now: when its trouble was last seen.
     """
     names = ("id", "key", "level", "about", "text", "began_at", "figure")
-    session.execute(_BEGIN, {name: getattr(one, name) for name in names} | {"seen_at": now})
+    session.execute(_BEGIN, {name: getattr(episode, name) for name in names} | {"seen_at": now})
 
 
-def end(session: Session, one: Episode) -> None:
-    """Write the end of a trouble down, unless it was seen later.
+def end(session: Session, episode: Episode) -> None:
+    """Record the end of an episode, unless its trouble was seen later.
 
     Args:
         session: the transaction.
-        one: the trouble, by its key where that is open under another id.
+        episode: the episode; found by its key if the open one has another id.
     """
-    session.execute(_END, {"id": one.id, "key": one.key, "ended_at": one.ended_at})
+    session.execute(_END, {"id": episode.id, "key": episode.key, "ended_at": episode.ended_at})
 
 
-def note_told(session: Session, one: Episode, channel: str, said: Mapping[str, Any]) -> None:
-    """Note what was sent of a trouble, unless something later is noted.
+def note_alert(session: Session, episode: Episode, channel: str, record: Mapping[str, Any]) -> None:
+    """Record a sent message about an episode, unless a later one is recorded.
 
     Args:
         session: the transaction.
-        one: the trouble, by its key where that is open under another id.
+        episode: the episode; found by its key if the open one has another id.
         channel: the name of the channel.
-        said: what of it, and when.
+        record: from `Due.records`.
     """
-    told = msgspec.json.encode({channel: said}).decode()
-    values = {"id": one.id, "key": one.key, "told": told, "channel": channel, "at": said["at"]}
+    told = msgspec.json.encode({channel: record}).decode()
+    values = {
+        "id": episode.id,
+        "key": episode.key,
+        "told": told,
+        "channel": channel,
+        "at": record["at"],
+    }
     session.execute(_NOTE_TOLD, values)
 
 
 def _go_on(row: OpsTrouble, trouble: Trouble | None, now: datetime, is_hidden: bool) -> None:
     if trouble is not None and (row.text, row.level) != (trouble.text, trouble.level):
         row.text, row.level = trouble.text, trouble.level
-        if is_hidden:  # it is what is seen of it
+        if is_hidden:  # the figure is a part only
             row.figure = max(row.figure, trouble.figure)
         else:
             row.figure = trouble.figure
-            row.accepted_figure, row.told = fallen(row.accepted_figure, row.told, row.figure)
+            row.accepted_figure, row.told = known_after_fall(
+                row.accepted_figure, row.told, row.figure
+            )
     if now - row.seen_at > SEEN_EVERY:
         row.seen_at = now
 
 
-def fallen(
+def known_after_fall(
     accepted: int | None, told: Mapping[str, Any], figure: int
 ) -> tuple[int | None, dict[str, Any]]:
-    """What people know of how much a trouble is, once that has fallen below a tenth of it.
+    """Return the known figures of a trouble, lowered to `figure` if that is below a tenth of them.
 
-    It falls with the figure: from there a trouble that grows again is told of again, which never
-    ended and never reached twice of what it was at its worst. Less than that is no news: what comes
-    off a rung of the ladder is in its queue for a moment, and a quarter stays.
+    So a trouble that grows again from there is alerted of again, although it never ended and does
+    not reach twice its peak. A smaller fall is no recovery: messages that leave a delay queue are
+    in their work queue for a moment.
 
     Args:
-        accepted: how much it was when it was acknowledged or muted.
-        told: what was sent of it, by channel.
-        figure: how much it is.
+        accepted: the figure when it was acknowledged or muted.
+        told: the last message about it, by channel.
+        figure: the current figure.
     """
 
     def known(before: int | None) -> int | None:
         return figure if before is not None and 10 * figure < before else before
 
     return known(accepted), {
-        channel: said | {"figure": known(said.get("figure"))} if "figure" in said else said
-        for channel, said in told.items()
+        channel: record | {"figure": known(record.get("figure"))} if "figure" in record else record
+        for channel, record in told.items()
     }
 
 
 def find(session: Session, id_: UUID) -> Episode | None:
-    """One trouble, also one that has ended; None when there is none."""
+    """Return an open or ended episode; None if there is none."""
     row = session.get(OpsTrouble, id_)
     return None if row is None else Episode.of(row)
 
 
 def newest(session: Session, most: int) -> list[Episode]:
-    """Troubles: those that are open, then those that have ended, the newest first.
+    """Return the open episodes, then the ended ones, each the newest first.
 
     Args:
         session: the transaction.
-        most: how many at most.
+        most: the limit.
     """
     query = select(OpsTrouble).order_by(
         OpsTrouble.ended_at.desc().nulls_first(), OpsTrouble.began_at.desc()
@@ -227,15 +235,15 @@ def newest(session: Session, most: int) -> list[Episode]:
 def acknowledge(
     session: Session, id_: UUID, actor: Actor, note: str, now: datetime, shown: int | None = None
 ) -> bool:
-    """Say that somebody looks after a trouble. Whoever says so last, does.
+    """Record the operator who looks after a trouble; the last one replaces others.
 
     Args:
         session: the transaction.
-        id_: of the trouble.
-        actor: who.
-        note: what they want others to know; may be empty.
-        now: when.
-        shown: how much it was when they looked; as it is when None.
+        id_: of the episode.
+        actor: the operator.
+        note: a note for other operators; may be empty.
+        now: the time.
+        shown: the figure that the operator saw; by default the current one.
 
     Returns:
         False when it has ended.
@@ -252,14 +260,14 @@ def acknowledge(
 def mute(
     session: Session, id_: UUID, actor: Actor, until: datetime | None, shown: int | None = None
 ) -> bool:
-    """Have nobody told of a trouble.
+    """Suppress alerts about a trouble.
 
     Args:
         session: the transaction.
-        id_: of the trouble.
-        actor: who.
-        until: how long; None: until it ends.
-        shown: how much it was when they looked; as it is when None.
+        id_: of the episode.
+        actor: the operator.
+        until: until when; None: until it ends.
+        shown: the figure that the operator saw; by default the current one.
 
     Returns:
         False when it has ended.
@@ -274,7 +282,7 @@ def mute(
 
 
 def unmute(session: Session, id_: UUID, actor: Actor) -> bool:
-    """Take that back; False when it has ended."""
+    """Send alerts about a trouble again; return False when it has ended."""
     row = _open(session, id_)
     if row is None:
         return False
@@ -283,8 +291,8 @@ def unmute(session: Session, id_: UUID, actor: Actor) -> bool:
     return True
 
 
-def untold(session: Session, since: datetime) -> list[Episode]:
-    """Those of which there may be something to tell: open, or ended since a time."""
+def notifiable(session: Session, since: datetime) -> list[Episode]:
+    """Return the episodes that an alert may be due about: open, or ended since a time."""
     ended = or_(OpsTrouble.ended_at.is_(None), OpsTrouble.ended_at > since)
     return [Episode.of(row) for row in session.scalars(select(OpsTrouble).where(ended))]
 
@@ -303,7 +311,7 @@ _OPEN = (
     select(OpsTrouble)
     .where(OpsTrouble.ended_at.is_(None))
     .execution_options(populate_existing=True)
-    # In one order, so that two consoles do not wait for each other.
+    # In a fixed order, so that two consoles cannot deadlock.
     .order_by(OpsTrouble.key)
     .with_for_update()
 )

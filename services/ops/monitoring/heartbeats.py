@@ -1,7 +1,7 @@
-"""Which services are alive, by their heartbeats."""
+"""The heartbeats of services: which are alive, and what they report of their queues."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -11,9 +11,9 @@ from sqlalchemy.orm import Session
 from shared.db.models import ServiceHeartbeat
 
 FRESH = timedelta(seconds=30)
-"""How old a heartbeat may be for its figures to count."""
+"""The greatest age of a heartbeat whose figures count."""
 SHOWN = timedelta(hours=1)
-"""For how long an instance that stopped is still shown."""
+"""How long a stopped instance is still shown."""
 
 EXPECTED = (
     "services.ingress",
@@ -25,16 +25,16 @@ EXPECTED = (
     "services.portal",
     "relay",
 )
-"""What a whole system consists of, beside the console itself, which looks, and the standing proof,
-which need not stand (`alerts.py`)."""
+"""The services of a complete system; without the console, which runs this code, and the standing
+proof, which is optional (`alerts.py`)."""
 
 
 @dataclass(frozen=True, slots=True)
 class QueueBeat:
-    """What one instance says of a queue that it consumes, or of a connection that it publishes by.
+    """One instance's report of a queue that it consumes, or a connection that it publishes over.
 
-    See `shared.telemetry.heartbeat.QueueFigures`; of what else it uses there is `where` and how it
-    is met. The state is empty in what an older version has written.
+    See `shared.telemetry.heartbeat.QueueFigures`. For other dependencies `where` is their address.
+    Older versions report no state: then it is empty.
     """
 
     handled: int = 0
@@ -47,6 +47,15 @@ class QueueBeat:
     since: datetime | None = None
     where: str = ""
     starttls: bool = False
+    reached_in: Mapping[str, datetime] = field(default_factory=dict)
+
+    def reached_of(self, queue: str, part: str) -> datetime | None:
+        """Return the time of the newest message that it has handled from one shard of a queue; None
+        if it does not report it."""
+        # An instance without shards reports the queue itself.
+        return self.reached_in.get(part) or (
+            self.reached if part == queue and not self.reached_in else None
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,8 +67,8 @@ class Beat:
         instance: host and process.
         version: of the product.
         started_at: when it started.
-        seen_at: when it was last heard of, by the clock of whoever reads it.
-        queues: by the name of each queue that it consumes, or connection that it publishes by.
+        seen_at: the time of the heartbeat, by the reader's clock.
+        queues: by the name of each queue that it consumes, or connection that it publishes over.
     """
 
     service: str
@@ -71,11 +80,11 @@ class Beat:
 
 
 def read(session: Session, now: datetime) -> Sequence[Beat]:
-    """The heartbeats of everything that was heard of within `SHOWN`, and of each service's last.
+    """Return the heartbeats that are younger than `SHOWN`, and the newest of each service.
 
     Args:
         session: the transaction.
-        now: the time by the reader's clock; how long ago something was heard of, the database says.
+        now: the time by the reader's clock; the age of a heartbeat is by the database's.
     """
     ago = func.clock_timestamp() - ServiceHeartbeat.seen_at
     rows = session.execute(
@@ -91,7 +100,7 @@ def read(session: Session, now: datetime) -> Sequence[Beat]:
             row.version,
             row.started_at,
             now - ago,
-            {name: _queue(said, now) for name, said in row.queues.items()},
+            {name: _queue(report, now) for name, report in row.queues.items()},
         )
         for row, ago in rows
         if ago < SHOWN or row.seen_at == newest[row.service]
@@ -99,37 +108,42 @@ def read(session: Session, now: datetime) -> Sequence[Beat]:
 
 
 def lacking(beats: Sequence[Beat], what: str, now: datetime) -> QueueBeat | None:
-    """What the process says that has kept a batch for longest, since something is away.
+    """Return the report of the process that has waited longest for a dependency, or None.
 
     Args:
         beats: the heartbeats.
-        what: what is away, such as `mail`; see `shared.bus.broker.standing.Told`.
-        now: heartbeats that are not `FRESH` by then do not count.
+        what: the dependency, such as `mail`; see `shared.bus.broker.standing.PartStatus`.
+        now: the time; heartbeats older than `FRESH` do not count.
     """
     found = [
-        said
+        report
         for beat in beats
         if now - beat.seen_at <= FRESH
-        for said in beat.queues.values()
-        if said.state == "holding" and said.lacks == what
+        for report in beat.queues.values()
+        if report.state == "holding" and report.lacks == what
     ]
-    return min(found, key=lambda said: said.since or now, default=None)
+    return min(found, key=lambda report: report.since or now, default=None)
 
 
-def _queue(said: Mapping[str, Any], now: datetime) -> QueueBeat:
-    reached = _time(said.get("reached"))
+def _queue(report: Mapping[str, Any], now: datetime) -> QueueBeat:
+    reached = _time(report.get("reached"))
     return QueueBeat(
-        state=str(said.get("state", "")),
-        reason=str(said.get("reason", "")),
-        lacks=str(said.get("lacks", "")),
-        since=_time(said.get("since")),
-        where=str(said.get("where", "")),
-        starttls=bool(said.get("starttls", False)),
-        handled=int(said.get("handled", 0)),
-        rate=float(said.get("rate", 0.0)),
-        unacked=int(said.get("unacked", 0)),
-        # As a sender has written it, who may mean tomorrow.
+        state=str(report.get("state", "")),
+        reason=str(report.get("reason", "")),
+        lacks=str(report.get("lacks", "")),
+        since=_time(report.get("since")),
+        where=str(report.get("where", "")),
+        starttls=bool(report.get("starttls", False)),
+        handled=int(report.get("handled", 0)),
+        rate=float(report.get("rate", 0.0)),
+        unacked=int(report.get("unacked", 0)),
+        # A sender writes this time, and may write one in the future.
         reached=reached and min(reached, now),
+        reached_in={
+            part: min(time, now)
+            for part, text in (report.get("reached_in") or {}).items()
+            if (time := _time(text)) is not None
+        },
     )
 
 

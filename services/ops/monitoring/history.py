@@ -1,11 +1,11 @@
-"""The last hour, minute by minute, out of what the lookout remembers. Pure functions."""
+"""The last hour by the minute, from the snapshots that the poller keeps. Pure functions."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from itertools import pairwise
 
-from services.ops.monitoring.snapshot import Look
+from services.ops.monitoring.snapshot import Snapshot
 from shared.bus.contract import topology
 
 MINUTES = 60
@@ -16,13 +16,13 @@ Line = list[float | None]
 
 @dataclass(frozen=True, slots=True)
 class Flow:
-    """Orders and their updates, a minute.
+    """Orders and their updates in each minute.
 
     Attributes:
         at: the end of each minute, in Unix time.
-        accepted: what came.
-        recorded: what was written down.
-        emailed: what customers were told.
+        accepted: orders and updates that were accepted.
+        recorded: orders and updates that were recorded.
+        emailed: emails to customers.
     """
 
     at: list[int]
@@ -31,62 +31,66 @@ class Flow:
     emailed: Line
 
 
-def flow(looks: Sequence[Look], now: datetime) -> Flow:
-    """How orders flowed.
+def flow(snapshots: Sequence[Snapshot], now: datetime) -> Flow:
+    """Return the flow of orders in the last hour.
 
     Args:
-        looks: oldest first.
+        snapshots: oldest first.
         now: the end of the last minute.
     """
     ends = [now - _MINUTE * back for back in range(MINUTES, -1, -1)]
     return Flow(
         [int(end.timestamp()) for end in ends[1:]],
-        _differences(looks, ends, accepted),
-        _differences(looks, ends, recorded),
-        _differences(looks, ends, emailed),
+        _differences(snapshots, ends, accepted),
+        _differences(snapshots, ends, recorded),
+        _differences(snapshots, ends, emailed),
     )
 
 
-def depths(looks: Sequence[Look], now: datetime, queue: str) -> Line:
-    """The most messages that a queue held in each minute.
+def depths(snapshots: Sequence[Snapshot], now: datetime, queue: str) -> Line:
+    """Return the most messages that a queue held in each minute.
 
     Args:
-        looks: oldest first.
+        snapshots: oldest first.
         now: the end of the last minute.
         queue: its name.
     """
     line: Line = [None] * MINUTES
-    for look in looks:
-        back = int((now - look.at) / _MINUTE)
-        held = look.sample.messages(queue)
-        if 0 <= back < MINUTES and held is not None:
+    for snapshot in snapshots:
+        back = int((now - snapshot.at) / _MINUTE)
+        messages = snapshot.sample.messages(queue)
+        if 0 <= back < MINUTES and messages is not None:
             place = MINUTES - 1 - back
-            line[place] = max(line[place] or 0, held)
+            line[place] = max(line[place] or 0, messages)
     return line
 
 
-def recorded(look: Look) -> int | None:
-    """All that was ever recorded."""
-    return look.books.counters.recorded if look.books else None
+def recorded(snapshot: Snapshot) -> int | None:
+    """Return how many orders and updates were ever recorded."""
+    return snapshot.stats.counters.recorded if snapshot.stats else None
 
 
-def emailed(look: Look) -> int | None:
-    """All emails ever."""
-    return look.books.counters.emailed if look.books else None
+def emailed(snapshot: Snapshot) -> int | None:
+    """Return how many emails were ever sent."""
+    return snapshot.stats.counters.emailed if snapshot.stats else None
 
 
-def accepted(look: Look) -> int | None:
-    """All that ever came: what is recorded, and what waits for that."""
-    known, waiting = recorded(look), look.sample.messages(topology.ORDERS_INTAKE.name)
+def accepted(snapshot: Snapshot) -> int | None:
+    """Return how many orders and updates were ever accepted: the recorded and the waiting ones."""
+    known, waiting = recorded(snapshot), snapshot.sample.messages(topology.ORDERS_INTAKE.name)
     return None if known is None or waiting is None else known + waiting
 
 
 def per_minute(
-    looks: Sequence[Look], now: datetime, count: Callable[[Look], int | None]
+    snapshots: Sequence[Snapshot], now: datetime, count: Callable[[Snapshot], int | None]
 ) -> float | None:
-    """How much more there is of something than a minute ago; None when that is not known now."""
-    recent = [look for look in looks if now - look.at <= _MINUTE and count(look) is not None]
-    if len(recent) < 2 or recent[-1] is not looks[-1]:
+    """Return the growth of a count over the last minute; None if the newest snapshot lacks it."""
+    recent = [
+        snapshot
+        for snapshot in snapshots
+        if now - snapshot.at <= _MINUTE and count(snapshot) is not None
+    ]
+    if len(recent) < 2 or recent[-1] is not snapshots[-1]:
         return None
     first, last = recent[0], recent[-1]
     grown = (count(last) or 0) - (count(first) or 0)
@@ -94,19 +98,19 @@ def per_minute(
 
 
 def _differences(
-    looks: Sequence[Look], ends: Sequence[datetime], count: Callable[[Look], int | None]
+    snapshots: Sequence[Snapshot], ends: Sequence[datetime], count: Callable[[Snapshot], int | None]
 ) -> Line:
-    """By minute; None where one of its ends was not seen within a minute, or a counter fell.
+    """Return the growth in each minute; None if an end of it has no snapshot, or a counter fell.
 
-    What came while nobody could see would all stand in the minute in which somebody could again.
+    Else the growth of an outage would all be in the minute in which it ended.
     """
     at_end: list[int | None] = []
     place, newest, seen_at = 0, None, ends[0]
     for end in ends:
-        while place < len(looks) and looks[place].at <= end:
-            found = count(looks[place])
+        while place < len(snapshots) and snapshots[place].at <= end:
+            found = count(snapshots[place])
             if found is not None:
-                newest, seen_at = found, looks[place].at
+                newest, seen_at = found, snapshots[place].at
             place += 1
         at_end.append(newest if end - seen_at <= _MINUTE else None)
     return [

@@ -1,16 +1,14 @@
-"""What is counted of looks."""
+"""Metrics of the snapshot poller."""
 
 from datetime import datetime
 
 from prometheus_client import Gauge
 
-_look = Gauge("fellow_look_timestamp_seconds", "When the console has last looked at the system.")
+_newest = Gauge(
+    "fellow_look_timestamp_seconds", "When the console last took a snapshot of the system."
+)
 
 
-def looked(at: datetime) -> None:
-    """Note a look.
-
-    Args:
-        at: when it was.
-    """
-    _look.set(at.timestamp())
+def snapshot_taken(at: datetime) -> None:
+    """Record the time of the newest snapshot."""
+    _newest.set(at.timestamp())

@@ -1,4 +1,4 @@
-"""Taking samples: one look at the broker, over AMQP, and one at the database."""
+"""Takes samples of the broker, over AMQP, and of the database."""
 
 from collections import deque
 from collections.abc import Sequence
@@ -14,9 +14,9 @@ from sqlalchemy.orm import Session
 
 from services.ops.broker.connection import AlarmProbe, open_connection
 from services.ops.broker.hold import hold
-from services.ops.broker.queue_lock import turn
+from services.ops.broker.queue_lock import locked
 from services.ops.dead_letters.letter import Letter
-from services.ops.monitoring import heartbeats, queue_stats
+from services.ops.monitoring import heartbeats, order_flow, queue_stats
 from services.ops.monitoring.queue_stats import Sample
 from shared.bus import outbox
 from shared.bus.broker.kombu_connection import BrokerConnection
@@ -27,22 +27,25 @@ from shared.db.deadline import TookTooLongError, at_most, within
 from shared.db.session import is_read_only
 
 PATIENCE = 8.0
-"""Seconds for the database to tell what is asked of it: a look is soon followed by another."""
-OUTBOX_SECONDS = 2.0
-"""For the counts of the outbox: what has not counted it by then answers all the same."""
+"""Seconds for the database's answers: the next snapshot comes soon."""
+COUNT_SECONDS = 2.0
+"""For the counts of the outbox and of emails: a database that needs longer is slow, not
+unreachable."""
 KEPT = 720  # samples: an hour of one every five seconds
 
 
 class Sampler:
-    """Takes samples, and keeps the last hour of them. Not for several threads at once.
+    """Takes samples, and keeps those of the last hour. Not thread-safe.
 
     Args:
         amqp_url: of the broker.
-        engine: of the database; None when it is not known.
+        engine: of the database; None if there is none.
+        shards: the number of queues of `intake`.
     """
 
-    def __init__(self, amqp_url: str, engine: Engine | None) -> None:
+    def __init__(self, amqp_url: str, engine: Engine | None, shards: int = 1) -> None:
         self._amqp_url = amqp_url
+        self._shards = shards
         self._engine = engine
         self._connection: BrokerConnection | None = None
         self._probe = AlarmProbe(amqp_url)
@@ -51,11 +54,11 @@ class Sampler:
 
     @property
     def samples(self) -> Sequence[Sample]:
-        """Those that were taken, oldest first."""
+        """The samples, oldest first."""
         return tuple(self._samples)
 
     def take(self) -> Sample:
-        """Take one. It never raises: what is away is said in the sample."""
+        """Take a sample. It never raises: the sample states which server failed, and why."""
         broker = self._ask_broker()
         database = self._ask_database()
         sample = Sample(at=datetime.now(UTC), **broker, **database)
@@ -63,12 +66,12 @@ class Sampler:
         return sample
 
     def amend(self, error: SQLAlchemyError) -> Sample:
-        """Say in the newest sample that the database did not do its part after all."""
-        self._samples[-1] = replace(self._samples[-1], **_of(error))
+        """Add a later failure of the database to the newest sample."""
+        self._samples[-1] = replace(self._samples[-1], **_failure(error))
         return self._samples[-1]
 
     def close(self) -> None:
-        """Let go of the broker."""
+        """Close the connection to the broker."""
         self._probe.close()
         connection, self._connection = self._connection, None
         if connection is not None:
@@ -78,15 +81,14 @@ class Sampler:
         try:
             if self._connection is None:
                 self._connection = open_connection(self._amqp_url)
-            counts, silent = queue_stats.counts(self._connection)
-            dead_since = self._dead_since(self._connection, counts)
+            stats = queue_stats.counts(self._connection, self._shards)
+            dead_since = self._dead_since(self._connection, stats.counts)
             return {
-                "counts": counts,
-                "silent": silent,
+                **stats._asdict(),
                 "dead_since": dead_since,
-                "alarm": self._probe.look(),
+                "alarm": self._probe.check(),
             }
-        except Exception as error:  # noqa: BLE001 - whatever it was is what the sample says
+        except Exception as error:  # noqa: BLE001 - the sample states any failure
             if self._connection is not None:
                 self._connection.leave()
             self.close()
@@ -94,18 +96,17 @@ class Sampler:
             return {"broker_error": explain(error).sentence, "is_refused": refused}
 
     def _dead_since(self, connection: Connection, counts: dict[str, Count]) -> dict[str, datetime]:
-        """When the first letter of each dead queue died; looked up when their number changes."""
+        """Return when the first letter of each dead queue died; read when their number changes."""
         for queue in topology.WORK_QUEUES:
             count = counts.get(queue.dead)
             if count is not None and count.consumers:
-                continue  # somebody has them in hand, and most go back
+                continue  # a tool holds them, and returns most
             if count is None or not count.ready:
                 self._letters.pop(queue.dead, None)
             elif self._letters.get(queue.dead, (0, None))[0] != count.ready:
-                # Not worth waiting for, nor to take a letter from under anybody's hands: there is
-                # a next sample.
+                # Neither wait nor disturb a tool that is at work there: the next sample comes soon.
                 try:
-                    with turn(queue.dead, 0.0) as is_free:
+                    with locked(queue.dead, 0.0) as is_free:
                         if not is_free:
                             continue
                         with hold(connection, queue.dead, 1) as held:
@@ -113,7 +114,7 @@ class Sampler:
                                 continue
                             letters = [Letter.of(queue, one, 0, "") for one in held.take(1)]
                 except NotKnownError:
-                    continue  # one queue that does not answer is not the broker
+                    continue  # one queue is unresponsive, not the broker
                 first = [letter.died_at for letter in letters]
                 self._letters[queue.dead] = (count.ready, first[0] if first else None)
         return {name: since for name, (_, since) in self._letters.items() if since is not None}
@@ -124,15 +125,15 @@ class Sampler:
         try:
             with within(PATIENCE), Session(self._engine) as session:
                 beats = heartbeats.read(session, datetime.now(UTC))
-                return {"beats": beats} | _outbox(session)
+                return {"beats": beats} | _outbox(session) | _emails(session)
         except SQLAlchemyError as error:
-            return _of(error)
+            return _failure(error)
 
 
 def _outbox(session: Session) -> dict[str, Any]:
-    """Nothing where it takes too long: the database has answered, so that it is not away."""
+    """Return the outbox's figures, or none after `COUNT_SECONDS`: the database is only slow."""
     try:
-        with at_most(session, OUTBOX_SECONDS):
+        with at_most(session, COUNT_SECONDS):
             found = outbox.standing(session)
     except TookTooLongError:
         return {}
@@ -146,7 +147,16 @@ def _outbox(session: Session) -> dict[str, Any]:
     }
 
 
-def _of(error: SQLAlchemyError) -> dict[str, Any]:
+def _emails(session: Session) -> dict[str, Any]:
+    """Return the refused emails, or nothing after `COUNT_SECONDS`."""
+    try:
+        with at_most(session, COUNT_SECONDS):
+            return {"emails": order_flow.refusals(session)}
+    except TookTooLongError:
+        return {}
+
+
+def _failure(error: SQLAlchemyError) -> dict[str, Any]:
     cause = getattr(error, "orig", None) or error
-    said = " ".join(str(cause).split())[:300] or type(cause).__name__
-    return {"database_error": said, "is_read_only": is_read_only(error)}
+    reason = " ".join(str(cause).split())[:300] or type(cause).__name__
+    return {"database_error": reason, "is_read_only": is_read_only(error)}

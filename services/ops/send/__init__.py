@@ -1,1 +1,1 @@
-"""`fellow send`: a file of orders, signed and sent."""
+"""`fellow send`: signs and sends a file of orders."""

@@ -1,9 +1,7 @@
-"""Signing and sending orders as a business does, many at a time, until each has its answer."""
+"""Signs and sends orders as a business does, concurrently, with retries."""
 
 import asyncio
 import contextlib
-import hashlib
-import hmac
 import json
 import random
 import time
@@ -14,15 +12,21 @@ from dataclasses import dataclass, field
 import httpx
 
 from shared.intake.order_files import Line
+from shared.security.networks import is_this_machine
+from shared.security.sender_signing import api_key_headers
 
 PATH = "/api/v1/webhooks/orders/"
 ANSWER_SECONDS = 30.0
-TRIES = 10  # for an order, before it is given up
-LONGEST_WAIT = 60.0  # seconds between two of them, whatever `Retry-After` says
-# No further order can fare better after one of these.
+TRIES = 10  # per order
+LONGEST_WAIT = 60.0  # seconds between two tries, whatever `Retry-After` says
+# After one of these codes every further order would fail too.
 FATAL = frozenset({"missing_authentication", "invalid_api_key", "invalid_signature",
                    "secret_expired"})  # fmt: skip
 UNSENT, UNREACHABLE = "not_sent", "unreachable"
+
+
+class ProxyError(Exception):
+    """The proxy that the environment names cannot be used; the message says why."""
 
 
 @dataclass(slots=True)
@@ -31,8 +35,8 @@ class Failure:
 
     Attributes:
         line: the order.
-        code: the API's, or `not_json`, `unreachable` or `not_sent`.
-        error: the API's sentence, or ours.
+        code: the API's error code, or `not_json`, `unreachable` or `not_sent`.
+        error: the API's message, or this program's.
     """
 
     line: Line
@@ -42,29 +46,31 @@ class Failure:
 
 @dataclass(slots=True)
 class Summary:
-    """What became of a file.
+    """The result of sending a file.
 
     Attributes:
-        accepted: how many orders were answered 201.
-        failures: the others.
-        retries: how often an order was sent again.
-        latencies: seconds from sending to the answer, of those accepted.
-        seconds: all of it took.
+        accepted: the number of orders that were answered 201.
+        failures: the other orders.
+        warned: the API's warnings about accepted orders, with the number of orders of each.
+        retries: the number of repeated requests.
+        latencies: the response times of accepted orders, in seconds.
+        seconds: the total duration.
     """
 
     accepted: int = 0
     failures: list[Failure] = field(default_factory=list)
+    warned: Counter[str] = field(default_factory=Counter)
     retries: int = 0
     latencies: list[float] = field(default_factory=list)
     seconds: float = 0.0
 
     @property
     def refused(self) -> Counter[str]:
-        """How many failed, by code."""
+        """The number of failures by code."""
         return Counter(failure.code for failure in self.failures)
 
     def latency(self, share: float) -> float:
-        """The latency, in seconds, that `share` of the accepted orders did not exceed."""
+        """Return the response time, in seconds, of a percentile (`share`, 0 to 1)."""
         ordered = sorted(self.latencies)
         return ordered[min(int(share * len(ordered)), len(ordered) - 1)] if ordered else 0.0
 
@@ -73,12 +79,15 @@ class Sender:
     """Sends the orders of one file.
 
     Args:
-        url: of the API, without a path.
+        url: the API's address, without a path.
         secret: the whole `whsk_` string.
-        connections: how many orders may be under way at once.
-        rate: orders a second at most; 0 for no limit.
-        progress: called after each order with what is known so far.
-        transport: for tests.
+        connections: the number of concurrent requests.
+        rate: the limit of orders per second; 0 for none.
+        progress: called after each order with the summary so far.
+        transport: replaces the network in tests.
+
+    Raises:
+        ProxyError: the proxy that the environment names cannot be used.
     """
 
     def __init__(
@@ -94,28 +103,25 @@ class Sender:
         self._url = url.rstrip("/") + PATH
         self._secret = secret
         self._connections = connections
+        self._client = _client(httpx.URL(url), connections, transport)
         self._pause = 1 / rate if rate else 0.0
         self._progress = progress
-        self._transport = transport
         self._next_slot = 0.0
-        self._last: dict[str, asyncio.Event] = {}  # of an order's lines, set once it has its answer
+        self._last: dict[str, asyncio.Event] = {}  # by order: set once its last line is answered
         self._stop_reason = ""
         self._stopping = asyncio.Event()
         self.summary = Summary()
 
     def stop(self, reason: str) -> None:
-        """Send nothing more; what is under way gets its answer."""
+        """Send no further requests; those in progress are completed."""
         self._stop_reason = self._stop_reason or reason
         self._stopping.set()
 
     async def send(self, lines: Sequence[Line]) -> Summary:
-        """Send them all, and return when each is accepted, refused or given up."""
+        """Send all lines; returns when each is accepted, refused or given up."""
         started = time.monotonic()
         waiting = iter(lines)
-        limits = httpx.Limits(max_connections=self._connections)
-        async with httpx.AsyncClient(
-            limits=limits, timeout=ANSWER_SECONDS, transport=self._transport
-        ) as client:
+        async with self._client as client:
             await asyncio.gather(
                 *(self._work(client, waiting) for _ in range(min(self._connections, len(lines))))
             )
@@ -133,11 +139,11 @@ class Sender:
             if line.problem:
                 self._fail(line, "not_json", line.problem)
             else:
-                await self._send_in_turn(client, line)
+                await self._send_in_order(client, line)
             self._progress(self.summary)
 
-    async def _send_in_turn(self, client: httpx.AsyncClient, line: Line) -> None:
-        """Send a line when those before it of the same order are done: the later update counts."""
+    async def _send_in_order(self, client: httpx.AsyncClient, line: Line) -> None:
+        """Send a line after the earlier lines of its order, since the last update wins."""
         order = _order_of(line.body)
         before = self._last.get(order)
         done = asyncio.Event()
@@ -155,7 +161,7 @@ class Sender:
     async def _send_one(self, client: httpx.AsyncClient, line: Line) -> None:
         code, error = UNSENT, self._stop_reason
         for attempt in range(TRIES):
-            await self._turn()
+            await self._wait_for_slot()
             if self._stop_reason:
                 break
             self.summary.retries += attempt > 0
@@ -169,6 +175,7 @@ class Sender:
                 if answer.status_code == 201:
                     self.summary.accepted += 1
                     self.summary.latencies.append(time.monotonic() - began)
+                    self.summary.warned.update(_warnings(answer))
                     return
                 code, error = _reason(answer)
                 if answer.status_code not in (429, 503):
@@ -180,42 +187,65 @@ class Sender:
             self.stop(f"{code}: {error}")
         self._fail(line, code, error or self._stop_reason)
 
-    async def _turn(self) -> None:
-        """Wait for this order's turn, where there is a rate to keep."""
+    async def _wait_for_slot(self) -> None:
+        """Wait for the next slot of the rate limit."""
         if self._pause:
             slot = max(time.monotonic(), self._next_slot)
             self._next_slot = slot + self._pause
             await self._sleep(slot - time.monotonic())
 
     async def _sleep(self, seconds: float) -> None:
-        """Sleep, but not on when all is to stop."""
+        """Sleep until the time is over, or sending is stopped."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(max(seconds, 0.0)):
                 await self._stopping.wait()
 
     def _sign(self, line: Line) -> dict[str, str]:
-        signature = hmac.new(self._secret.encode(), line.body, hashlib.sha256).hexdigest()
         return {
             "Content-Type": "application/json",
-            "X-API-Key": self._secret,
-            "X-Webhook-Signature": signature,
             "Idempotency-Key": line.key,
+            **api_key_headers(self._secret, line.body),
         }
 
     def _fail(self, line: Line, code: str, error: str) -> None:
         self.summary.failures.append(Failure(line, code, error))
 
 
+def _client(
+    url: httpx.URL, connections: int, transport: httpx.AsyncBaseTransport | None
+) -> httpx.AsyncClient:
+    """Return a client that uses a proxy only with TLS, which hides the secret from it."""
+    limits = httpx.Limits(max_connections=connections)
+    may_use_proxy = url.scheme == "https" and not is_this_machine(url.host)
+    if not may_use_proxy:
+        # A client with a transport ignores proxies, but still reads SSL_CERT_FILE.
+        transport = transport or httpx.AsyncHTTPTransport(limits=limits)
+    try:
+        return httpx.AsyncClient(
+            limits=limits, timeout=ANSWER_SECONDS, transport=transport, trust_env=may_use_proxy
+        )
+    except (ImportError, ValueError, httpx.InvalidURL) as error:
+        raise ProxyError(str(error)) from None
+
+
 def _order_of(body: bytes) -> str:
-    """What a line calls its order; empty where it has no name."""
-    said = json.loads(body)
-    if isinstance(said.get("type"), str) and isinstance(said.get("data"), dict):
-        said = said["data"]
-    return str(said.get("order_number") or said.get("order_id") or "").strip()
+    """Return the identifier of a line's order; empty if it has none."""
+    fields = json.loads(body)
+    if isinstance(fields.get("type"), str) and isinstance(fields.get("data"), dict):
+        fields = fields["data"]
+    return str(fields.get("order_number") or fields.get("order_id") or "").strip()
+
+
+def _warnings(answer: httpx.Response) -> list[str]:
+    """Return the API's warnings; none if a proxy answered in another form."""
+    try:
+        return [str(sentence) for sentence in answer.json().get("warnings", ())]
+    except (ValueError, AttributeError, TypeError):
+        return []
 
 
 def _reason(answer: httpx.Response) -> tuple[str, str]:
-    """Code and sentence of an error; something in between may answer in another form."""
+    """Return an error's code and message; the status if a proxy answered in another form."""
     try:
         body = answer.json()
         return str(body["code"]), str(body["error"])
@@ -224,6 +254,6 @@ def _reason(answer: httpx.Response) -> tuple[str, str]:
 
 
 def _retry_after(answer: httpx.Response) -> float:
-    """Seconds to wait (RFC 9110, 10.2.3; a date there, which we never send, counts as a second)."""
+    """Return the seconds to wait (RFC 9110, 10.2.3); 1 for a date, which the API never sends."""
     given = answer.headers.get("Retry-After", "")
     return min(float(given), LONGEST_WAIT) if given.isdecimal() else 1.0

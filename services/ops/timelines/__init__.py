@@ -1,1 +1,1 @@
-"""What happened to an order or an account, and what still waits."""
+"""Trails of orders and accounts: their history, and their waiting messages."""

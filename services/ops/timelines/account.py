@@ -1,4 +1,4 @@
-"""What happened to an account: KYC, the lives of its secrets, what it sent, what it was told."""
+"""The trail of an account: KYC, secrets, orders, requests and emails."""
 
 from collections.abc import Sequence
 from contextlib import suppress
@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
 from kombu import Connection
-from sqlalchemy import func, or_, select
+from sqlalchemy import ColumnElement, false, func, literal, or_, select
 from sqlalchemy.orm import Session
 
 from services.ops.dead_letters import search
@@ -21,19 +21,21 @@ from shared.db.models import (
     KycApplication,
     Order,
     WebhookPolicy,
+    bare,
 )
+from shared.ids import is_id
 from shared.validation.email_addresses import compared
 
 AT_MOST = 100
 COUNT_SECONDS = 1.0
-"""For each count of a business's orders: of millions, too, its page opens."""
+"""For each count of a business's orders, so that its page opens whatever their number."""
 NO_APPLICATION = "none"
 _NEWEST = (KycApplication.submitted_at.desc(), KycApplication.id.desc())
 
 
 @dataclass(frozen=True, slots=True)
 class Application:
-    """One KYC application, as far as ops staff need it; see the table `kyc_applications`."""
+    """A KYC application; see the table `kyc_applications`."""
 
     id: UUID
     business_registration_number: str
@@ -48,7 +50,7 @@ class Application:
 
 @dataclass(frozen=True, slots=True)
 class Email:
-    """One email to the business."""
+    """An email to the business."""
 
     at: datetime
     template: str
@@ -60,49 +62,53 @@ class Email:
 
 @dataclass(frozen=True, slots=True)
 class Business:
-    """What is asked about a business before something is done to it, and nothing that takes long.
+    """The facts about a business that are cheap to read, for questions before a command.
 
     Attributes:
-        account_id: which.
+        account_id: its id.
         company_name: its name.
-        email: its address, in small letters.
-        secrets: newest first; those that work, and the newest of the others.
-        secrets_total: how many there are.
-        public_keys: what it signs by as well, and did.
+        email: its address, in lower case; a placeholder once its account is closed.
+        closed_at: when it closed its account; None while it is open.
+        secrets: the valid ones and the newest others, newest first.
+        secrets_total: the number of all.
+        public_keys: present and former ones.
     """
 
     account_id: UUID
     company_name: str
     email: str
+    closed_at: datetime | None
     secrets: Sequence[SecretLife]
     secrets_total: int
     public_keys: Sequence[PublicKeyLife]
 
     @property
     def staying(self) -> str:
-        """What goes on working when its own secret is replaced, in words; empty for nothing."""
+        """What stays valid when its own secret is replaced, as a text; empty if nothing does."""
         return credentials.staying(self.secrets, self.public_keys)
 
 
 @dataclass(frozen=True, slots=True)
 class AccountTrail(Business):
-    """Everything known of one account.
+    """All facts about an account.
 
     Attributes:
         created_at: when it registered.
         email_verified_at: when it proved its address.
         applications: newest first.
-        emails: to the business, newest first, `AT_MOST`.
-        orders: how many it has, by status; None where it has too many to be counted at once.
-        orders_today: how many were accepted in the last 24 hours; the same.
+        emails: to the business, newest first, at most `AT_MOST`.
+        orders: their number by status; None if the count takes too long.
+        orders_today: how many were accepted in the last 24 hours; likewise.
         newest_order_at: when the newest one was accepted.
-        refusals: its webhook requests of the last 24 hours that were refused, by error code.
-        rate: requests a second that a worker takes of it; None for the default.
-        allowed_networks: from where it may send; none means from anywhere.
+        refusals: its refused webhook requests of the last 24 hours, by error code; a lower bound
+            where the request log kept only some.
+        refusals_are_all: whether the request log kept all of them.
+        rate: requests a second that a worker accepts from it; None for the default.
+        allowed_networks: the networks that it may send from; empty for any.
         is_standard_only: whether it may sign by Standard Webhooks only.
-        blocked_at: since when ops keep it out; None where they do not.
-        waiting: what still waits for it; None when the bus was not looked at.
-        is_whole: false when not all could be looked at; see `pending.Pending`.
+        blocked_at: since when it is blocked; None if it is not.
+        waiting: its waiting messages; None if the bus was not read.
+        is_whole: see `pending.Pending`.
         looked_at: see `pending.Pending`.
     """
 
@@ -114,6 +120,7 @@ class AccountTrail(Business):
     orders_today: int | None
     newest_order_at: datetime | None
     refusals: dict[str, int] = field(hash=False)
+    refusals_are_all: bool
     rate: int | None
     allowed_networks: tuple[str, ...]
     is_standard_only: bool
@@ -124,59 +131,75 @@ class AccountTrail(Business):
 
     @property
     def kyc_status(self) -> str:
-        """Where it stands: `none`, or a status of an application."""
+        """The status of the newest application, or `none`."""
         return self.applications[0].status if self.applications else NO_APPLICATION
 
 
-def find(session: Session, text: str, *, sees_persons: bool = True) -> Sequence[UUID]:
-    """The accounts that an account id, address, registration number or part of a name stands for.
+def find(
+    session: Session, text: str, *, sees_persons: bool = True, by_name: bool = True
+) -> Sequence[UUID]:
+    """Find accounts by an account id, an address, a registration number or a part of a name.
 
-    One more than `AT_MOST` where there are more.
+    It returns one more than `AT_MOST` if there are more.
 
     Args:
         session: may read accounts and KYC applications.
         text: one of the four.
-        sees_persons: else addresses and numbers are not looked for: what is found would confirm
-            them to who may not see them.
+        sees_persons: whether to search addresses and numbers too: a match confirms them.
+        by_name: whether to search names too: a business may choose any.
     """
     text = text.strip()
-    conditions = [Account.company_name.icontains(text, autoescape=True)]
-    if sees_persons:
-        numbered = select(KycApplication.account_id).where(
-            KycApplication.business_registration_number == text
-        )
-        conditions += [Account.email == compared(text), Account.id.in_(numbered)]
-    with suppress(ValueError):
-        conditions = [Account.id == UUID(text)]
-    query = select(Account.id).where(or_(*conditions)).order_by(Account.company_name, Account.id)
-    return session.scalars(query.limit(AT_MOST + 1)).all() if text else []
+    if not text:
+        return []
+    conditions: list[ColumnElement[bool]] = []
+    if is_id(text):
+        conditions.append(Account.id == UUID(text))
+    else:
+        if by_name:
+            conditions.append(Account.company_name.icontains(text, autoescape=True))
+        if sees_persons:
+            number = bare(literal(text))
+            numbered = select(KycApplication.account_id).where(
+                bare(KycApplication.business_registration_number) == number, number != ""
+            )
+            # By ids: a subquery within the OR would keep PostgreSQL from using an index.
+            found = session.scalars(numbered.distinct().limit(AT_MOST + 1)).all()
+            conditions += [Account.email == compared(text), requests.one_of(Account.id, found)]
+    query = (
+        select(Account.id)
+        .where(or_(false(), *conditions))
+        .order_by(Account.company_name, Account.id)
+    )
+    return session.scalars(query.limit(AT_MOST + 1)).all()
 
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """One business in a list.
+    """A business in a list.
 
     Attributes:
         account_id: its id.
         company_name: its name.
-        email: its address, in small letters.
+        email: its address, in lower case.
         created_at: when it registered.
-        kyc_status: as of an `AccountTrail`.
+        closed_at: when it closed its account; None while it is open.
+        kyc_status: see `AccountTrail`.
     """
 
     account_id: UUID
     company_name: str
     email: str
     created_at: datetime
+    closed_at: datetime | None
     kyc_status: str
 
 
 def lines(session: Session, ids: Sequence[UUID]) -> list[Line]:
-    """What a list shows of businesses, in the order in which they are named.
+    """Return the lines of businesses, in the order of their ids.
 
     Args:
-        session: may read what accounts and kyc write.
-        ids: which.
+        session: may read the tables of accounts and kyc.
+        ids: of the accounts.
     """
     status = (
         select(KycApplication.status)
@@ -191,6 +214,7 @@ def lines(session: Session, ids: Sequence[UUID]) -> list[Line]:
             Account.company_name,
             Account.email,
             Account.created_at,
+            Account.closed_at,
             func.coalesce(status, NO_APPLICATION),
         ).where(Account.id.in_(ids))
     )
@@ -199,18 +223,20 @@ def lines(session: Session, ids: Sequence[UUID]) -> list[Line]:
 
 
 def business(session: Session, account_id: UUID) -> Business | None:
-    """One account, as it is asked about; None when there is none.
+    """Return the facts for a question about an account; None if there is none.
 
     Args:
         session: may read accounts and secrets.
-        account_id: which.
+        account_id: its id.
     """
     account = session.get(Account, account_id)
     if account is None:
         return None
     secrets, total = credentials.secrets(session, account_id)
     keys = credentials.public_keys(session, account_id)
-    return Business(account.id, account.company_name, account.email, secrets, total, keys)
+    return Business(
+        account.id, account.company_name, account.email, account.closed_at, secrets, total, keys
+    )
 
 
 def account_trail(
@@ -220,19 +246,19 @@ def account_trail(
     connection: Connection | None = None,
     browse: pending.Browse = search.browse,
 ) -> AccountTrail | None:
-    """The trail of one account; None when there is none.
+    """Return the trail of an account; None if there is none.
 
     Args:
-        session: may read what accounts, kyc, secrets, orders and the notifier write.
-        account_id: which.
-        connection: an open kombu connection, to look for what waits on the bus.
-        browse: looks through dead letters there.
+        session: may read the tables of accounts, kyc, secrets, orders and the notifier.
+        account_id: its id.
+        connection: an open kombu connection, to search the bus for waiting messages.
+        browse: searches dead letters there.
     """
     account = session.get(Account, account_id)
     if account is None:
         return None
-    looked = pending.find(session, str(account_id), connection, browse)
-    found = looked.messages
+    searched = pending.find(session, [str(account_id)], connection, browse)
+    found = searched.messages
     today = datetime.now(UTC) - timedelta(days=1)
     recent = select(func.count()).where(
         Order.account_id == account_id, Order.accepted_at > today, Order.is_live
@@ -244,15 +270,17 @@ def account_trail(
     with suppress(TookTooLongError), at_most(session, COUNT_SECONDS):
         newest_at = session.scalar(newest)
         orders_today = session.scalar(recent) or 0
-    # By no index: one with the status would cost each update that today touches none.
+    # Without an index: one on the status would slow down every update.
     with suppress(TookTooLongError), at_most(session, COUNT_SECONDS):
         orders = _orders(session, account_id)
     policy = session.get(WebhookPolicy, account_id)
+    refusals, refusals_are_all = requests.refusals(session, account_id, since=today)
     secrets, secrets_total = credentials.secrets(session, account_id)
     return AccountTrail(
         account_id=account.id,
         company_name=account.company_name,
         email=account.email,
+        closed_at=account.closed_at,
         created_at=account.created_at,
         email_verified_at=account.email_verified_at,
         applications=_applications(session, account_id),
@@ -263,14 +291,15 @@ def account_trail(
         orders=orders,
         orders_today=orders_today,
         newest_order_at=newest_at,
-        refusals=requests.refusals(session, account_id, since=today),
+        refusals=refusals,
+        refusals_are_all=refusals_are_all,
         rate=policy.rate_per_second if policy else None,
         allowed_networks=tuple(policy.allowed_networks) if policy else (),
         is_standard_only=policy is not None and policy.standard_webhooks_only,
         blocked_at=policy.blocked_at if policy else None,
         waiting=None if connection is None and not found else tuple(found),
-        is_whole=looked.is_whole,
-        looked_at=looked.looked_at,
+        is_whole=searched.is_whole,
+        looked_at=searched.looked_at,
     )
 
 

@@ -1,4 +1,4 @@
-"""What a business signs by: our secrets, those of its shops, public keys; never what they are."""
+"""What a business signs by: its secrets and public keys, without the secret values."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 
 from shared.db.models import WebhookPublicKey, WebhookSecret
 from shared.security.public_keys import encode
-from shared.security.webhook_keys import others_in_words
+from shared.security.webhook_keys import describe_other_keys
 
 LIVE = ("active", "retiring")
 AT_MOST = 100
@@ -19,9 +19,9 @@ AT_MOST = 100
 
 @dataclass(frozen=True, slots=True)
 class SecretLife:
-    """One webhook secret's life; the secret itself is not known here.
+    """A webhook secret's state and dates, without its value.
 
-    With a `platform`, the business has given it to us.
+    With a `platform`, it was given to us by the business.
     """
 
     id: UUID
@@ -37,7 +37,7 @@ class SecretLife:
 
 @dataclass(frozen=True, slots=True)
 class PublicKeyLife:
-    """One public key that a business signs by, or did."""
+    """A present or former public key of a business."""
 
     id: UUID
     public_key: str
@@ -47,14 +47,16 @@ class PublicKeyLife:
 
 
 def secrets(session: Session, account_id: UUID) -> tuple[Sequence[SecretLife], int]:
-    """A business's secrets, `AT_MOST`, and how many there are: those that work, then the newest.
+    """Return a business's secrets, newest first, and their total number.
+
+    At most `AT_MOST` are returned: the valid ones, then the newest others.
 
     Args:
         session: may read secrets.
-        account_id: whose.
+        account_id: the business's.
     """
     theirs = WebhookSecret.account_id == account_id
-    # By column: the sealed secret is not for ops staff to read (see grants.py).
+    # By column: services.ops may not read the sealed secret (see grants.py).
     rows = session.execute(
         select(
             WebhookSecret.id,
@@ -72,12 +74,14 @@ def secrets(session: Session, account_id: UUID) -> tuple[Sequence[SecretLife], i
         .limit(AT_MOST)
     ).all()
     total = session.scalar(select(func.count()).select_from(WebhookSecret).where(theirs)) or 0
-    found = sorted((SecretLife(*row) for row in rows), key=lambda one: one.issued_at, reverse=True)
+    found = sorted(
+        (SecretLife(*row) for row in rows), key=lambda secret: secret.issued_at, reverse=True
+    )
     return tuple(found), total
 
 
 def public_keys(session: Session, account_id: UUID) -> tuple[PublicKeyLife, ...]:
-    """A business's public keys, `AT_MOST`: those that work, then the newest."""
+    """Return at most `AT_MOST` of a business's public keys: the valid ones, then the newest."""
     rows = session.scalars(
         select(WebhookPublicKey)
         .where(WebhookPublicKey.account_id == account_id)
@@ -91,14 +95,14 @@ def public_keys(session: Session, account_id: UUID) -> tuple[PublicKeyLife, ...]
 
 
 def staying(secrets: Sequence[SecretLife], keys: Sequence[PublicKeyLife]) -> str:
-    """What goes on working when a business's own secret is replaced, in words; empty for nothing.
+    """Return what stays valid when a business's own secret is replaced, as a text; else empty.
 
     Args:
         secrets: the business's.
         keys: its public keys.
     """
     live = [secret for secret in secrets if secret.state in LIVE]
-    return others_in_words(
+    return describe_other_keys(
         Counter(secret.platform for secret in live if secret.platform),
         public_keys=sum(key.state == "active" for key in keys),
         test=sum(secret.is_test for secret in live),

@@ -1,4 +1,4 @@
-"""What became of the emails about an order: sent, refused, not due, or due and not sent yet."""
+"""The steps of an order's emails: sent, refused, not due, or due and not sent yet."""
 
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
@@ -29,19 +29,19 @@ NOTIFIER = "services.notifier"
 
 @dataclass(frozen=True, slots=True)
 class _Fact:
-    """What a customer may be told.
+    """A fact that a customer may get an email about.
 
     Attributes:
         id: the fact's.
-        at: when what it tells of happened.
-        about: in words.
-        is_told: whether the recorder told it, as far as the history shows.
+        at: the time of the event.
+        about: its name.
+        is_published: whether the recorder published it, by the history.
     """
 
     id: UUID
     at: datetime
     about: str
-    is_told: bool
+    is_published: bool
 
 
 def steps(
@@ -51,16 +51,16 @@ def steps(
     waiting: Sequence[Waiting],
     gone: Collection[str] = (),
 ) -> tuple[list[Step], bool]:
-    """A step for each email, and for each fact that led to none, or to none yet.
+    """Return a step for each of the latest emails, and for each fact without an email.
 
-    Of emails the latest are among them; the second says whether those are all.
+    The second value is whether these are all emails.
 
     Args:
         session: may read deliveries, the notifier's inbox and heartbeats.
         order: the order.
-        history: what was said of it, oldest first.
-        waiting: what is known to wait for it somewhere.
-        gone: the ids of messages that were thrown away.
+        history: its updates, oldest first.
+        waiting: its known waiting messages.
+        gone: the ids of discarded messages.
     """
     of_order = EmailDelivery.subject_id == str(order.id)
     emails, is_all = latest(
@@ -79,7 +79,7 @@ def steps(
         for email in emails
     ]
     facts = {fact.id: fact for fact in _facts(order, history)}
-    # Also by an email that is not among the latest.
+    # The email of a fact need not be among the latest.
     by_fact = select(EmailDelivery.fact_id).where(of_order, EmailDelivery.fact_id.in_(facts))
     for mailed in session.scalars(by_fact).all():
         facts.pop(mailed, None)
@@ -91,17 +91,17 @@ def steps(
         )
     )
     now = datetime.now(UTC)
-    # Of what is older the inbox may have forgotten that it is done.
+    # The inbox may have deleted older handled messages.
     remembered = now - timedelta(days=KEEP_DAYS - 1)
     due = [
         fact
         for fact in facts.values()
-        if fact.is_told
+        if fact.is_published
         and fact.id not in handled
         and fact.at > remembered
         and str(fact.id) not in gone
     ]
-    told = [
+    all_steps = [
         *found,
         *(
             Step(facts[id_].at, "told", f"{facts[id_].about}: no email was due", NOTIFIER, id_)
@@ -112,7 +112,7 @@ def steps(
             for fact, why in _why(session, due, waiting, now)
         ),
     ]
-    return told, is_all
+    return all_steps, is_all
 
 
 def _facts(order: Order, history: Sequence[OrderStatusHistory]) -> Iterator[_Fact]:
@@ -120,46 +120,46 @@ def _facts(order: Order, history: Sequence[OrderStatusHistory]) -> Iterator[_Fac
         return follow_up_id(cause, fact.TYPE)
 
     if order.is_test:
-        return  # cleared and sent again it is told again, by ids that nothing tells beforehand
+        return  # a cleared and resent test order gets facts with unpredictable ids
     yield _Fact(id_of(order.id, OrderRecorded), order.recorded_at, "the order itself", True)
     before = None
     parcel: dict[str, str] = {}
-    for said in history:
-        is_new = before is not None and said.applied
-        known, parcel = parcel, parcel | (said.tracking or {})
-        tells_more = parcel != known or bool(said.note.strip())
-        is_news = is_new and (said.tracking_status != before or tells_more)
-        is_end = said.tracking_status == TrackingStatus.CANCELLED
+    for update in history:
+        is_new = before is not None and update.applied
+        known, parcel = parcel, parcel | (update.tracking or {})
+        says_more = parcel != known or bool(update.note.strip())
+        is_relevant = is_new and (update.tracking_status != before or says_more)
+        is_end = update.tracking_status == TrackingStatus.CANCELLED
         for type_, is_its_own in (
             (OrderStatusRecorded, not is_end),
             (OrderCancellationRecorded, is_end),
         ):
             yield _Fact(
-                id_of(said.event_id, type_),
-                said.at,
-                said.tracking_status,
-                is_news and is_its_own,
+                id_of(update.event_id, type_),
+                update.at,
+                update.tracking_status,
+                is_relevant and is_its_own,
             )
-        before = said.tracking_status if said.applied else before
+        before = update.tracking_status if update.applied else before
 
 
 def _why(
     session: Session, due: Sequence[_Fact], waiting: Sequence[Waiting], now: datetime
 ) -> Iterator[tuple[_Fact, str]]:
-    """Each fact, with why it has not led to an email, as far as that is known."""
+    """Yield each fact with the reason, if known, why its email is not sent."""
     if not due:
         return
     places = {message.message_id: message.place for message in waiting}
-    held = heartbeats.lacking(heartbeats.read(session, now), "mail", now)
+    report = heartbeats.lacking(heartbeats.read(session, now), "mail", now)
     for fact in due:
         if (place := places.get(str(fact.id))) is not None:
             yield fact, f": it waits in {place}"
-        elif held is not None:
-            yield fact, f": {mail_is_away(held)}"
+        elif report is not None:
+            yield fact, f": {mail_is_away(report)}"
         else:
             yield fact, ""
 
 
-def mail_is_away(held: heartbeats.QueueBeat) -> str:
-    """A sentence without its stop, for a batch that is kept since no mail server takes it."""
-    return f"no mail server takes our mail{since(held.since)}"
+def mail_is_away(report: heartbeats.QueueBeat) -> str:
+    """Return a clause for a batch that waits for a mail server."""
+    return f"no mail server takes our mail{since(report.since)}"

@@ -1,8 +1,9 @@
-"""A business's requests and orders, and everybody's emails: page by page, the newest first."""
+"""Pages of a business's requests and orders, and of all emails, newest first."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any, TypeVar
 from uuid import UUID
 
 from sqlalchemy import select, tuple_
@@ -10,14 +11,26 @@ from sqlalchemy.orm import Session
 
 from shared.db.models import EmailDelivery, Order, WebhookRequest
 from shared.db.request_log import outcomes
+from shared.http.listing import search_page
 
 Place = tuple[datetime, int]
-"""Where a page of requests ended: the time and the number of the last one."""
+"""The end of a page of requests: the time and the number of the last one."""
+L = TypeVar("L")
+
+
+class Page(list[L]):
+    """A page of a list.
+
+    Attributes:
+        end: the place of the last examined row, after which there may be more; None at the end.
+    """
+
+    end: tuple[Any, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One webhook request; see the table `webhook_requests`."""
+    """A webhook request; see the table `webhook_requests`."""
 
     at: datetime
     id: int
@@ -34,7 +47,7 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class OrderLine:
-    """One order; see the table `orders`."""
+    """An order; see the table `orders`."""
 
     id: UUID
     order_number: str | None
@@ -48,7 +61,7 @@ class OrderLine:
 
 @dataclass(frozen=True, slots=True)
 class Email:
-    """One email; see the table `email_deliveries`."""
+    """An email; see the table `email_deliveries`."""
 
     id: UUID
     at: datetime
@@ -67,32 +80,36 @@ def requests(
     is_accepted: bool | None = None,
     before: Place | None = None,
     limit: int = 100,
-) -> Sequence[Request]:
-    """Requests of an account.
+) -> Page[Request]:
+    """Return a page of an account's requests.
 
     Args:
         session: may read the request log.
-        account_id: whose.
-        code: `accepted`, or that of an error; empty for any.
-        is_accepted: those alone, or the refused ones alone; None for both.
-        before: where the page before ended.
-        limit: how many at most.
+        account_id: the account's.
+        code: `accepted`, or an error code; empty for any.
+        is_accepted: whether to return accepted or refused ones; None for both.
+        before: the end of the previous page.
+        limit: the most rows.
     """
-    columns = [getattr(WebhookRequest, name) for name in Request.__slots__]
-    found: list[Request] = []
-    for outcome in outcomes(is_accepted, code):
-        query = select(*columns).where(
-            WebhookRequest.account_id == account_id, WebhookRequest.accepted.is_(outcome)
-        )
-        if code:
-            query = query.where(WebhookRequest.code == code)
-        if before is not None:
-            place = tuple_(WebhookRequest.at, WebhookRequest.id)
-            # The first condition says nothing new, but by it partitions are left out.
-            query = query.where(WebhookRequest.at <= before[0], place < before)
-        newest = (WebhookRequest.at.desc(), WebhookRequest.id.desc())
-        found += [Request(*row) for row in session.execute(query.order_by(*newest).limit(limit))]
-    return sorted(found, key=lambda one: (one.at, one.id), reverse=True)[:limit]
+    place = (WebhookRequest.at, WebhookRequest.id)
+    newest_first = select(WebhookRequest).order_by(*(column.desc() for column in place))
+    if before is not None:
+        # The first condition is redundant, but lets PostgreSQL skip partitions.
+        newest_first = newest_first.where(WebhookRequest.at <= before[0], tuple_(*place) < before)
+    found, end = search_page(
+        session,
+        WebhookRequest,
+        [
+            newest_first.where(
+                WebhookRequest.account_id == account_id, WebhookRequest.accepted.is_(outcome)
+            )
+            for outcome in outcomes(is_accepted, code)
+        ],
+        ("at", "id"),
+        (lambda request: [request.code == code]) if code else None,
+        limit,
+    )
+    return _page(Request, found, end)
 
 
 def orders(
@@ -102,40 +119,43 @@ def orders(
     status: str = "",
     after: UUID | None = None,
     limit: int = 100,
-) -> Sequence[OrderLine]:
-    """Orders of an account, but for those of its test mode.
+) -> Page[OrderLine]:
+    """Return a page of an account's orders, without test orders.
 
     Args:
         session: may read the orders.
-        account_id: whose.
-        status: where they are now; empty for any.
-        after: the order that the page before ended with.
-        limit: how many at most.
+        account_id: the account's.
+        status: the current status; empty for any.
+        after: the last order of the previous page.
+        limit: the most rows.
     """
-    columns = [getattr(Order, name) for name in OrderLine.__slots__]
-    query = select(*columns).where(Order.account_id == account_id, Order.is_live)
-    if status:
-        query = query.where(Order.tracking_status == status)
+    query = select(Order).where(Order.account_id == account_id, Order.is_live)
     if after is not None:
         last = select(Order.accepted_at, Order.id).where(Order.id == after).scalar_subquery()
         query = query.where(tuple_(Order.accepted_at, Order.id) < last)
-    query = query.order_by(Order.accepted_at.desc(), Order.id.desc()).limit(limit)
-    return [OrderLine(*row) for row in session.execute(query)]
+    found, end = search_page(
+        session,
+        Order,
+        [query.order_by(Order.accepted_at.desc(), Order.id.desc())],
+        ("accepted_at", "id"),
+        (lambda order: [order.tracking_status == status]) if status else None,
+        limit,
+    )
+    return _page(OrderLine, found, end)
 
 
 def emails(
     session: Session, *, state: str = "", after: UUID | None = None, limit: int = 100
-) -> Sequence[Email]:
-    """Emails to anybody.
+) -> Page[Email]:
+    """Return a page of all emails.
 
     Args:
-        session: may read what the notifier writes.
-        state: as `email_deliveries` has it; empty for all.
-        after: the email that the page before ended with.
-        limit: how many at most.
+        session: may read the notifier's tables.
+        state: see `email_deliveries`; empty for all.
+        after: the last email of the previous page.
+        limit: the most rows.
     """
-    columns = [getattr(EmailDelivery, name) for name in Email.__slots__]
-    query = select(*columns)
+    query = select(EmailDelivery)
     if state:
         query = query.where(EmailDelivery.state == state)
     if after is not None:
@@ -145,5 +165,12 @@ def emails(
             .scalar_subquery()
         )
         query = query.where(tuple_(EmailDelivery.at, EmailDelivery.id) < last)
-    query = query.order_by(EmailDelivery.at.desc(), EmailDelivery.id.desc()).limit(limit)
-    return [Email(*row) for row in session.execute(query)]
+    query = query.order_by(EmailDelivery.at.desc(), EmailDelivery.id.desc())
+    found, end = search_page(session, EmailDelivery, [query], ("at", "id"), None, limit)
+    return _page(Email, found, end)
+
+
+def _page(line: Any, found: Sequence[Any], end: tuple[Any, ...] | None) -> Page[Any]:
+    page = Page(line(*(getattr(row, name) for name in line.__slots__)) for row in found)
+    page.end = end
+    return page

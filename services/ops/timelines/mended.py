@@ -1,4 +1,4 @@
-"""What operators did with the messages about an order: put back, mended, thrown away."""
+"""Operators' actions on the messages of an order: replayed, edited, discarded."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,11 +21,11 @@ _FACTS = (OpsDeadLetterDiscarded, OpsDeadLetterReplayed, OpsOutboxChanged)
 
 @dataclass(frozen=True, slots=True)
 class Mended:
-    """What was done, by the audit log.
+    """The actions, by the audit log.
 
     Attributes:
-        steps: one for each message that something was done with.
-        gone: the ids of the messages that were thrown away: nobody will handle them any more.
+        steps: one for each action on a message.
+        gone: the ids of discarded messages, which will not be handled.
     """
 
     steps: Sequence[Step]
@@ -33,7 +33,7 @@ class Mended:
 
 
 def of(session: Session, correlation_id: str) -> Mended:
-    """What was done with the messages about an order or an account.
+    """Return the actions on the messages of an order or an account.
 
     Args:
         session: may read the audit log.
@@ -54,7 +54,7 @@ def of(session: Session, correlation_id: str) -> Mended:
         if not isinstance(fact, _FACTS):
             continue
         done, reason = _done(fact)
-        # What was put back after all is not gone any more.
+        # A later replay undoes the discarding.
         (gone.add if done == "discarded" else gone.discard)(fact.message_id)
         words = f": {reason}" if reason else ""
         text = f"{fact.message_type} {done} by {row.actor}{words}"
@@ -65,7 +65,7 @@ def of(session: Session, correlation_id: str) -> Mended:
 def _done(
     fact: OpsDeadLetterDiscarded | OpsDeadLetterReplayed | OpsOutboxChanged,
 ) -> tuple[str, str]:
-    """What was done, in words, and why."""
+    """Return a name of the action, and its reason."""
     if isinstance(fact, OpsDeadLetterDiscarded):
         return "discarded", fact.reason
     if isinstance(fact, OpsDeadLetterReplayed):

@@ -1,4 +1,4 @@
-"""What happened to an order: from the request to the last email, and what still waits."""
+"""The trail of an order: from the request to the last email, and its waiting messages."""
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -31,25 +31,26 @@ PARCEL = ("carrier", "tracking_number", "tracking_url", "estimated_delivery")
 
 @dataclass(frozen=True, slots=True)
 class OrderTrail:
-    """Everything known of one order.
+    """All facts about an order.
 
     Attributes:
-        order_number: what its sender calls it; empty where that is not known.
-        order_id: which.
-        account_id: whose; None for an order that is not recorded and of which no request is known.
-        company_name: their name.
-        customer_name: for whom; empty while it is not recorded, as all of the following.
-        customer_email: their address.
-        item_summary: what.
-        tracking_status: where it is.
-        metadata: what its sender said beside it.
-        parcel: where it can be followed, and when it should be there; by field.
-        steps: what happened, oldest first.
-        waiting: what still waits; None when the bus was not looked at.
-        is_test: whether it is a test order, which was mailed to its business alone.
-        is_whole: false when not all could be looked at; see `pending.Pending`.
+        order_number: the sender's number; empty if unknown.
+        order_id: its id.
+        account_id: the business's; None if the order is not recorded and has no known request.
+        company_name: the business's.
+        customer_name: the customer's; this and the following are empty while it is not recorded.
+        customer_email: the customer's.
+        item_summary: the items.
+        tracking_status: the current status.
+        metadata: further fields of the sender.
+        parcel: tracking fields and the expected delivery.
+        steps: its history, oldest first.
+        waiting: its waiting messages; None if the bus was not read.
+        is_test: whether it is a test order, whose emails go to its business only.
+        is_whole: see `pending.Pending`.
+        are_all_requests: whether the request log was searched completely, within its time limit.
         looked_at: see `pending.Pending`.
-        is_cut: whether there are older states or emails, which are left out.
+        is_cut: whether older states or emails are left out.
     """
 
     order_number: str
@@ -66,12 +67,13 @@ class OrderTrail:
     waiting: tuple[Waiting, ...] | None
     is_test: bool = False
     is_whole: bool = True
+    are_all_requests: bool = True
     looked_at: datetime | None = None
     is_cut: bool = False
 
     @property
     def is_recorded(self) -> bool:
-        """Whether the order is in the books."""
+        """Whether the order is in the database."""
         return bool(self.tracking_status)
 
 
@@ -79,33 +81,35 @@ def order_trail(
     session: Session,
     order_id: UUID,
     *,
+    account_id: UUID | None = None,
     connection: Connection | None = None,
     browse: pending.Browse = search.browse,
 ) -> OrderTrail | None:
-    """The trail of one order; None when nothing at all is known of it.
+    """Return the trail of an order; None if nothing is known of it.
 
     Args:
-        session: may read what services.orders and services.notifier write.
-        order_id: which.
-        connection: an open kombu connection, to look for what waits on the bus.
-        browse: looks through dead letters there.
+        session: may read the tables of services.orders and services.notifier.
+        order_id: its id.
+        account_id: the business's, if known: it speeds up the search for an unrecorded order.
+        connection: an open kombu connection, to search the bus for waiting messages.
+        browse: searches dead letters there.
 
     Raises:
-        BusyError: nothing is known of it, and not all could be looked at.
+        BusyError: nothing was found, and the search was incomplete.
     """
     order = session.get(Order, order_id)
     history: Sequence[OrderStatusHistory] = ()
-    is_all = True
+    is_all = is_all_sent = True
     if order is None:
-        sent = requests.not_recorded(session, order_id)
+        sent, is_all_sent = requests.not_recorded(session, order_id, account_id)
     else:
         history, is_all = _history(session, order_id)
-        sent = requests.by_events(session, _said(session, order_id, history))
+        sent = requests.by_events(session, _message_ids(session, order_id, history))
     done = mended.of(session, str(order_id))
     steps = [*(_request(request) for request in sent), *done.steps]
     account_id = sent[0].account_id if sent else None
-    looked = pending.find(session, str(order_id), connection, browse)
-    found = looked.messages
+    searched = pending.find(session, [str(order_id)], connection, browse)
+    found = searched.messages
     if order is not None:
         account_id = order.account_id
         steps += _life(order, history)
@@ -117,7 +121,9 @@ def order_trail(
     elif any(_is_awaited(request, done.gone) for request in sent):
         steps.append(_not_recorded(sent, found))
     if not steps and not found:
-        if not looked.is_whole:
+        if not is_all_sent:
+            raise BusyError(requests.NOT_WHOLE)
+        if not searched.is_whole:
             raise BusyError(NOT_WHOLE)
         return None
     company = select(Account.company_name).where(Account.id == account_id)
@@ -134,15 +140,16 @@ def order_trail(
         parcel=(order.tracking or {}) if order else {},
         steps=tuple(sorted(steps, key=lambda step: step.at)),
         waiting=None if connection is None and not found else tuple(found),
-        is_whole=looked.is_whole,
-        looked_at=looked.looked_at,
+        is_whole=searched.is_whole,
+        are_all_requests=is_all_sent,
+        looked_at=searched.looked_at,
         is_test=order is not None and order.is_test,
         is_cut=not is_all,
     )
 
 
 def _number_awaited(session: Session, sent: Sequence[requests.Request]) -> str | None:
-    """The number by which updates name an order that is not there."""
+    """Return the number by which waiting updates name an unrecorded order."""
     events = [request.event_id for request in sent if request.event_id]
     return session.scalar(
         select(WaitingUpdate.order_number)
@@ -152,16 +159,18 @@ def _number_awaited(session: Session, sent: Sequence[requests.Request]) -> str |
 
 
 def _history(session: Session, order_id: UUID) -> tuple[Sequence[OrderStatusHistory], bool]:
-    said = select(OrderStatusHistory).where(OrderStatusHistory.order_id == order_id)
-    return latest(session, said, OrderStatusHistory.at, OrderStatusHistory.event_id)
+    updates = select(OrderStatusHistory).where(OrderStatusHistory.order_id == order_id)
+    return latest(session, updates, OrderStatusHistory.at, OrderStatusHistory.event_id)
 
 
-def _said(session: Session, order_id: UUID, history: Sequence[OrderStatusHistory]) -> set[UUID]:
-    """The messages about an order. The first has the order's own id, unless a key was given."""
+def _message_ids(
+    session: Session, order_id: UUID, history: Sequence[OrderStatusHistory]
+) -> set[UUID]:
+    """Return the ids of an order's messages; the first is its own id, unless it has a key."""
     conflicts = select(OrderConflict.event_id).where(
         OrderConflict.order_id == order_id, OrderConflict.event.is_not(None)
     )
-    return {order_id, *(said.event_id for said in history), *session.scalars(conflicts)}
+    return {order_id, *(update.event_id for update in history), *session.scalars(conflicts)}
 
 
 def _request(request: requests.Request) -> Step:
@@ -179,13 +188,13 @@ def _request(request: requests.Request) -> Step:
 
 
 def _is_awaited(request: requests.Request, gone: Collection[str]) -> bool:
-    """Whether an order is to be recorded by what was sent, unless somebody threw that away."""
+    """Whether a request creates an order, and its message was not discarded."""
     is_created = request.accepted and request.event_type in CREATED
     return is_created and str(request.event_id) not in gone
 
 
 def _not_recorded(sent: Sequence[requests.Request], found: Sequence[Waiting]) -> Step:
-    """That an accepted order is to be recorded, and where it is as far as that is known."""
+    """Return the step of an accepted, unrecorded order, with the place where it waits."""
     places = {message.place for message in found}
     where = f"it waits in {', '.join(sorted(places))}" if places else "it waits for the recorder"
     at = min(request.at for request in sent if request.accepted)
@@ -193,53 +202,55 @@ def _not_recorded(sent: Sequence[requests.Request], found: Sequence[Waiting]) ->
 
 
 def _life(order: Order, history: Sequence[OrderStatusHistory]) -> list[Step]:
-    """Accepted, recorded, each status."""
+    """Return the steps of the order: accepted, recorded, each status."""
     return [
         Step(order.accepted_at, "accepted", "taken over from the sender", "services.ingress"),
-        Step(order.recorded_at, "recorded", "in the books", "services.orders", order.id),
+        Step(order.recorded_at, "recorded", "in the database", "services.orders", order.id),
         *(
             Step(
-                said.at,
+                update.at,
                 "status",
-                said.tracking_status
+                update.tracking_status
                 + (f": {words}" if words else "")
-                + ("" if said.applied else ", does not count"),
+                + ("" if update.applied else ", does not count"),
                 "services.orders",
-                said.event_id,
-                said.applied,
+                update.event_id,
+                update.applied,
                 words,
             )
-            for said in history
-            for words in ["; ".join(filter(None, (said.note, in_words(said.tracking or {}))))]
+            for update in history
+            for words in ["; ".join(filter(None, (update.note, in_words(update.tracking or {}))))]
         ),
     ]
 
 
 def _conflicts(session: Session, order_id: UUID) -> list[Step]:
-    """Other orders that came under the same number or key, and changed nothing."""
-    rows = session.scalars(
-        select(OrderConflict).where(
-            OrderConflict.order_id == order_id, OrderConflict.event.is_not(None)
-        )
-    )
+    """Return the steps of other orders with the same number or key, which changed nothing."""
+    theirs = select(OrderConflict).where(OrderConflict.order_id == order_id)
+    rows = session.scalars(theirs.where(OrderConflict.event.is_not(None)))
+    left_out = theirs.where(OrderConflict.event.is_(None)).order_by(OrderConflict.at).limit(1)
+    more = "more orders under the same number or key, which the request log alone has"
     return [
         Step(
             row.at,
             "conflict",
-            f"another order under the same {_name(row.event)}, which is not recorded: {said}",
+            f"another order under the same {_name(row.event)}, which is not recorded: {summary}",
             "services.orders",
             row.event_id,
             False,
-            said,
+            summary,
         )
         for row in rows
         if row.event
-        for said in [_in_words(row.event)]
+        for summary in [_in_words(row.event)]
+    ] + [
+        Step(row.at, "conflict", more, "services.orders", row.event_id, False)
+        for row in session.scalars(left_out)
     ]
 
 
 def in_words(parcel: Mapping[str, str]) -> str:
-    """Where a parcel can be followed, in one line."""
+    """Return the tracking fields in one line."""
     return ", ".join(parcel[field] for field in PARCEL if field in parcel)
 
 
@@ -248,7 +259,7 @@ def _name(event: Mapping[str, Any]) -> str:
 
 
 def _no_more_emails(session: Session, order_id: UUID) -> list[Step]:
-    """That the customer has left by an email about this order, or its address was refused."""
+    """Return the steps of unsubscriptions and refused addresses that this order caused."""
     rows = session.scalars(select(Suppression).where(Suppression.by_order_id == order_id))
     return [
         Step(

@@ -1,11 +1,11 @@
-"""What still waits somewhere for an order or an account: outbox, retry ladder, dead letters."""
+"""Waiting messages of an order or an account: in the outbox, the delay queues, dead letters."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
 from kombu import Connection
-from sqlalchemy import select
+from sqlalchemy import ARRAY, Text, any_, bindparam, select
 from sqlalchemy.orm import Session
 
 from services.ops.dead_letters import retry_queue, search
@@ -13,26 +13,27 @@ from services.ops.dead_letters.letter import Criteria, Letter, Line
 from shared.bus.contract import topology
 from shared.db.deadline import TookTooLongError, at_most
 from shared.db.models import OutboxMessage
-from shared.db.session import let_go
+from shared.db.session import release_connection
 
 Browse = Callable[..., search.Page[Line] | search.Page[Letter]]
-"""As `search.browse`: what looks through dead letters."""
+"""Searches dead letters, as `search.browse` does."""
 OUTBOX_SECONDS = 1.0
-"""For looking through the outbox; in a long outage of the broker it holds very much."""
+"""For searching the outbox, which is long after an outage of the broker."""
 
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
-    """A message that waits.
+    """A waiting message.
 
     Attributes:
         place: `outbox`, or the queue: `retry.30s`, `orders.intake.dead`.
         queue: the work queue that it is for; empty in the outbox.
         message_id: its id.
         type: its type.
-        since: since when; None where that is not known.
-        attempts: how many times it was tried.
-        reason: why it waits, where it failed.
+        since: since when; None if unknown.
+        attempts: the number of attempts.
+        reason: why it failed; empty if it did not.
+        about: the order or account.
     """
 
     place: str
@@ -42,17 +43,18 @@ class Waiting:
     since: datetime | None
     attempts: int = 0
     reason: str = ""
+    about: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Pending:
-    """What was found.
+    """The result of a search for waiting messages.
 
     Attributes:
-        messages: what waits.
-        is_whole: false when not all could be looked at: somebody had some in hand, or there was
-            more than can be looked through.
-        looked_at: when the dead letters were looked through, where that was before.
+        messages: the found ones.
+        is_whole: false if the search was incomplete: another tool held messages, or there were too
+            many.
+        looked_at: the time of the digest, if dead letters were searched in one.
     """
 
     messages: Sequence[Waiting] = ()
@@ -62,33 +64,35 @@ class Pending:
 
 def find(
     session: Session,
-    correlation_id: str,
+    about: Collection[str],
     connection: Connection | None,
     browse: Browse = search.browse,
+    queues: Sequence[topology.Queue] = topology.WORK_QUEUES,
 ) -> Pending:
-    """What is in the outbox, and on the bus where that is looked through.
+    """Search the outbox, and the bus if there is a connection.
 
     Args:
-        session: may read the outbox; it is let go before the broker is waited for.
-        correlation_id: the order or account, as text.
-        connection: an open kombu connection; None: only the outbox is looked at.
-        browse: looks through dead letters.
+        session: may read the outbox; its transaction is ended before the broker is read.
+        about: the orders or accounts, as text.
+        connection: an open kombu connection; None searches the outbox only.
+        browse: searches dead letters.
+        queues: whose dead letters to search.
     """
-    found = _in_outbox(session, correlation_id)
+    found = _in_outbox(session, about)
     if connection is None:
         return found
-    let_go(session)
-    bus = _on_the_bus(connection, correlation_id, browse)
+    release_connection(session)
+    bus = _on_the_bus(connection, frozenset(about), browse, queues)
     messages = [*found.messages, *bus.messages]
     return Pending(messages, found.is_whole and bus.is_whole, bus.looked_at)
 
 
-def _in_outbox(session: Session, correlation_id: str) -> Pending:
-    """What the relay has not published yet."""
-    # No index, which each message would pay for: as a rule little waits there.
+def _in_outbox(session: Session, about: Collection[str]) -> Pending:
+    """Return the unpublished messages."""
+    # Without an index, which would slow down every message: the outbox is usually short.
     query = (
         select(OutboxMessage)
-        .where(OutboxMessage.correlation_id == correlation_id)
+        .where(OutboxMessage.correlation_id == any_(bindparam(None, list(about), ARRAY(Text))))
         .order_by(OutboxMessage.sequence)
     )
     try:
@@ -106,14 +110,20 @@ def _in_outbox(session: Session, correlation_id: str) -> Pending:
                 row.created_at,
                 row.attempts,
                 row.reason,
+                row.correlation_id or "",
             )
             for row in rows
         ]
     )
 
 
-def _on_the_bus(connection: Connection, correlation_id: str, browse: Browse) -> Pending:
-    """What is on the retry ladder or among the dead letters."""
+def _on_the_bus(
+    connection: Connection,
+    about: Collection[str],
+    browse: Browse,
+    queues: Sequence[topology.Queue],
+) -> Pending:
+    """Return the messages in delay queues and among the dead letters."""
     ladder = retry_queue.waiting(connection)
     is_whole = ladder.alone and not ladder.unseen
     found = [
@@ -125,13 +135,14 @@ def _on_the_bus(connection: Connection, correlation_id: str, browse: Browse) -> 
             since=message.failed,
             attempts=message.attempts,
             reason=message.reason,
+            about=message.correlation_id,
         )
         for message in ladder.messages
-        if message.correlation_id == correlation_id
+        if message.correlation_id in about
     ]
-    wanted = Criteria(correlation_id=correlation_id)
+    wanted = Criteria(about=about)
     before: list[datetime] = []
-    for queue in topology.WORK_QUEUES:
+    for queue in queues:
         page = browse(connection, queue, wanted)
         is_whole &= page.is_whole
         before += [page.looked_at] if page.looked_at else []
@@ -144,6 +155,7 @@ def _on_the_bus(connection: Connection, correlation_id: str, browse: Browse) -> 
                 since=letter.died_at,
                 attempts=letter.attempts,
                 reason=letter.reason,
+                about=letter.correlation_id,
             )
             for letter in page.letters
         ]

@@ -1,34 +1,48 @@
-"""Which orders somebody means by a number, an id, an idempotency key or a customer's address."""
+"""Finds orders by number, id, idempotency key or the customer's address."""
 
-from contextlib import suppress
+import time
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
+from heapq import nlargest
 from uuid import UUID
 
 from kombu import Connection
-from sqlalchemy import ARRAY, ColumnElement, Uuid, and_, any_, cast, func, or_, select
-from sqlalchemy.orm import Session
+from sqlalchemy import ColumnElement, String, and_, func, literal_column, or_, select
+from sqlalchemy.orm import Session, aliased
 
-from services.ops.timelines import requests, unrecorded
+from services.ops.dead_letters import search as dead_letters
+from services.ops.timelines import pending, requests, unrecorded
+from services.ops.timelines.requests import one_of
+from shared.bus.contract import topology
 from shared.bus.contract.events import OrderCreated
-from shared.db.models import Account, KycApplication, Order, OrderConflict
-from shared.ids import normalised_number, order_of_key, order_of_number
+from shared.db.models import CONFLICT_EMAIL, Account, KycApplication, Order, OrderConflict
+from shared.ids import is_id, normalised_number, order_of_key, order_of_number
 from shared.validation.email_addresses import compared
 
 AT_MOST = 100
+SLICE = 2_000
+"""Businesses whose order ids are derived in one step."""
+NEVER = datetime.min.replace(tzinfo=UTC)
+MOST_CONFLICTS = 1_000
+"""Orders with a conflict of the same customer."""
+SECONDS = 5.0
+"""For the derivation of all; 200,000 businesses take longer."""
+MOST_ASKED = 50_000
+"""Ids in one query of the request log; planning one with more takes too long."""
 
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """An order, in one line of a list.
+    """An order in a list.
 
     Attributes:
-        order_number: what its sender calls it; empty where it has none, or it is not recorded.
-        order_id: which.
-        company_name: whose.
-        customer_email: for whom.
-        tracking_status: where it is; empty while it is not recorded.
-        accepted_at: since when; None where that is not known.
+        order_number: the sender's number; empty if it has none, or is not recorded.
+        order_id: its id.
+        company_name: the business's.
+        customer_email: the customer's.
+        tracking_status: the current status; empty while it is not recorded.
+        accepted_at: None if unknown.
     """
 
     order_number: str
@@ -40,86 +54,166 @@ class Found:
 
 
 class Results(list[Found]):
-    """What is found.
+    """The found orders.
 
     Attributes:
-        is_whole: false when not all that waits could be looked through.
-        looked_at: when the dead letters were looked through, where that was before.
+        is_whole: whether the bus and the outbox were searched completely.
+        are_all_requests: whether the request log was searched completely.
+        are_all_businesses: whether a number or a key was searched at all businesses.
+        is_of_all_days: false if only the last days of the request log were searched.
+        looked_at: the time of the digest, if dead letters were searched in one.
+        meant: the ids of orders that the text may name, with the business if known.
     """
 
     is_whole: bool = True
+    are_all_requests: bool = True
+    are_all_businesses: bool = True
+    is_of_all_days: bool = True
     looked_at: datetime | None = None
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.meant: dict[UUID, UUID | None] = {}
 
 
 def search(
     session: Session,
     text: str,
     *,
+    account_id: UUID | None = None,
     connection: Connection | None = None,
     sees_persons: bool = True,
-    seen_without: unrecorded.SeenWithout = unrecorded.look_at_all,
+    seen_without: unrecorded.SeenWithout = unrecorded.search_all,
 ) -> Results:
-    """The newest orders that a number, id, idempotency key or customer's address stands for.
+    """Find the newest orders by number, id, idempotency key or the customer's address.
 
-    Those that are accepted and not recorded come first. By address they are looked for on the bus,
-    since the request log keeps no bodies. More than `AT_MOST` where there are more than that.
+    Unrecorded ones come first. By address these are searched on the bus, since the request log
+    keeps no bodies. It returns more than `AT_MOST` if there are more.
 
     Args:
         session: may read the orders and the request log.
         text: one of the four.
-        connection: an open kombu connection, to look for what is not recorded by its address.
-        sees_persons: else it is looked for as a number and an id alone: an address, and a key that
-            a sender has made of one, would be confirmed to who may not see it.
-        seen_without: whether dead letters need be looked through for an address.
+        account_id: limits the search to a business; None for all.
+        connection: an open kombu connection, to search unrecorded orders by address.
+        sees_persons: whether to search addresses and keys too: a match confirms them, and a key
+            may contain an address.
+        seen_without: returns whether a digest makes the search of dead letters unnecessary.
     """
     text = text.strip()
-    ids = _order_ids(session, text, by_key=sees_persons)
-    conditions: list[ColumnElement[bool]] = [
-        Order.id == any_(cast(list(ids), ARRAY(Uuid))),
-        Order.has_number_in_shop(normalised_number(text)),
-    ]
     is_address = sees_persons and "@" in text
-    if is_address:
-        theirs = compared(text)
-        is_theirs = func.lower(Order.customer_email) == theirs
-        conditions.append(and_(is_theirs, Order.is_live))
-        address = OrderConflict.event["customer_details"]["email"].astext
-        told = select(OrderConflict.order_id).where(func.lower(address) == theirs)
-        # By their ids, not by a query among the conditions: the database would read every order.
-        found = list(session.scalars(told))
-        conditions.append(and_(Order.id == any_(cast(found, ARRAY(Uuid))), Order.is_live))
-    rows = session.execute(
-        select(
-            func.coalesce(Order.order_number, ""),
-            Order.id,
-            func.coalesce(Account.company_name, ""),
-            Order.customer_email,
-            Order.tracking_status,
-            Order.accepted_at,
-        )
-        .outerjoin(Account, Account.id == Order.account_id)
-        .where(or_(*conditions))
-        .order_by(Order.accepted_at.desc())
-        .limit(AT_MOST + 1)
+    results = Results()
+    recorded = _recorded(session, account_id, _indexed(session, text, is_address=is_address))
+    lately: dict[UUID, requests.Request] = {}
+    # A recorded order with this address or id needs no search for unrecorded ones.
+    if not recorded or not (is_address or is_id(text)):
+        meant = results.meant
+        if is_id(text):
+            meant[UUID(text)] = None
+        until = time.monotonic() + SECONDS
+        for number, derived in enumerate(_derived(session, text, account_id, by_key=sees_persons)):
+            if number and time.monotonic() > until:
+                results.are_all_businesses = False
+                break
+            recorded += _recorded(session, account_id, one_of(Order.id, derived.keys()))
+            if len(meant) + len(derived) <= MOST_ASKED:
+                meant |= derived
+            else:
+                results.are_all_requests = False
+        key = text if sees_persons else None
+        found, are_all = requests.accepted_lately(session, meant.keys(), key, account_id)
+        results.is_of_all_days = account_id is not None
+        results.are_all_requests &= are_all
+        lately = {order.order_id: order for order in reversed(found) if order.order_id}
+        known = {order.order_id for order in recorded}
+        recorded += _recorded(session, account_id, one_of(Order.id, lately.keys() - known))
+    for order in recorded:
+        lately.pop(order.order_id, None)
+    results += (
+        Found("", id_, _company(session, request.account_id), "", "", request.at)
+        for id_, request in lately.items()
     )
-    recorded = [Found(*row) for row in rows.all()]
-    known = {found.order_id for found in recorded}
-    asked = requests.accepted_lately(session, ids)
-    if sees_persons:
-        asked |= requests.orders_of_key(session, text)
-    results = Results(_unrecorded(session, id_) for id_ in asked - known)
     if connection and is_address:
-        waiting, results.is_whole, results.looked_at = unrecorded.by_email(
+        waiting, is_whole, results.looked_at = unrecorded.by_email(
             session, connection, text, seen_without
         )
-        results += (_waiting(session, *one) for one in waiting)
-    results += recorded
+        results.is_whole &= is_whole
+        results += (
+            _waiting(session, order, at)
+            for order, at in waiting
+            if account_id in (None, order.account_id)
+        )
+    by_id = {order.order_id: order for order in recorded}
+    results += nlargest(AT_MOST + 1, by_id.values(), key=lambda order: order.accepted_at or NEVER)
     return results
 
 
-def _unrecorded(session: Session, order_id: UUID) -> Found:
-    first = requests.not_recorded(session, order_id)[0]
-    return Found("", order_id, _company(session, first.account_id), "", "", first.at)
+def waiting(
+    session: Session,
+    found: Results,
+    connection: Connection,
+    browse: pending.Browse = dead_letters.browse,
+) -> None:
+    """Add the unrecorded orders among `found.meant` that wait in the outbox or on the bus.
+
+    Their age does not matter: a dead letter stays for months.
+
+    Args:
+        session: may read the outbox and accounts.
+        found: the result of `search`.
+        connection: an open kombu connection.
+        browse: searches dead letters.
+    """
+    if not found.meant:
+        return
+    about = [str(id_) for id_ in found.meant]
+    searched = pending.find(session, about, connection, browse, [topology.ORDERS_INTAKE])
+    found.is_whole &= searched.is_whole
+    found.looked_at = searched.looked_at
+    known = {order.order_id for order in found}
+    since = {UUID(message.about): message.since for message in searched.messages}
+    for id_, at in since.items():
+        if id_ not in known:
+            sender = found.meant[id_]
+            company = "" if sender is None else _company(session, sender)
+            found.append(Found("", id_, company, "", "", at))
+
+
+def _indexed(session: Session, text: str, *, is_address: bool) -> ColumnElement[bool]:
+    """Return the condition on orders that indexes answer."""
+    conditions = [Order.has_number_in_shop(normalised_number(text))]
+    if is_id(text):
+        conditions.append(Order.id == UUID(text))
+    if is_address:
+        theirs = compared(text)
+        is_theirs = func.lower(Order.customer_email) == theirs
+        is_for_them = literal_column(CONFLICT_EMAIL, String) == theirs
+        conflicting = select(OrderConflict.order_id).where(is_for_them).limit(MOST_CONFLICTS)
+        # By ids: with a subquery within the OR the database would read every order.
+        is_in_conflict = one_of(Order.id, session.scalars(conflicting).all())
+        conditions.append(and_(or_(is_theirs, is_in_conflict), Order.is_live))
+    return or_(*conditions)
+
+
+def _recorded(
+    session: Session, account_id: UUID | None, condition: ColumnElement[bool]
+) -> list[Found]:
+    query = select(Order).where(condition)
+    if account_id is not None:
+        query = query.where(Order.account_id == account_id)
+    # Joined after the limit: else the accounts of all matches would be read.
+    newest = query.order_by(Order.accepted_at.desc()).limit(AT_MOST + 1).subquery()
+    order = aliased(Order, newest)
+    rows = session.execute(
+        select(
+            func.coalesce(order.order_number, ""),
+            order.id,
+            func.coalesce(Account.company_name, ""),
+            order.customer_email,
+            order.tracking_status,
+            order.accepted_at,
+        ).outerjoin(Account, Account.id == order.account_id)
+    )
+    return [Found(*row) for row in rows.all()]
 
 
 def _waiting(session: Session, order: OrderCreated, at: datetime | None) -> Found:
@@ -137,24 +231,28 @@ def _company(session: Session, account_id: UUID) -> str:
     return session.scalar(select(Account.company_name).where(Account.id == account_id)) or ""
 
 
-def _order_ids(session: Session, text: str, *, by_key: bool) -> set[UUID]:
-    """The orders that an id is, or that a sender's order number or idempotency key became."""
-    # Only who was approved ever had an order accepted.
-    senders = session.scalars(
-        select(KycApplication.account_id)
-        .where(KycApplication.status.in_(("approved", "revoked")))
-        .distinct()
-    )
+def _derived(
+    session: Session, text: str, account_id: UUID | None, *, by_key: bool
+) -> Iterator[dict[UUID, UUID | None]]:
+    """Yield the ids that a number or a key gives, with their senders, in slices of senders."""
     number = normalised_number(text)
-    ids = {
-        id_
-        for account_id in senders
-        for is_test in (False, True)
-        for id_ in (
-            order_of_number(account_id, number, is_test=is_test),
-            *([order_of_key(account_id, text, is_test=is_test)] if by_key else ()),
-        )
-    }
-    with suppress(ValueError):
-        ids.add(UUID(text))
-    return ids
+    for senders in [[account_id]] if account_id else _senders(session):
+        yield {
+            id_: sender
+            for sender in senders
+            for is_test in (False, True)
+            for id_ in (
+                order_of_number(sender, number, is_test=is_test),
+                *([order_of_key(sender, text, is_test=is_test)] if by_key else ()),
+            )
+        }
+
+
+def _senders(session: Session) -> Iterator[Sequence[UUID]]:
+    """Yield the businesses that were ever approved: no others have accepted orders."""
+    of = KycApplication.account_id
+    query = select(of).where(KycApplication.status.in_(("approved", "revoked"))).distinct()
+    found = session.scalars(query.order_by(of).limit(SLICE)).all()
+    while found:
+        yield found
+        found = session.scalars(query.where(of > found[-1]).order_by(of).limit(SLICE)).all()

@@ -1,4 +1,4 @@
-"""One step of an order's life, as a trail shows it."""
+"""A step of an order's trail."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -8,18 +8,18 @@ from uuid import UUID
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One thing that happened.
+    """One step.
 
     Attributes:
-        at: when; by the clock of whoever did it. A fact that was handled without an email, and what
-            is due, have the time of what they follow from.
-        what: the kind of step, in the order of an order's life.
-        text: in words.
-        service: who did it.
-        event_id: the message behind it: the sender's for a status, the fact's for an email.
-        counts: false for what changed nothing, such as a status that came too late.
-        said: what of the text a sender or an operator wrote, which may be of a person: a note, a
-            key, a reason.
+        at: the time, by the clock of the service. A fact without an email, and a due email, have
+            the time of their cause.
+        what: the kind of step, in the usual sequence.
+        text: a readable message.
+        service: the service that did it.
+        event_id: its message: the sender's for a status, the fact's for an email.
+        counts: false if it changed nothing, such as a status that came too late.
+        said: the part of the text that a sender or an operator wrote, which may be personal: a
+            note, a key, a reason.
     """
 
     at: datetime

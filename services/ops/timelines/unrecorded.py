@@ -1,8 +1,7 @@
-"""Orders that were accepted and are not in the books yet, found by their customer's address.
+"""Finds accepted, unrecorded orders by the customer's address.
 
-The request log keeps no bodies. So what waits is looked through: the outbox, the retry ladder, the
-dead letters and, while the recorder has not caught up, what the journal has of its backlog, from
-the oldest on.
+The request log keeps no bodies. So the waiting messages are searched: the outbox, the delay queues,
+the dead letters and, while the recorder has a backlog, the journal from the oldest of it on.
 """
 
 import time
@@ -17,87 +16,92 @@ from sqlalchemy.orm import Session
 from services.ops.broker.hold import BusyError, count, hold
 from services.ops.journal import reading
 from services.ops.monitoring import heartbeats
+from shared.bus.broker import declaration
 from shared.bus.contract import topology
-from shared.bus.contract.delivery import Incoming
+from shared.bus.contract.delivery import RawDelivery
 from shared.bus.contract.events import OrderCreated, OrderPlaced, decode
 from shared.db.deadline import TookTooLongError, at_most
 from shared.db.models import Order, OutboxMessage
-from shared.db.session import let_go
+from shared.db.session import release_connection
 from shared.validation.email_addresses import compared
 
 QUEUE = topology.ORDERS_INTAKE
 BATCH = 500
 AT_MOST = 200_000
-"""So many messages of the journal are looked through for one question."""
+"""Messages of the journal that one search reads."""
 SECONDS = 10.0
-"""And for so long."""
+"""Its time limit, and that of the outbox."""
 MARGIN = timedelta(minutes=1)
 _TYPES = (OrderCreated.TYPE, OrderPlaced.TYPE)
-"""Those that make an order; each can be read as the first."""
+"""Events that create an order; each can be decoded as the first."""
 UNKNOWN = timedelta(hours=1)
-"""How far back to begin where no recorder says how far it is."""
+"""Where to begin if no recorder reports its progress."""
 
 
 SayWhole = Callable[[bool], None]
-"""Told by a place whether all of it was looked through."""
+"""Called with whether a place was searched completely."""
 SeenWithout = Callable[[Connection, topology.Queue, str], datetime | None]
-"""When no dead letter of a queue was about an address; None where that is to be looked for."""
+"""Returns the time of a digest without dead letters about an address; None to search the queue."""
 Unrecorded = tuple[OrderCreated, datetime | None]
-"""An order that waits to be recorded, and since when; None where its message does not say."""
+"""An unrecorded order, and the time of its message; None if that has none."""
 
 
-def look_at_all(*_: object) -> None:
-    """Nothing is known of a queue before it is looked through; a `SeenWithout`."""
+def search_all(*_: object) -> None:
+    """Search every queue; a `SeenWithout` without digests."""
 
 
 def by_email(
     session: Session,
     connection: Connection,
     email: str,
-    seen_without: SeenWithout = look_at_all,
+    seen_without: SeenWithout = search_all,
 ) -> tuple[list[Unrecorded], bool, datetime | None]:
-    """The orders for a customer that are not recorded, the newest first.
-
-    With them goes whether all that waits was looked through, and when the dead letters were, where
-    that was before.
+    """Find the unrecorded orders of a customer.
 
     Args:
-        session: may read orders, the outbox and heartbeats; let go while the bus is looked through.
+        session: may read orders, the outbox and heartbeats; its transaction is ended before the bus
+            is searched.
         connection: an open kombu connection.
-        email: the customer's address, in whatever case.
-        seen_without: whether dead letters need be looked through.
+        email: the customer's address, in any case.
+        seen_without: returns whether a digest makes the search of dead letters unnecessary.
+
+    Returns:
+        The orders, newest first; whether the search was complete; and the time of the digest, if
+        dead letters were searched in one.
 
     Raises:
-        reading.NotReadToTheEndError: the broker fell silent over the journal.
-        BusyError: somebody is at work in a queue, so that not all is known.
+        reading.NotReadToTheEndError: the broker stopped sending the journal.
+        BusyError: another tool holds messages of a queue.
     """
     ends: list[bool] = []
-    in_outbox = [*_meant(_in_outbox(session, email, ends.append), email)]
-    let_go(session)
+    in_outbox = [*_for_customer(_in_outbox(session, email, ends.append), email)]
+    release_connection(session)
     looked_at = seen_without(connection, QUEUE, email)
     dead = [] if looked_at else [QUEUE.dead]
     found = {
         order.order_id: (order, at)
         for order, at in (
             *in_outbox,
-            *_meant(_held(connection, dead, ends.append), email),
-            *_meant(_in_journal(session, connection, ends.append), email),
+            *_for_customer(_held(connection, dead, ends.append), email),
+            *_for_customer(_in_journal(session, connection, ends.append), email),
         )
     }
     if not found:
         return [], all(ends), looked_at
     recorded = set(session.scalars(select(Order.id).where(Order.id.in_(found))))
-    left = [one for id_, one in found.items() if id_ not in recorded]
+    left = [order for id_, order in found.items() if id_ not in recorded]
     never = datetime.min.replace(tzinfo=UTC)
-    left.sort(key=lambda one: one[1] or never, reverse=True)
+    left.sort(key=lambda order: order[1] or never, reverse=True)
     return left, all(ends), looked_at
 
 
-def _meant(bodies: Iterable[tuple[bytes, datetime | None]], email: str) -> Iterator[Unrecorded]:
+def _for_customer(
+    bodies: Iterable[tuple[bytes, datetime | None]], email: str
+) -> Iterator[Unrecorded]:
     wanted = compared(email)
     needle = wanted.encode()
     for body, at in bodies:
-        # Before the body is decoded, which costs far more. Beyond ASCII JSON has other spellings.
+        # Cheaper than decoding. JSON may escape characters beyond ASCII.
         if wanted.isascii() and needle not in body.lower():
             continue
         try:
@@ -111,7 +115,7 @@ def _meant(bodies: Iterable[tuple[bytes, datetime | None]], email: str) -> Itera
 def _in_outbox(
     session: Session, email: str, say_whole: SayWhole
 ) -> Iterator[tuple[bytes, datetime | None]]:
-    """Looked through by the database, a batch at a time: in an outage there are millions."""
+    """Search the outbox in the database, in batches: after an outage it has millions of rows."""
     query = select(OutboxMessage.body, OutboxMessage.created_at).where(
         OutboxMessage.type.in_(_TYPES)
     )
@@ -134,12 +138,12 @@ def _in_outbox(
 def _held(
     connection: Connection, dead: Iterable[str], say_whole: SayWhole
 ) -> Iterator[tuple[bytes, datetime | None]]:
-    for name in (*(rung.name for rung in topology.RETRY_LADDER), *dead):
+    for name in (*(rung.name for rung in topology.RETRY_DELAYS), *dead):
         with hold(connection, name) as held:
             if not held.alone:
                 raise BusyError.of(name)
             while messages := held.take(BATCH):
-                for incoming in map(Incoming.of, messages):
+                for incoming in map(RawDelivery.of, messages):
                     yield incoming.body, incoming.stated_time
             say_whole(not held.unseen)
 
@@ -147,17 +151,26 @@ def _held(
 def _in_journal(
     session: Session, connection: Connection, say_whole: SayWhole
 ) -> Iterator[tuple[bytes, datetime | None]]:
-    """What was accepted since the recorder last got on, while something waits for it."""
+    """Search what was accepted since the recorder's progress, while it has a backlog."""
     now = datetime.now(UTC)
     beats = [
-        said
+        report
         for beat in heartbeats.read(session, now)
-        if (said := beat.queues.get(QUEUE.name)) is not None
+        if (report := beat.queues.get(QUEUE.name)) is not None
     ]
-    let_go(session)
-    if not count(connection, QUEUE.name) and not any(said.unacked for said in beats):
+    release_connection(session)
+    parts = declaration.parts(connection, QUEUE)
+    waiting = [name for name in parts if count(connection, name)]
+    if not waiting and not any(report.unacked for report in beats):
         return
-    reached = max((said.reached for said in beats if said.reached), default=now - UNKNOWN)
+    reached = max((report.reached for report in beats if report.reached), default=now - UNKNOWN)
+    if len(parts) > 1:
+        # A shard may be far behind the others, or have no consumer that reports its progress.
+        for part in waiting:
+            times = [at for report in beats if (at := report.reached_of(QUEUE.name, part))]
+            if not times:
+                say_whole(False)
+            reached = min(reached, max(times, default=now - UNKNOWN))
     deadline = time.monotonic() + SECONDS
     for number, entry in enumerate(reading.read(connection, reached - MARGIN)):
         if number >= AT_MOST or time.monotonic() > deadline:

@@ -1,1 +1,1 @@
-"""Who may sign in to the console, with what rights, sessions and second factor."""
+"""The console's users: passwords, rights, sessions and second factors."""

@@ -1,7 +1,7 @@
-"""Which rights it takes to send a message of a queue on, mend it, or throw it away.
+"""The rights needed to replay, edit or discard a message, by its queue or its routing key.
 
-What a service does at a command's word is done as by whoever may give that command: so whoever
-sends a dead command on needs the right to give it.
+A service carries out a command without a check of its own, so replaying a dead command needs the
+right to give it.
 """
 
 from collections.abc import Collection
@@ -15,27 +15,23 @@ OF_QUEUES = {
     topology.SECRETS_ISSUE.name: Right.KYC,
     topology.SECRETS_ROTATE.name: Right.KYC,
 }
-"""The right beside `messages`, by the work queue; the others take that one alone."""
+"""The right beside `messages`, by work queue; other queues need `messages` alone."""
 
 
 def of_queues(names: Collection[str]) -> frozenset[Right]:
-    """The rights that what lies in work queues takes.
-
-    Args:
-        names: of the queues.
-    """
+    """Return the rights needed for messages of these work queues."""
     return frozenset({Right.MESSAGES, *(OF_QUEUES[name] for name in names if name in OF_QUEUES)})
 
 
 def of_message(exchange: str, key: str) -> frozenset[Right]:
-    """The rights that a message takes which is to be published.
+    """Return the rights needed to publish a message.
 
     Args:
-        exchange: to which exchange; the empty one is the default exchange.
-        key: by which routing key.
+        exchange: the exchange; empty for the default exchange.
+        key: the routing key.
     """
     reached = {queue.name for queue in topology.WORK_QUEUES if topology.takes(queue, exchange, key)}
-    # Of these every ingress worker ends secrets and blocks, from a queue of its own.
+    # Every ingress worker revokes secrets and blocks businesses by these, from its own queue.
     ends = any(topology.matches(pattern, key) for pattern in topology.FEED_KEYS)
     return of_queues(reached | ({key} if not exchange else set())) | (
         {Right.KYC} if ends else set()
@@ -43,14 +39,14 @@ def of_message(exchange: str, key: str) -> frozenset[Right]:
 
 
 def lacking(user: User, needed: Collection[Right]) -> str:
-    """What a user lacks, in words; empty where they may.
+    """Return a sentence about the rights that a user lacks; empty if none.
 
     Args:
-        user: who.
-        needed: what it takes.
+        user: the user.
+        needed: the needed rights.
     """
     names = sorted(right for right in needed if not user.may(right))
     if not names:
         return ""
     rights = f"right {names[0]}" if len(names) == 1 else f"rights {' and '.join(names)}"
-    return f"This needs the {rights}, which you have not."
+    return f"This needs the {rights}, which you do not have."

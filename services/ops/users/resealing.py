@@ -1,4 +1,4 @@
-"""Rotating the key of second factors: what an older one sealed is sealed again under the first."""
+"""Reseals second factors under the current key after a key rotation."""
 
 import structlog
 from sqlalchemy import func, or_, select
@@ -15,15 +15,15 @@ log = structlog.get_logger()
 
 
 async def keep_sealing() -> None:
-    """Do it each hour, until cancelled."""
+    """Run `seal_again` each hour, until cancelled."""
     job = Periodic("reseal second factors", SECONDS, seal_again)
     await keep_running(job.name, job.seconds, job.once)
 
 
 def seal_again(session: Session) -> int:
-    """Seal under the key that seals now what an older one has sealed; returns how many secrets.
+    """Seal under the current key what an older key sealed; return the number of users.
 
-    Those that no listed key opens are left as they are, and the log says so.
+    Secrets that no listed key opens stay unmodified, and are logged.
     """
     sealer = second_factor_sealer()
     current = sealer.current_key_id

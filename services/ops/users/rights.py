@@ -1,11 +1,11 @@
-"""What somebody may do at the console, beside looking at pages on which persons are masked."""
+"""Rights of the console's users, beside viewing pages with masked personal data."""
 
 from collections.abc import Collection
 from enum import StrEnum
 
 
 class Right(StrEnum):
-    """One right; each has its own persons' data in the clear.
+    """A right; each unmasks the personal data that it needs.
 
     `kyc`: decide on applications, and read them; replace and revoke secrets, set limits, block.
     `messages`: replay, mend and discard what could not be handled or published, and read it.
@@ -18,21 +18,21 @@ class Right(StrEnum):
 
 
 WATCH, ACT = "watch", "act"
-"""The names of none of them, and of all."""
+"""The roles of no right and of all rights."""
 
 
 class NoSuchRightError(ValueError):
-    """A name is no right's; the message says which there are."""
+    """An unknown right; the message lists the known ones."""
 
 
 def parse(role: str) -> frozenset[Right]:
-    """The rights that a role names.
+    """Return the rights of a role.
 
     Args:
         role: `watch`, `act`, or rights separated by commas.
 
     Raises:
-        NoSuchRightError: see there.
+        NoSuchRightError: it has an unknown name.
     """
     if role.strip() == WATCH:
         return frozenset()
@@ -48,7 +48,7 @@ def parse(role: str) -> frozenset[Right]:
 
 
 def written(rights: Collection[Right]) -> str:
-    """The role of somebody who has these rights, as `parse` reads it."""
+    """Return the role of these rights, as `parse` reads it."""
     if not rights:
         return WATCH
     return ACT if set(rights) == set(Right) else ",".join(sorted(rights))

@@ -15,6 +15,7 @@ from typing import Literal
 from uuid import UUID
 
 import pyotp
+import structlog
 from pyotp.exceptions import OTPVerificationError
 from sqlalchemy import delete, func, insert, select, update
 from sqlalchemy.orm import Session
@@ -25,13 +26,18 @@ from shared.db.session import database_time, transaction
 from shared.security.encryption import second_factor_sealer
 from shared.web.tokens import hashed
 
+log = structlog.get_logger()
+
 ISSUER = "Order Fellow"
 DIGITS = 6
 EITHER_SIDE = 1
-"""So many steps a clock may be off (RFC 6238, 5.2)."""
+"""Steps by which a clock may be off (RFC 6238, 5.2)."""
+AWAY = 20
+"""Ten minutes of steps: a refused code of the last ones is by a slow device (RFC 6238, 6), and an
+accepted step further ahead was by a wrong clock of the database."""
 RECOVERY_CODES = 10
 OFFERED_FOR = timedelta(minutes=15)
-# NIST SP 800-63B, 5.1.2.2: what has 112 bits of chance or more may be kept under a plain hash.
+# NIST SP 800-63B, 5.1.2.2: secrets with 112 random bits or more may be stored with a plain hash.
 _RECOVERY_BYTES = 15
 _GROUP = 6
 
@@ -40,7 +46,7 @@ Kind = Literal["code", "recovery_code"]
 
 @dataclass(frozen=True, slots=True)
 class Offer:
-    """What an authenticator app takes in.
+    """A secret for an authenticator app.
 
     Attributes:
         secret: in base32.
@@ -53,11 +59,11 @@ class Offer:
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """How a user's second factor stands.
+    """The state of a user's second factor.
 
     Attributes:
-        confirmed_at: since when it is asked for; None when there is none.
-        recovery_codes: how many are left.
+        confirmed_at: since when it is required; None if there is none.
+        recovery_codes: the number of unused ones.
     """
 
     confirmed_at: datetime | None
@@ -65,7 +71,7 @@ class Standing:
 
 
 def standing(session: Session, user_id: UUID) -> Standing:
-    """How it stands."""
+    """Return the state of a user's second factor."""
     confirmed_at = session.scalar(
         select(OpsSecondFactor.confirmed_at).where(OpsSecondFactor.user_id == user_id)
     )
@@ -74,13 +80,13 @@ def standing(session: Session, user_id: UUID) -> Standing:
 
 
 def offer(session: Session, user_id: UUID, token: str) -> None:
-    """Make a new secret, which counts once a code of it is confirmed; until then the one before.
+    """Make a new secret, which replaces the current one once `confirm` gets a code of it.
 
-    It is for the session that it is shown to, and for `OFFERED_FOR`.
+    The offer is bound to one session, and valid for `OFFERED_FOR`.
 
     Args:
         session: in a transaction.
-        user_id: whose.
+        user_id: the user's.
         token: of that session.
     """
     made = pyotp.random_base32()  # 160 bits: RFC 4226, 4, R6
@@ -94,16 +100,16 @@ def offer(session: Session, user_id: UUID, token: str) -> None:
 
 
 def offered(session: Session, user_id: UUID, name: str, token: str) -> Offer | None:
-    """What was offered and is not confirmed yet.
+    """Return the offer that awaits its confirmation; None if there is none for this session.
 
     Args:
         session: in a transaction.
-        user_id: whose.
-        name: theirs, by which the app lists it.
-        token: of the session that asks.
+        user_id: the user's.
+        name: the user's, which the app shows.
+        token: of the session.
 
     Raises:
-        CannotOpenError: its key is not listed any more.
+        CannotOpenError: its key is no longer listed.
     """
     factor = session.get(OpsSecondFactor, user_id)
     if factor is None or factor.offered is None or not _is_for(session, factor, token):
@@ -113,7 +119,7 @@ def offered(session: Session, user_id: UUID, name: str, token: str) -> Offer | N
 
 
 def forget_offers() -> None:
-    """Keep nothing of what was offered and is not confirmed in time."""
+    """Delete the offers that were not confirmed in time."""
     with transaction() as session:
         is_over = OpsSecondFactor.offered_at < func.clock_timestamp() - OFFERED_FOR
         session.execute(update(OpsSecondFactor).where(is_over).values(users.NO_OFFER))
@@ -129,22 +135,22 @@ def _is_for(session: Session, factor: OpsSecondFactor, token: str) -> bool:
 def confirm(
     session: Session, user_id: UUID, code: str, token: str, at: datetime | None = None
 ) -> Sequence[str] | None:
-    """Let what was offered count, if the code is one of it.
+    """Activate the offered secret, if the code is right.
 
     Args:
         session: in a transaction.
-        user_id: whose.
-        code: as it was typed.
+        user_id: the user's.
+        code: as typed.
         token: of the session that it was offered to.
-        at: the time; now, by the database's clock, when not given.
+        at: the time; by default the database's.
 
     Returns:
-        New recovery codes, to be shown once; None when the code is wrong, or nothing was offered.
+        New recovery codes, to be shown once; None if the code is wrong, or there is no offer.
 
     Raises:
-        CannotOpenError: its key is not listed any more.
+        CannotOpenError: its key is no longer listed.
     """
-    # Whoever is signing in just now without it is not signed in yet, or is seen.
+    # Serializes with sign-ins without it: these end before, or see it.
     users.hold(session, user_id)
     factor = _locked(session, user_id)
     if factor is None or factor.offered is None or not _is_for(session, factor, token):
@@ -160,19 +166,23 @@ def confirm(
 
 
 def check(session: Session, user_id: UUID, code: str, at: datetime | None = None) -> Kind | None:
-    """Take a code: each once, and none that is older than one that was taken (RFC 6238, 5.2).
+    """Accept a code once, and none that is older than an accepted one (RFC 6238, 5.2).
+
+    The exception: the last accepted step is set aside if it is more than `AWAY` ahead of the
+    database's clock. That clock was ahead, or has gone back, and then codes since its present time
+    work once more. The log has `second_factor_step_set_aside`.
 
     Args:
         session: in a transaction.
-        user_id: whose.
-        code: as it was typed: six digits, or a recovery code.
-        at: the time; now, by the database's clock, when not given.
+        user_id: the user's.
+        code: as typed: six digits, or a recovery code.
+        at: the time; by default the database's.
 
     Returns:
-        What it was; None when it is wrong or was used.
+        Its kind; None if it is wrong or was used.
 
     Raises:
-        CannotOpenError: the key of the secret is not listed any more; recovery codes need none.
+        CannotOpenError: the key of the secret is no longer listed; recovery codes need none.
     """
     plain = _plain(code)
     if kind_of(code) == "recovery_code":
@@ -185,20 +195,55 @@ def check(session: Session, user_id: UUID, code: str, at: datetime | None = None
     factor = _locked(session, user_id)
     if factor is None or factor.sealed is None:
         return None
-    step = _step_of(_totp(factor.sealed, user_id), plain, at or database_time(session))
-    if step is None or step <= factor.last_step:
+    totp, at = _totp(factor.sealed, user_id), at or database_time(session)
+    step = _step_of(totp, plain, at)
+    if step is None:
+        return None
+    ahead = factor.last_step - totp.timecode(at)
+    if ahead > AWAY:
+        # After a clock that was far ahead, right codes must not be refused until that time.
+        log.warning(
+            "second_factor_step_set_aside", user=str(user_id), seconds=ahead * totp.interval
+        )
+    elif step <= factor.last_step:
         return None
     factor.last_step = step
     return "code"
 
 
+def seconds_late(session: Session, user_id: UUID, code: str, at: datetime | None = None) -> int:
+    """Return how many seconds ago a refused code was valid; 0 if it was not, or was used.
+
+    Late by the database's clock: if that is ahead, the code of a right device is late too. It
+    checks the past only, up to `AWAY`: an attacker must not learn that a code is valid soon.
+
+    Args:
+        session: in a transaction.
+        user_id: the user's.
+        code: as typed.
+        at: the time; by default the database's.
+
+    Raises:
+        CannotOpenError: the key of the secret is not listed any more.
+    """
+    factor = session.get(OpsSecondFactor, user_id)
+    if factor is None or factor.sealed is None or kind_of(code) != "code":
+        return 0
+    totp, at = _totp(factor.sealed, user_id), at or database_time(session)
+    now = totp.timecode(at)
+    for step in range(now - EITHER_SIDE - 1, max(now - AWAY - 1, factor.last_step), -1):
+        if hmac.compare_digest(totp.generate_otp(step), _plain(code)):
+            return (now - step) * totp.interval
+    return 0
+
+
 def kind_of(code: str) -> Kind:
-    """What a code would be, by its looks."""
+    """Return the kind of a code by its format."""
     return "code" if re.fullmatch(rf"[0-9]{{{DIGITS}}}", _plain(code)) else "recovery_code"
 
 
 def note_wrong(session: Session, user_id: UUID) -> int:
-    """Count a wrong code; returns how many there were since the last right one."""
+    """Count a wrong code; return how many there were since the last right one."""
     counted = (
         update(OpsSecondFactor)
         .where(OpsSecondFactor.user_id == user_id)
@@ -208,7 +253,7 @@ def note_wrong(session: Session, user_id: UUID) -> int:
 
 
 def forget_wrong(session: Session, user_id: UUID) -> int:
-    """Count anew; returns how many wrong codes there were."""
+    """Reset the count of wrong codes; return it."""
     factor = _locked(session, user_id)
     if factor is None:
         return 0
@@ -217,22 +262,22 @@ def forget_wrong(session: Session, user_id: UUID) -> int:
 
 
 def make_recovery_codes(session: Session, user_id: UUID) -> Sequence[str]:
-    """New recovery codes, to be shown once; those before stop working."""
+    """Replace the recovery codes; return the new ones, to be shown once."""
     return _make_codes(session, user_id, RECOVERY_CODES)
 
 
 def make_enrolment_code(session: Session, name: str) -> str:
-    """What who has no second factor yet needs to set one up, beside the password; it works once.
+    """Make the code that a user needs, beside the password, to set up a first second factor.
 
-    Where everybody needs one a password that was found out would be enough to set it up for them.
-    Whoever sets a second factor up has it taken away; it is kept as a recovery code.
+    Without it a stolen password would be enough to set one up. It works once; it is stored as a
+    recovery code, and deleted by the set-up.
 
     Args:
         session: in a transaction.
-        name: the user's, in whatever case.
+        name: the user's, in any case.
 
     Returns:
-        The code, to be shown once; empty where there is no such user, or they have a second factor.
+        The code, to be shown once; empty if there is no such user, or they have a second factor.
     """
     user = users.find(session, name)
     if user is None or user.has_second_factor:
@@ -256,16 +301,16 @@ def _make_codes(session: Session, user_id: UUID, count: int) -> Sequence[str]:
 
 
 def reset(session: Session, name: str) -> bool:
-    """Take a user's second factor away and sign them out; returns whether there was one.
+    """Delete a user's second factor and sessions; return whether there was a second factor.
 
     Args:
         session: in a transaction.
-        name: in whatever case.
+        name: the user's, in any case.
     """
     user_id = session.scalar(select(OpsUser.id).where(OpsUser.name == name.strip().lower()))
     if user_id is None:
         return False
-    users.hold(session, user_id)  # who is signing in just now is seen below
+    users.hold(session, user_id)  # serializes with sign-ins
     for table in (OpsRecoveryCode, OpsSession):
         session.execute(delete(table).where(table.user_id == user_id))
     gone = delete(OpsSecondFactor).where(OpsSecondFactor.user_id == user_id)
@@ -273,12 +318,12 @@ def reset(session: Session, name: str) -> bool:
 
 
 def context(user_id: UUID) -> str:
-    """What a user's secrets are bound to where they are sealed."""
+    """Return the context that a user's sealed secrets are bound to."""
     return f"ops second factor:{user_id}"
 
 
 def _locked(session: Session, user_id: UUID) -> OpsSecondFactor | None:
-    # Two browsers with one code at once: the second waits, and sees that it was used.
+    # Of two concurrent requests with one code, the second waits, and sees that it was used.
     query = select(OpsSecondFactor).where(OpsSecondFactor.user_id == user_id).with_for_update()
     return session.scalar(query.execution_options(populate_existing=True))
 
@@ -289,7 +334,7 @@ def _totp(sealed: bytes, user_id: UUID, name: str = "") -> pyotp.TOTP:
 
 
 def _step_of(totp: pyotp.TOTP, code: str, at: datetime) -> int | None:
-    """The time step that a code is of; None when it is of none that counts now."""
+    """Return the time step of a code; None if it is not valid at this time."""
     try:
         return totp.verify_and_get_timecode(code, for_time=at, valid_window=EITHER_SIDE)
     except OTPVerificationError:

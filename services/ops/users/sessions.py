@@ -1,10 +1,10 @@
-"""Signed-in browsers: kept on the server, found by the hash of a random token.
+"""Sessions of signed-in browsers, stored under the hash of a random token.
 
-While a second factor's code is awaited it stands for nobody, and is good for giving one.
+While a session awaits the code of a second factor, its only use is to give that code.
 
-A session ends after some time without a request that somebody made (a page that refreshes itself
-makes others), and after a longer time in any case; and at once when its user signs out, is removed
-or gets another role or password (OWASP, "Session Management").
+A session ends after some time without a request by its user (requests by scripts do not count), and
+after a longer time in any case; and immediately when its user signs out, is removed or gets another
+role or password (OWASP, "Session Management").
 """
 
 from dataclasses import dataclass
@@ -23,20 +23,20 @@ from shared.web.tokens import hashed, new_token
 CLIENT_CHARACTERS = 250
 NOTE_CHARACTERS = 2_000
 SEEN_EVERY = timedelta(minutes=1)
-"""How exact `seen_at` is: not every request is to be written down."""
+"""The resolution of `seen_at`, which saves writes."""
 
 
 CODE_WITHIN = timedelta(minutes=5)
-"""For how long a right password waits for its code."""
+"""How long a session awaits its code."""
 
 
 @dataclass(frozen=True, slots=True)
 class Where:
-    """From where somebody signs in.
+    """The origin of a session.
 
     Attributes:
         network: an IPv4 address, or a /64 of IPv6.
-        client: the browser, as it calls itself.
+        client: the User-Agent.
     """
 
     network: str = ""
@@ -49,10 +49,10 @@ class Listed:
 
     Attributes:
         id: of the row.
-        created_at: since when somebody is signed in.
-        seen_at: when it was used last, to a minute.
-        where: from where.
-        is_own: whether it is that of the browser that asks.
+        created_at: the time of the sign-in.
+        seen_at: its last use, to a minute.
+        where: its origin.
+        is_own: whether it is that of the requesting browser.
     """
 
     id: UUID
@@ -69,12 +69,12 @@ def start(
     *,
     awaits_code: bool = False,
 ) -> str:
-    """Sign a user in; returns the token for the browser's cookie.
+    """Start a session; return the token for the browser's cookie.
 
     Args:
         session: in a transaction.
-        user: who.
-        where: from where.
+        user: the user.
+        where: the origin.
         awaits_code: whether only the password was given.
     """
     token = new_token()
@@ -92,13 +92,13 @@ def start(
 
 
 def find(session: Session, token: str, config: Settings, *, is_use: bool = True) -> User | None:
-    """Who a token stands for; None when it stands for nobody, or its session has ended.
+    """Return the user of a token; None if there is no such session, or it has ended.
 
     Args:
         session: in a transaction.
         token: of the cookie.
-        config: `ops_idle_seconds` and `ops_session_seconds` count.
-        is_use: whether somebody asks, and not a page by itself.
+        config: uses `ops_idle_seconds` and `ops_session_seconds`.
+        is_use: whether a user made the request, and not a script.
     """
     found = _find(session, token, config, awaits_code=False)
     if found is None:
@@ -111,7 +111,7 @@ def find(session: Session, token: str, config: Settings, *, is_use: bool = True)
 
 
 def awaiting(session: Session, token: str, config: Settings) -> User | None:
-    """Whose code is awaited; None when nobody's is, or it took too long."""
+    """Return the user whose code the session awaits; None if it awaits none, or no longer."""
     found = _find(session, token, config, awaits_code=True)
     return found[0] if found else None
 
@@ -119,7 +119,7 @@ def awaiting(session: Session, token: str, config: Settings) -> User | None:
 def _find(
     session: Session, token: str, config: Settings, *, awaits_code: bool
 ) -> tuple[User, timedelta] | None:
-    """Who it is, and for how long nobody was seen."""
+    """Return the user, and the time since the last use."""
     row = session.execute(
         select(
             OpsUser.id,
@@ -141,19 +141,19 @@ def _find(
 
 
 def end(session: Session, token: str) -> bool:
-    """Sign a browser out; returns whether there was a session to end."""
+    """End a session; return whether there was one."""
     ended = delete(OpsSession).where(OpsSession.token_hash == hashed(token))
     return session.execute(ended.returning(OpsSession.id)).first() is not None
 
 
 def listed(session: Session, user_id: UUID, config: Settings, token: str = "") -> list[Listed]:
-    """A user's sessions, the newest first; what waits for its code is none.
+    """Return a user's sessions, newest first, without those that await a code.
 
     Args:
         session: in a transaction.
-        user_id: whose.
+        user_id: the user's.
         config: see `find`.
-        token: of the browser that asks.
+        token: of the requesting browser.
     """
     rows = session.scalars(
         select(OpsSession)
@@ -174,46 +174,46 @@ def listed(session: Session, user_id: UUID, config: Settings, token: str = "") -
 
 
 def end_one(session: Session, user_id: UUID, id_: UUID) -> int:
-    """End one session of a user's; returns how many there were."""
+    """End one session of a user; return how many ended."""
     ended = delete(OpsSession).where(OpsSession.user_id == user_id, OpsSession.id == id_)
     return len(session.execute(ended.returning(OpsSession.id)).all())
 
 
 def end_others(session: Session, user_id: UUID, token: str = "") -> int:
-    """End all sessions of a user's but that of a token; returns how many there were."""
+    """End all sessions of a user but that of a token; return how many ended."""
     ended = delete(OpsSession).where(
         OpsSession.user_id == user_id, OpsSession.token_hash != hashed(token)
     )
     return len(session.execute(ended.returning(OpsSession.id)).all())
 
 
-def tell_others(session: Session, user_id: UUID, note: str, *, instead: str = "") -> None:
-    """Leave a note for all that a user has now, beside what is to be said already.
+def note_for_all(session: Session, user_id: UUID, note: str, *, instead: str = "") -> None:
+    """Append a note to all present sessions of a user, for their next page.
 
     Args:
         session: in a transaction.
-        user_id: whose sessions.
-        note: what happened.
-        instead: a regular expression of PostgreSQL's; the note takes the place of what it matches.
+        user_id: the user's.
+        note: a sentence.
+        instead: a PostgreSQL regular expression; earlier notes that match it are removed.
     """
     theirs = OpsSession.user_id == user_id
     session.execute(update(OpsSession).where(theirs).values(note=_with(note, instead)))
 
 
 def leave_note(session: Session, token: str, note: str) -> None:
-    """Have the browser's next page say something once, beside what it is to say already.
+    """Append a note to a session, for its next page.
 
     Args:
         session: in a transaction.
-        token: of the browser's session.
-        note: what became of its last action.
+        token: of the session.
+        note: the result of the last action.
     """
     own = OpsSession.token_hash == hashed(token)
     session.execute(update(OpsSession).where(own).values(note=_with(note)))
 
 
 def take_note(session: Session, token: str) -> str:
-    """What was left to be said; it is said once."""
+    """Return and delete the notes of a session."""
     own = OpsSession.token_hash == hashed(token)
     note = session.scalar(select(OpsSession.note).where(own).with_for_update())
     if note:
@@ -222,7 +222,7 @@ def take_note(session: Session, token: str) -> str:
 
 
 def _with(note: str, instead: str = "") -> ColumnElement[str]:
-    """What is to be said already, and this; of too much what was left last."""
+    """Return the notes with one appended; if too long, the end of them."""
     before = func.regexp_replace(OpsSession.note, instead, "") if instead else OpsSession.note
     both = func.concat_ws(" ", func.nullif(func.btrim(before), ""), note)
     return func.right(both, NOTE_CHARACTERS)
@@ -237,11 +237,11 @@ def _has_ended(config: Settings) -> ColumnElement[bool]:
     )
 
 
-def end_over(config: Settings) -> None:
-    """Remove the sessions that are over.
+def delete_ended(config: Settings) -> None:
+    """Delete the ended sessions.
 
     Args:
-        config: `ops_idle_seconds` and `ops_session_seconds` count.
+        config: uses `ops_idle_seconds` and `ops_session_seconds`.
     """
     with transaction() as session:
         session.execute(delete(OpsSession).where(_has_ended(config)))

@@ -1,4 +1,4 @@
-"""Who may sign in to the ops console, and as what."""
+"""The users of the ops console: names, passwords and roles."""
 
 import re
 from collections.abc import Collection, Mapping
@@ -20,24 +20,24 @@ SHORTEST_PASSWORD = 12
 HAS_SECOND_FACTOR = exists().where(
     OpsSecondFactor.user_id == OpsUser.id, OpsSecondFactor.confirmed_at.is_not(None)
 )
-"""Of a row of `OpsUser`."""
+"""A condition on a row of `OpsUser`."""
 NO_OFFER: Mapping[str, None] = dict.fromkeys(("offered", "offered_at", "offered_to"))
-"""Of a row of `OpsSecondFactor`: nothing waits to be confirmed."""
+"""Values of a row of `OpsSecondFactor` without an offer."""
 
 
 class UnfitUserError(Exception):
-    """Such a user cannot be; the sentence says why."""
+    """A user that cannot be made or changed so; the text says why."""
 
 
 @dataclass(frozen=True, slots=True)
 class User:
-    """Somebody who has signed in, or may.
+    """A user of the console.
 
     Attributes:
         id: of the row.
-        name: in lower case; the books name people by it.
-        rights: what they may do beside looking.
-        has_second_factor: whether a code is asked for at the sign-in.
+        name: in lower case; the audit log names users by it.
+        rights: beside viewing.
+        has_second_factor: whether the sign-in needs a code.
     """
 
     id: UUID
@@ -46,18 +46,18 @@ class User:
     has_second_factor: bool = False
 
     def may(self, right: str) -> bool:
-        """Whether they have a right, by its name."""
+        """Whether the user has a right, by its name."""
         return right in self.rights
 
     @property
     def role(self) -> str:
-        """All their rights, in words; see `rights.written`."""
+        """The role of all their rights; see `rights.written`."""
         return written(self.rights)
 
 
 @dataclass(frozen=True, slots=True)
 class Listed:
-    """A user in a list: since when there is one, and since when a second factor is asked for."""
+    """A user in a list, with the times of creation and of the second factor's set-up."""
 
     name: str
     role: str
@@ -66,20 +66,20 @@ class Listed:
 
 
 def put(session: Session, name: str, role: str, password: str | None) -> bool:
-    """Make a user, or give one another role or password; whoever it was is signed out.
+    """Make a user, or change a user's role or password and end their sessions.
 
     Args:
         session: in a transaction.
-        name: up to 64 letters, digits, dots, underscores and hyphens; capitals count as small.
+        name: up to 64 letters, digits, dots, underscores and hyphens; case is ignored.
         role: `watch`, `act`, or rights; see `rights.parse`.
-        password: at least `SHORTEST_PASSWORD` characters, and none of those that are tried first;
-            None keeps the one that there is.
+        password: at least `SHORTEST_PASSWORD` characters, and not easily guessed; None keeps the
+            current one.
 
     Returns:
         Whether the user is new.
 
     Raises:
-        UnfitUserError: the name, the role or the password is none, or a new user has no password.
+        UnfitUserError: the name, the role or the password is invalid, or a new user has none.
     """
     name, rights = _checked(name), _rights(role)
     if password is not None:
@@ -103,13 +103,13 @@ def put(session: Session, name: str, role: str, password: str | None) -> bool:
 
 
 def remove(session: Session, name: str) -> bool:
-    """Take a user away, and every session with it; returns whether there was one."""
+    """Delete a user and their sessions; return whether there was one."""
     gone = delete(OpsUser).where(OpsUser.name == name.strip().lower()).returning(OpsUser.id)
     return session.execute(gone).first() is not None
 
 
 def listed(session: Session) -> list[Listed]:
-    """Everybody, by name."""
+    """Return all users by name."""
     rows = session.execute(
         select(OpsUser.name, OpsUser.rights, OpsUser.created_at, OpsSecondFactor.confirmed_at)
         .outerjoin(OpsSecondFactor, OpsSecondFactor.user_id == OpsUser.id)
@@ -119,10 +119,10 @@ def listed(session: Session) -> list[Listed]:
 
 
 def verify(session: Session, name: str, password: str) -> User | None:
-    """The user behind a name and a password; an unknown name costs the same work.
+    """Return the user of a name and a password, else None; an unknown name costs the same work.
 
-    Nobody else changes the user until the transaction ends: what others have changed while the
-    password was compared, which takes long, has ended sessions that this one would not be among.
+    The row stays locked until the transaction ends. It is read again after the slow comparison: a
+    change meanwhile has ended the user's sessions, which would miss the one that starts now.
     """
     known = session.scalar(select(OpsUser).where(OpsUser.name == name.strip().lower()))
     compared = known.password_hash if known else None
@@ -139,40 +139,40 @@ def verify(session: Session, name: str, password: str) -> User | None:
 
 
 def hold(session: Session, user_id: UUID) -> None:
-    """Keep others from changing a user, and from signing in as one, until the transaction ends."""
+    """Lock a user against changes and sign-ins until the transaction ends."""
     session.execute(_held(OpsUser.id == user_id))
 
 
 def mark(session: Session, user_id: UUID) -> str:
-    """By what a browser is known in which a user has signed in."""
+    """Return the token that marks a browser in which the user has signed in."""
     known = session.get_one(OpsUser, user_id)
     return device_tokens.token(known.id, known.password_hash)
 
 
 def is_marked(session: Session, name: str, given: str) -> bool:
-    """Whether a browser has the mark of the user of a name."""
+    """Whether a token is the mark of the user of a name."""
     known = session.scalar(select(OpsUser).where(OpsUser.name == name.strip().lower()))
     return known is not None and device_tokens.is_token(given, known.id, known.password_hash)
 
 
 def known(session: Session, name: str) -> str:
-    """A user's name, as the books name them; empty where there is none."""
+    """Return a user's name as stored; empty if there is no such user."""
     return session.scalar(select(OpsUser.name).where(OpsUser.name == name.strip().lower())) or ""
 
 
 def with_right(session: Session, right: Right) -> frozenset[str]:
-    """The names of those who have a right."""
+    """Return the names of the users with a right."""
     return frozenset(session.scalars(select(OpsUser.name).where(OpsUser.rights.contains([right]))))
 
 
 def find(session: Session, name: str) -> User | None:
-    """The user of a name, in whatever case."""
+    """Return the user of a name, in any case; None if there is none."""
     known = session.scalar(select(OpsUser).where(OpsUser.name == name.strip().lower()))
     return _user(session, known) if known else None
 
 
 def _held(condition: ColumnElement[bool]) -> Select[OpsUser]:
-    # By a lock that lets sessions begin which have what they need: they wait for nobody.
+    # FOR NO KEY UPDATE: inserts of sessions, which reference the row, do not wait.
     query = select(OpsUser).where(condition).with_for_update(key_share=True)
     return query.execution_options(populate_existing=True)
 
@@ -204,5 +204,5 @@ def _rights(role: str) -> list[str]:
 
 
 def rights_of(stored: Collection[str]) -> frozenset[Right]:
-    """The rights that a row names; one that a newer version knows is none here."""
+    """Return the rights of a row, without those of a newer version."""
     return frozenset(Right(name) for name in stored if name in set(Right))

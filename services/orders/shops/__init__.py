@@ -1,1 +1,1 @@
-"""What is particular to the orders of shops: which wait to be placed, which had another id."""
+"""Orders of shops: awaited orders, and ids of earlier versions."""

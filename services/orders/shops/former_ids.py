@@ -1,13 +1,13 @@
-"""Orders that earlier versions knew under other ids.
+"""Shops' orders that earlier versions recorded under other ids.
 
-Those of their shop and their number there alone had no other name, so a shop that began to count
-anew had its new orders taken for old ones. Those of their shop's address as a link had it, with the
-language of whoever was there, had several. What is said now of such an order names all ids; a
-former one counts where the order is recorded or waited for under it, and is the same order.
+Earlier ids were derived from the shop and its order number only, so a shop that restarted its
+numbering had new orders taken for old ones; or from the shop's address as in a link, which may
+contain a language, so one order had several ids. Messages now name all ids of an order. A former id
+is used if the order is recorded or awaited under it.
 
-While both versions run, the earlier may tell of an order that the later has recorded. A creation
-has the order's id as its own, so that of the id which the earlier one gives is entered in the inbox
-beside it, as if it had come.
+While both versions run, the earlier one may send an order that the later one has recorded. A
+creation's message id is the order's id, so the id that the earlier version uses is claimed in the
+inbox as well, as if it had been received.
 """
 
 from collections.abc import Sequence
@@ -26,15 +26,15 @@ from shared.bus.contract.message import Received
 from shared.db import arrays
 
 AHEAD = timedelta(minutes=10)
-"""How much a shop's clock may be ahead of ours: when an order was accepted was cut to our time."""
+"""How far a shop's clock may be ahead of ours: the time of acceptance was cut to our time."""
 
 
 class Renamed(NamedTuple):
-    """Messages, about the orders that are known under former ids where there are such.
+    """Messages with the ids under which their orders are known.
 
     Attributes:
-        messages: what is to be done.
-        again: creations of those that are recorded, and changes that stand for one.
+        messages: the messages to handle.
+        again: creations of recorded orders, and changes with no more content than a creation.
     """
 
     messages: list[Received[Any]]
@@ -42,18 +42,18 @@ class Renamed(NamedTuple):
 
 
 def renamed(session: Session, messages: Sequence[Received[Any]]) -> Renamed:
-    """Find the orders that are known under former ids.
+    """Replace the order ids of messages by former ids under which the orders are known.
 
     Args:
-        session: may read the orders, and which are waited for, and write the inbox.
-        messages: what was said.
+        session: a session that may read orders and awaited orders, and write the inbox.
+        messages: the messages.
     """
     former = {id_ for m in messages for id_ in _former(m)}
     if not former:
         return Renamed(list(messages), [])
     spelled = (m.data.former.spelled_id for m in messages if _creates(m) and _former(m))
     beside = {id_ for id_ in spelled if id_ is not UNSET}
-    # Before they are looked for: of two recorders the other goes on when the order is there.
+    # Claimed before the query: of two recorders the second continues when the order exists.
     if beside:
         inbox.claim(session, SOURCE, sorted(beside))
         messages = [m for m in messages if m.id not in beside]
@@ -68,29 +68,30 @@ def renamed(session: Session, messages: Sequence[Received[Any]]) -> Renamed:
         else:
             data = structs.replace(message.data, order_id=row.id)
             about = structs.replace(message, data=data)
-            is_again = _creates(message) and row.is_recorded
+            has_moved = getattr(message.data, "has_moved", False)
+            is_again = _creates(message) and row.is_recorded and not has_moved
             (result.again if is_again else result.messages).append(about)
     return result
 
 
 def _creates(message: Received[Any]) -> bool:
-    """Whether it is an order's creation, or a change that stands for one and says no more."""
+    """Return whether a message is an order's creation, or a change that may create one."""
     return message.type in CREATED or getattr(message.data, "is_new", False)
 
 
 def _former(message: Received[Any]) -> list[UUID]:
-    said = getattr(message.data, "former", UNSET)
-    if said is UNSET:
+    former = getattr(message.data, "former", UNSET)
+    if former is UNSET:
         return []
-    return [id_ for id_ in (said.spelled_id, said.order_id) if id_ is not UNSET]
+    return [id_ for id_ in (former.spelled_id, former.order_id) if id_ is not UNSET]
 
 
-def _is_it(row: Row[Any], said: FormerId) -> bool:
-    """Whether it is that order: known before this one was made, it is one of the shop before."""
-    return bool(row.since >= said.made_at - AHEAD)
+def _is_it(row: Row[Any], former: FormerId) -> bool:
+    """Return whether a row is that order: one older than the order itself is another order."""
+    return bool(row.since >= former.made_at - AHEAD)
 
 
-# Of two rows for one the later is read last, and counts.
+# An order may have a row in both tables: the second is read last, and counts.
 _KNOWN = text("""
     SELECT order_id AS id, account_id, since, false AS is_recorded
     FROM awaited_orders WHERE order_id = ANY(CAST(:ids AS uuid[]))

@@ -1,1 +1,1 @@
-"""The pages: they ask the API and show what it says."""
+"""Pages of the portal: they call the API and show the answers."""

@@ -1,4 +1,4 @@
-"""The account: where it is signed in, its password, its address, its end."""
+"""The account: sessions, password, email address and closing."""
 
 from typing import Any
 from urllib.parse import urlencode
@@ -14,12 +14,12 @@ PATH = "/account"
 
 
 def show(visit: Visit) -> Result:
-    """All of it."""
+    """Show the account."""
     return _page(visit)
 
 
 def ask_end(visit: Visit) -> Question:
-    """Name the session that is ended."""
+    """Show which session ends."""
     wanted = str(uuid_of(visit.path["session_id"]))
     found = next((one for one in _sessions(visit)[0] if one["id"] == wanted), None)
     if found is None:
@@ -35,7 +35,7 @@ def end(visit: Visit) -> Result:
 
 
 def ask_end_all(visit: Visit) -> Question:
-    """Say how many are ended."""
+    """Show how many sessions end."""
     sessions, more = _sessions(visit)
     count = len(sessions)
     number = f"More than {count}" if more else str(count)
@@ -44,19 +44,20 @@ def ask_end_all(visit: Visit) -> Question:
         "End all of them",
         PATH,
         more=f"{number} {'session is' if count == 1 else 'sessions are'} ended, of browsers and of "
-        "programs; each signs in again. Webhooks go on: they are signed by the secret.",
+        "programs; each signs in again. Webhooks go on: they are signed by your secret, by your "
+        "public keys and by the secrets of your shops, which you find on the secret's page.",
         is_danger=True,
     )
 
 
 def end_all(visit: Visit) -> Result:
-    """End all of them."""
+    """End all sessions."""
     visit.api.delete("/users/sessions/")
     return Redirect("/sign-in?said=all", token="")
 
 
 def ask_password(visit: Visit) -> Question:
-    """Say what follows."""
+    """Explain the consequences."""
     return Question(
         "Change your password?",
         "Change it",
@@ -67,7 +68,7 @@ def ask_password(visit: Visit) -> Question:
 
 
 def change_password(visit: Visit) -> Result:
-    """Change it; every session ends."""
+    """Change the password; every session ends."""
     body = {
         "current_password": visit.password("current_password"),
         "password": visit.password(),
@@ -80,42 +81,42 @@ def change_password(visit: Visit) -> Result:
 
 
 def send_code(visit: Visit) -> Result:
-    """Have a code mailed to the address that the account shall have; nothing changes yet."""
+    """Request a code for the new address; nothing changes yet."""
     body = {"email": visit.field("email"), "password": visit.password()}
     try:
         visit.api.post("/users/email/", body)
     except Refused as refused:
         return _refused(visit, refused, "email")
-    # A page that can be loaded anew, and no second code is mailed by it.
+    # Redirect, so that a reload does not request a second code.
     return Redirect(f"{PATH}/email/verify?{urlencode({'email': body['email']})}")
 
 
 def show_code(visit: Visit) -> Result:
-    """The form for the code."""
+    """Show the form for the code."""
     return View("address_code.html", {"email": visit.query.get("email", ""), "wrong": None})
 
 
 def ask_address(visit: Visit) -> Question:
-    """Name both addresses."""
+    """Show both addresses."""
     facts = {"From": visit.business.email, "To": visit.field("email")}
-    more = "You sign in with the new one from then on. Both are told."
+    more = "You sign in with the new one from then on. Both get an email."
     return Question("Change your email address?", "Change it", PATH, facts, more=more)
 
 
 def change_address(visit: Visit) -> Result:
-    """Take the new address, by its code."""
+    """Set the new address by its code."""
     email = visit.field("email")
     try:
         visit.api.post("/users/email/verify/", {"otp": visit.field("code"), "email": email})
     except Refused as refused:
         about = {"email": email, "wrong": refused}
         return View("address_code.html", about, refused.status)
-    # With the new tokens comes the new address, which every page shows.
+    # Renewing the tokens brings the new address, which every page shows.
     return Renew(PATH, "Your email address is changed: sign in with the new one from now on.")
 
 
 def ask_close(visit: Visit) -> Question:
-    """Say what ends."""
+    """Explain what ends."""
     facts = {"Account": visit.business.email, "Business": visit.business.company_name}
     return Question(
         "Close your account for good?",
@@ -129,7 +130,7 @@ def ask_close(visit: Visit) -> Question:
 
 
 def close(visit: Visit) -> Result:
-    """Close it."""
+    """Close the account."""
     try:
         visit.api.post("/users/close/", {"password": visit.password()})
     except Refused as refused:
@@ -138,9 +139,9 @@ def close(visit: Visit) -> Result:
 
 
 def _sessions(visit: Visit) -> tuple[list[dict[str, Any]], bool]:
-    """Those that the API lists, and whether there are others."""
+    """Return the listed sessions, and whether there are further ones."""
     found = visit.api.get("/users/sessions/")
-    return found["sessions"], found.get("more", False)  # an older API does not say
+    return found["sessions"], found.get("more", False)  # missing from an older API
 
 
 def _refused(visit: Visit, refused: Refused, form: str) -> View:

@@ -1,4 +1,4 @@
-"""What happened to the account, in words, newest first."""
+"""Activity of the account, newest first."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -13,7 +13,7 @@ from shared.web.results import View
 PATH = "/activity"
 BY = {
     "you": "",
-    "somebody": "by somebody",
+    "somebody": "by you or someone else",
     "order_fellow": "by Order Fellow",
     "unknown": "by you or by Order Fellow",
     "schedule": "by itself, in time",
@@ -53,7 +53,7 @@ CHANGES = {
 
 
 def show(visit: Visit) -> Result:
-    """A page of it."""
+    """Show a page of the activity."""
     zone = time_zones.zone(visit.api.get("/users/locale/")["time_zone"])
     found, wrong = visit.listed("/activity/", cursor=visit.query.get("cursor", ""))
     entries = [
@@ -72,30 +72,30 @@ def show(visit: Visit) -> Result:
 
 
 def what(entry: Mapping[str, Any]) -> str:
-    """What happened; of a kind that is not known here, its name."""
+    """Return what happened; for an unknown type its name."""
     details = entry["details"]
-    said = CHANGES.get(details.get("what", "")) or WORDS.get(entry["type"], entry["type"])
-    return f"{said} (test mode)" if details.get("is_test") else said
+    label = CHANGES.get(details.get("what", "")) or WORDS.get(entry["type"], entry["type"])
+    return f"{label} (test mode)" if details.get("is_test") else label
 
 
 def more(entry: Mapping[str, Any]) -> str:
-    """What else there is to say of it."""
-    details, said = entry["details"], []
+    """Return the details of an entry, joined by dots."""
+    details, parts = entry["details"], []
     if details.get("is_new_place"):
-        said.append("from a new place")
+        parts.append("from a new place")
     if "allowed_networks" in details:
-        said.append(", ".join(details["allowed_networks"]))
+        parts.append(", ".join(details["allowed_networks"]))
     elif entry["type"] == "webhook.allowlist_changed":
-        said.append("from anywhere")
+        parts.append("from anywhere")
     for name, words in (("orders", "order"), ("updates", "update")):
         if count := details.get(name):
-            said.append(f"{count:,} {words}{'' if count == 1 else 's'}")
+            parts.append(f"{count:,} {words}{'' if count == 1 else 's'}")
     if entry["type"] == "secret.rotated":
-        said.append("those before stopped at once" if "revoked_ids" in details else "")
+        parts.append("those before stopped immediately" if "revoked_ids" in details else "")
     if "platform" in details:
-        said.append(GIVEN_BY.get(details["platform"], details["platform"]))
-    said += [details.get(name, "") for name in ("shop", "public_key", "value", "reason")]
-    return " · ".join(filter(None, said))
+        parts.append(GIVEN_BY.get(details["platform"], details["platform"]))
+    parts += [details.get(name, "") for name in ("shop", "public_key", "value", "reason")]
+    return " · ".join(filter(None, parts))
 
 
 PAGES = (Page("GET", PATH, "business", show),)

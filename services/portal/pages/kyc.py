@@ -1,4 +1,4 @@
-"""KYC: an application, what became of it, and another one."""
+"""KYC: the newest application and its state, and the form for another one."""
 
 import json
 from typing import Any
@@ -11,18 +11,22 @@ from shared.web.results import Question, Redirect, View
 
 PATH = "/kyc"
 FIELDS = ("business_registration_number", "business_address", "contact_person_details")
+MAY_FOLLOW = ("incomplete", "rejected", "revoked")
+"""States of the newest application in which the API takes another one."""
 
 
 def show(visit: Visit) -> Result:
-    """The newest application; the form where one can be sent."""
-    return _shown(visit)
+    """Show the newest application, and the form where another one can be sent."""
+    return _page(visit)
 
 
 def ask(visit: Visit) -> Question | View:
-    """What is about to be sent."""
+    """Show what is about to be sent."""
+    if not _can_apply(visit.api.find("/kyc/")):
+        return _page(visit, "This was not sent: the application below is already with us.", 409)
     given = _given(visit)
     if not all(given.values()):
-        return _shown(visit, "All three are needed.")
+        return _page(visit, "All three are needed.", 400)
     return Question(
         "Send this application?",
         "Send the application",
@@ -38,12 +42,11 @@ def ask(visit: Visit) -> Question | View:
 
 
 def apply(visit: Visit) -> Result:
-    """Send it."""
-    given = _given(visit)
+    """Send the application."""
     try:
-        visit.api.post("/kyc/", given)
+        visit.api.post("/kyc/", _given(visit))
     except Refused as refused:
-        return _shown(visit, str(refused))
+        return _page(visit, str(refused), 400)
     return Redirect(PATH, "Your application is sent. You get an email when it is decided.")
 
 
@@ -51,31 +54,35 @@ def _given(visit: Visit) -> dict[str, str]:
     return {name: visit.lines(name).strip() for name in FIELDS}
 
 
-def _to_amend(found: dict[str, Any] | None) -> dict[str, str]:
-    """What is in the form to begin with: of an application that is sent back, what it said."""
-    if found is None or found["status"] != "incomplete":
+def _can_apply(newest: dict[str, Any] | None) -> bool:
+    return newest is None or newest["status"] in MAY_FOLLOW
+
+
+def _prefilled(newest: dict[str, Any] | None) -> dict[str, str]:
+    """Return the form's initial values: those of the application before, which is amended."""
+    if newest is None:
         return dict.fromkeys(FIELDS, "")
-    contact = found["contact_person_details"]
+    contact = newest["contact_person_details"]
     if isinstance(contact, dict):
-        contact = "\n".join(f"{name}: {_words(value)}" for name, value in contact.items())
-    return {name: found[name] for name in FIELDS} | {"contact_person_details": contact}
+        contact = "\n".join(f"{name}: {_as_text(value)}" for name, value in contact.items())
+    return {name: newest[name] for name in FIELDS} | {"contact_person_details": contact}
 
 
-def _words(value: Any) -> str:
+def _as_text(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
-def _shown(visit: Visit, wrong: str = "") -> View:
-    found = visit.api.find("/kyc/")
+def _page(visit: Visit, wrong: str = "", status: int = 200) -> View:
+    newest = visit.api.find("/kyc/")
     about = {
         "path": PATH,
-        "application": found,
-        "given": _to_amend(found),
+        "application": newest,
+        "given": _prefilled(newest),
         "wrong": wrong,
         "secret_is_active": has_secret(visit),
-        "can_apply": found is None or found["status"] in ("incomplete", "rejected", "revoked"),
+        "can_apply": _can_apply(newest),
     }
-    return View("kyc.html", about, 400 if wrong else 200)
+    return View("kyc.html", about, status)
 
 
 PAGES = (

@@ -1,4 +1,4 @@
-"""The first page: what is still to do until the business is live, and then how it is doing."""
+"""The first page: the remaining steps until the business is live, then its figures."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -15,12 +15,12 @@ class Step:
     """A step on the way to the first order.
 
     Attributes:
-        title: what is to be done.
-        is_done: whether it is.
-        text: how it stands, where there is something to say.
-        to: the page where it is done; empty where it is not the business's to do.
-        link: what leads there.
-        is_next: whether it is the first that is not done.
+        title: the task.
+        is_done: whether it is done.
+        text: its state, if there is more to say.
+        to: the page where it is done; empty if it is not the business's task.
+        link: the text of the link to that page.
+        is_next: whether it is the first open step.
     """
 
     title: str
@@ -32,25 +32,24 @@ class Step:
 
 
 def show(visit: Visit) -> Result:
-    """The steps; for who has taken them all, the figures of the last hour too."""
+    """Show the steps, and the figures of the last hour once all are done."""
     kyc = visit.api.find("/kyc/")
-    requests = visit.api.get("/webhooks/log/", limit="1")["results"]
     orders = visit.api.get("/orders/", limit="1")["results"]
-    steps = in_order(_steps(kyc, bool(requests or orders), bool(orders)))
+    tests = orders or visit.api.get("/orders/", limit="1", mode="test")["results"]
+    steps = in_order(_steps(kyc, has_tested=bool(tests), is_live=bool(orders)))
     about = {"path": "/", "steps": steps, "is_live": all(step.is_done for step in steps)}
     if not about["is_live"]:
         return View("overview.html", about)
-    newest = visit.api.find(f"/orders/{orders[0]['id']}/")
     about |= {
         "health": visit.api.get("/webhooks/health/"),
         "can_sign": has_secret(visit) or bool(others(visit).in_words),
-        "newest": newest,
+        "newest": visit.api.find(f"/orders/{orders[0]['id']}/"),
     }
     return View("overview.html", about)
 
 
 def in_order(steps: Iterator[Step]) -> list[Step]:
-    """The steps, the first that is not done marked as the next one."""
+    """Return the steps, with the first open one marked as next."""
     found = list(steps)
     for place, step in enumerate(found):
         if not step.is_done:
@@ -62,7 +61,7 @@ def in_order(steps: Iterator[Step]) -> list[Step]:
 _APPLY = {"incomplete": "Amend it, and send it again"}
 
 
-def _steps(kyc: Mapping[str, Any] | None, has_sent: bool, has_orders: bool) -> Iterator[Step]:
+def _steps(kyc: Mapping[str, Any] | None, *, has_tested: bool, is_live: bool) -> Iterator[Step]:
     status = kyc["status"] if kyc else "none"
     reason = f" {kyc['reason']}" if kyc and kyc["reason"] else ""
     yield Step("Prove your email address", True)
@@ -81,18 +80,23 @@ def _steps(kyc: Mapping[str, Any] | None, has_sent: bool, has_orders: bool) -> I
     waits = "We are looking at what you have sent. You get an email when it is decided."
     yield Step("We approve it", status == "approved", waits if status == "pending" else "")
     yield Step(
-        "Send a first request",
-        has_sent,
-        "" if has_sent else "By a program of yours, or by a few lines that you paste.",
-        "/first-request",
-        "Show me how",
+        "Try it with a test order",
+        has_tested,
+        ""
+        if has_tested
+        else "It goes the whole way, is counted nowhere, and is mailed to you alone.",
+        "/orders?mode=test",
+        "Try it",
     )
     yield Step(
-        "Your first order is recorded",
-        has_orders,
-        "" if has_orders else "It takes about a second.",
-        "/requests",
-        "Look at your requests",
+        "Send your first order",
+        is_live,
+        ""
+        if is_live
+        else "By a program of yours, by your shop, or by a few lines that you paste. "
+        "It is recorded about a second after it was accepted.",
+        "/first-request",
+        "Show me how",
     )
 
 

@@ -1,4 +1,4 @@
-"""A new business: it registers, and proves its address by the code that was mailed to it."""
+"""Registration of a business, and the proof of its email address by a mailed code."""
 
 from urllib.parse import urlencode
 
@@ -11,17 +11,17 @@ SAID = {
     "again": "If this address awaits a code, another one is on its way to it.",
     "unproved": "Prove your email address first, by the code that we have mailed to it.",
 }
-"""What brought a browser here, by the query."""
+"""Notes of the page, by the query parameter `said`."""
 REGISTRATION = "registration"
 
 
 def show(_: Visit) -> Result:
-    """The form."""
+    """Show the form."""
     return _form()
 
 
 def register(visit: Visit) -> Result:
-    """Register; a code is mailed. The page does not tell who has an account already."""
+    """Register; the answer does not show whether the address has an account."""
     name, email = visit.field("company_name"), visit.field("email")
     body = {"company_name": name, "email": email, "password": visit.password()}
     try:
@@ -32,13 +32,13 @@ def register(visit: Visit) -> Result:
 
 
 def show_code(visit: Visit) -> Result:
-    """The form for the code; it can be loaded anew, and nothing is asked for by that."""
-    said = SAID.get(visit.query.get("said", ""), "")
-    return _code_form(visit.query.get("email", ""), visit.unsealed(REGISTRATION), said=said)
+    """Show the form for the code; reloading it sends no email."""
+    note = SAID.get(visit.query.get("said", ""), "")
+    return _code_form(visit.query.get("email", ""), visit.unsealed(REGISTRATION), said=note)
 
 
 def verify(visit: Visit) -> Result | SignIn:
-    """Take the code."""
+    """Prove the address by the code."""
     email, id_ = visit.field("email"), visit.field("registration_id")
     body = {"email": email, "otp": visit.field("code")}
     if id_:
@@ -53,7 +53,7 @@ def verify(visit: Visit) -> Result | SignIn:
 
 
 def send_again(visit: Visit) -> Result:
-    """Have another code mailed."""
+    """Request another code."""
     email, id_ = visit.field("email"), visit.field("registration_id")
     body = {"email": email} | ({"registration_id": id_} if id_ else {})
     try:
@@ -64,10 +64,10 @@ def send_again(visit: Visit) -> Result:
 
 
 def to_prove(visit: Visit, email: str, registration_id: str = "", said: str = "") -> Redirect:
-    """Go and see the form for the code, of an address or of a registration with it.
+    """Redirect to the form for the code of an address.
 
-    Of a registration in this browser alone: to a stranger's a link would lead the code of whoever
-    reads the emails.
+    The registration's id is sealed for this browser: by a link with an id a stranger could have the
+    reader of the mailbox prove the stranger's registration.
     """
     sealed = visit.seal(REGISTRATION, registration_id) if registration_id else ""
     query = {"email": email, REGISTRATION: sealed, "said": said}

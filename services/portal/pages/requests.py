@@ -1,52 +1,58 @@
-"""The requests of the business's programs: what became of each, why, and what helps."""
+"""Request log of the business: the outcome of each request, its cause and a remedy."""
 
-from datetime import date, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any
 from urllib.parse import urlencode
 
 from services.portal.web.page import Page, Visit
+from shared.web.forms import beginning
 from shared.web.mount import Result
 from shared.web.results import PageError, View
 
 PATH = "/requests"
-FILTERS = ("outcome", "code", "order_number", "event_type", "note", "since", "until")
+FILTERS = ("outcome", "code", "order_number", "event_type", "note", "since", "until", "zone")
+SEARCHED = ("code", "order_number", "event_type", "note")
 A_MICROSECOND = timedelta(microseconds=1)
 OURS = ("x-api-key", "standard-webhooks")
-"""The schemes of a business's own programs; any other is a shop's."""
+"""Signature schemes of the business's own programs; the others are shop platforms'."""
 NOTES = {
-    "no_change": "The shop's order has no state that a customer is told of: nothing was changed "
-    "by it, but that an order which waited to be placed is recorded.",
-    "not_placed": "The shop's order is a draft, unpaid, failed or cancelled: it is recorded, and "
-    "its customer told, once it is placed.",
-    "no_email_address": "The shop's order has no email address that can be mailed, so there is "
-    "nobody to tell of it: it is not recorded. Of one that was recorded with an address, its new "
-    "state is.",
-    "old_order": "The shop's order was made more than a week before it came as a new one, so it is "
-    "taken for an imported one: it is not recorded, and its customer is told nothing.",
-    "topic_not_taken": "What the shop told is not about an order's making or changes: nothing is "
-    "recorded of it. Leave its topic out of the shop's webhooks.",
-    "test": "The shop's test arrived, and its signature is right: nothing is recorded of it.",
-    "ping": "The shop asked whether we are here: nothing is recorded of it.",
+    "no_change": "The shop's order has no state that customers are notified of. Nothing was "
+    "changed, except that an order which waited to be placed is recorded.",
+    "not_placed": "The shop's order is a draft, unpaid, failed or cancelled. It is recorded, and "
+    "its customer notified, once it is placed.",
+    "no_email_address": "The shop's order has no email address that can be mailed, so it is not "
+    "recorded. If it was recorded before with an address, its new state is.",
+    "old_order": "The shop's order was made more than a week before it was sent as a new one, so "
+    "it is taken for an imported one: it is not recorded, and its customer gets no email.",
+    "order_gone": "The shop's order was deleted for good before the shop sent it, so the "
+    "delivery has no content and nothing is recorded. What was recorded of the order before stays.",
+    "privacy_request": "The shop's platform passed on a request to see or erase a person's data. "
+    "It is not carried out by this: write to the operator of Order Fellow, with the customer's "
+    "address.",
+    "topic_not_taken": "The delivery is not about an order's creation or changes, so nothing is "
+    "recorded. Leave its topic out of the shop's webhooks.",
+    "test": "The shop's test arrived, and its signature is right. Nothing is recorded.",
+    "ping": "The shop checked that this address answers. Nothing is recorded.",
 }
-"""Why nothing is recorded of a shop's delivery that was in order, by the API's `note`."""
+"""Why an accepted delivery of a shop is not recorded, by the API's `note`."""
 
 
 def index(visit: Visit) -> Result:
-    """A page of them, the newest first; the first page looks out for newer ones by itself."""
+    """Show a page of requests, newest first; the first page polls for newer ones."""
     return _listed(visit, "requests.html")
 
 
 def newest(visit: Visit) -> Result:
-    """The list alone, as a piece of its page, which asks again."""
+    """Return the list alone, as the fragment that the page polls."""
     return _listed(visit, "requests_list.html")
 
 
 def _listed(visit: Visit, template: str) -> View:
     wanted = {name: visit.query.get(name, "").strip() for name in FILTERS}
     query = {
-        **{name: wanted[name] for name in FILTERS[:-2]},
-        "received_from": first_moment(wanted["since"]),
-        "received_to": first_moment(wanted["until"], days=1),
+        **{name: wanted[name] for name in FILTERS[:-3]},
+        "received_from": first_moment(wanted["since"], wanted["zone"]),
+        "received_to": first_moment(wanted["until"], wanted["zone"], days=1),
         "cursor": visit.query.get("cursor", ""),
     }
     found, wrong = visit.listed("/webhooks/log/", **query)
@@ -57,6 +63,8 @@ def _listed(visit: Visit, template: str) -> View:
         "wrong": wrong,
         "notes": tuple(NOTES),
         "requests": found["results"],
+        # There is no index for these: every poll scans the log.
+        "searched": any(wanted[name] for name in SEARCHED),
         "is_later": "cursor" in visit.query,
         "next": older(wanted, found["next"]),
         "again": "" if wrong or query["cursor"] else f"{PATH}/newest?{urlencode(given)}",
@@ -65,7 +73,7 @@ def _listed(visit: Visit, template: str) -> View:
 
 
 def show(visit: Visit) -> Result:
-    """What came in one moment: a request, with cause and cure, and its receipt."""
+    """Show the requests of a moment, mostly one, with cause, remedy and receipt."""
     found = of_moment(visit, visit.path["received_at"])
     codes = {each["code"]: each for each in visit.api.get("/error-codes/")["results"]}
     requests = [
@@ -73,7 +81,7 @@ def show(visit: Visit) -> Result:
             request,
             codes.get(request["code"]),
             _receipt(visit, request["event_id"]) if request["outcome"] == "accepted" else "",
-            # What has a note may be in no book, though it has a number.
+            # A request with a note has an order id, but the order may not be recorded.
             not request["note"] or visit.api.find(f"/orders/{request['order_id']}/") is not None,
         )
         for request in found
@@ -82,14 +90,14 @@ def show(visit: Visit) -> Result:
 
 
 def of_moment(visit: Visit, received_at: str) -> list[dict[str, Any]]:
-    """The requests that came in one moment.
+    """Return the requests that were received in one microsecond.
 
     Args:
-        visit: whose.
-        received_at: the moment, as the API has it.
+        visit: the request of the signed-in business.
+        received_at: the time in the API's format.
 
     Raises:
-        PageError: 404, when there is none.
+        PageError: 404 if there is none.
     """
     try:
         at = datetime.fromisoformat(received_at)
@@ -105,25 +113,18 @@ def of_moment(visit: Visit, received_at: str) -> list[dict[str, Any]]:
     return results
 
 
-def first_moment(day: str, days: int = 0) -> str:
-    """The first moment of a day of a form, in UTC, as the API takes it; empty for what is none.
-
-    Args:
-        day: as a date field has it (HTML, 4.10.5.1.7).
-        days: so many days later.
-    """
-    try:
-        return f"{date.fromisoformat(day) + timedelta(days=days)}T00:00:00Z"
-    except (ValueError, OverflowError):
-        return ""
+def first_moment(day: str, zone: str, days: int = 0) -> str:
+    """Return `beginning` in the API's format; empty for no day."""
+    found = beginning(day, zone, days)
+    return found.isoformat() if found else ""
 
 
 def older(wanted: dict[str, str], cursor: str | None) -> str:
-    """The query string of the next page of a list; empty where this is the last.
+    """Return the query string of a list's next page; empty on the last one.
 
     Args:
         wanted: the filters.
-        cursor: of the API.
+        cursor: the API's cursor; None on the last page.
     """
     given = {name: value for name, value in wanted.items() if value}
     return urlencode(given | {"cursor": cursor}) if cursor else ""

@@ -1,5 +1,5 @@
-"""What a business signs by: its secret, shown after the password is asked again, and replaced; and
-beside it its shops' secrets, public keys and test secret, each with a step that removes it."""
+"""The webhook secret, shown after the password, and replaced; with the shops' secrets, the public
+keys and the test secret, which are removed here."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -8,7 +8,7 @@ from urllib.parse import quote
 from services.portal.pages.first_request import snippets
 from services.portal.web.api import Refused
 from services.portal.web.page import Page, Visit
-from shared.security.webhook_keys import GIVEN_BY, others_in_words
+from shared.security.webhook_keys import GIVEN_BY, describe_other_keys
 from shared.web.mount import Result
 from shared.web.results import PageError, Question, Redirect, View
 
@@ -19,12 +19,12 @@ KEEPS = "The one of today works on until its own end, so that your programs can 
 
 
 def show(visit: Visit) -> Result:
-    """The question for the password: whoever finds a browser open shall not find the secret."""
+    """Ask for the password: an open browser must not be enough to see the secret."""
     return _locked(visit)
 
 
 def unlock(visit: Visit) -> Result:
-    """The secret in both forms, and the test secret, to who knows the password."""
+    """Show the secret in both forms, and the test secret, if the password is right."""
     try:
         visit.api.post("/users/password/confirm/", {"password": visit.password()})
     except Refused as refused:
@@ -35,12 +35,12 @@ def unlock(visit: Visit) -> Result:
         if refused.code not in ("kyc_approval_required", "secret_not_ready"):
             raise
         return View("secret_none.html", {"path": PATH, "code": refused.code})
-    beside = others(visit)
+    other_keys = others(visit)
     about = {
         "path": PATH,
         "secret": secret,
-        "test": visit.api.get(TEST) if beside.has_test_secret else None,
-        "others": beside,
+        "test": visit.api.get(TEST) if other_keys.has_test_secret else None,
+        "others": other_keys,
         "public_url": visit.config.public_url.rstrip("/"),
         "snippets": snippets(visit.config.public_url.rstrip("/")),
     }
@@ -48,7 +48,7 @@ def unlock(visit: Visit) -> Result:
 
 
 def ask_rotate(visit: Visit) -> Question:
-    """Name what follows from another secret."""
+    """Explain the consequences of a new secret."""
     return Question(
         "Make a new webhook secret?",
         "Make a new secret",
@@ -59,12 +59,12 @@ def ask_rotate(visit: Visit) -> Question:
 
 
 def rotate(visit: Visit) -> Result:
-    """Make another; the one before works on."""
+    """Make a new secret; the one before stays valid for a while."""
     return _replaced(visit, revoke_previous=False)
 
 
 def ask_test(visit: Visit) -> Question:
-    """Say what it is for."""
+    """Explain what a test secret is for."""
     return Question(
         "Make a test secret?",
         "Make a test secret",
@@ -76,12 +76,12 @@ def ask_test(visit: Visit) -> Question:
 
 
 def make_test(visit: Visit) -> Result:
-    """Make one for test orders."""
+    """Make a test secret."""
     return _replaced(visit, TEST, revoke_previous=False)
 
 
 def ask_replace(visit: Visit) -> Question:
-    """Name what ends at once."""
+    """Show what ends immediately."""
     stays = others(visit).in_words
     left = f"{stays} and any test secret" if stays else "any test secret"
     return Question(
@@ -97,7 +97,7 @@ def ask_replace(visit: Visit) -> Question:
 
 
 def replace(visit: Visit) -> Result:
-    """Make another; those before end at once."""
+    """Make a new secret; the ones before end immediately."""
     return _replaced(visit, revoke_previous=True)
 
 
@@ -116,12 +116,12 @@ def _locked(visit: Visit, wrong: Refused | None = None) -> View:
 
 @dataclass(frozen=True, slots=True)
 class Others:
-    """What works beside the secret.
+    """Other valid keys of a business, besides its secret.
 
     Attributes:
-        given: the secrets of shops, as the API has them, by the platform.
-        keys: the public keys, as the API has them.
-        has_test_secret: whether there is one for test orders.
+        given: the shops' secrets in the API's format, by platform.
+        keys: the public keys in the API's format.
+        has_test_secret: whether there is a test secret.
     """
 
     given: dict[str, list[dict[str, Any]]]
@@ -130,23 +130,23 @@ class Others:
 
     @property
     def in_words(self) -> str:
-        """How many there are of each; empty where there is none."""
+        """Return how many there are of each kind; empty if there are none."""
         counted = {platform: len(secrets) for platform, secrets in self.given.items()}
-        return others_in_words(counted, public_keys=len(self.keys))
+        return describe_other_keys(counted, public_keys=len(self.keys))
 
     @property
     def titles(self) -> dict[str, str]:
-        """What the platforms are called."""
+        """Return the names of the platforms."""
         return {platform: GIVEN_BY[platform] for platform in self.given}
 
 
 def has_secret(visit: Visit) -> bool:
-    """Whether a secret of ours works for the business that is signed in."""
+    """Return whether the signed-in business has a valid secret made by us."""
     return bool(visit.api.get("/webhook/secret/state/")["is_active"])
 
 
 def others(visit: Visit) -> Others:
-    """What works beside the secret of the business that is signed in."""
+    """Return the other valid keys of the signed-in business."""
     given = {
         platform: visit.api.get(f"/webhook/secret/{platform}/")["results"] for platform in GIVEN_BY
     }
@@ -155,8 +155,8 @@ def others(visit: Visit) -> Others:
 
 
 def ask_remove(visit: Visit) -> Question:
-    """Name the one that ends."""
-    kind, facts, _ = _the_one(visit)
+    """Show which key ends."""
+    kind, facts, _ = _chosen(visit)
     return Question(
         f"Remove {kind}?",
         f"Remove {kind}",
@@ -168,17 +168,17 @@ def ask_remove(visit: Visit) -> Question:
 
 
 def remove(visit: Visit) -> Result:
-    """End one of them."""
-    kind, _, path = _the_one(visit)
+    """Remove a key."""
+    kind, _, path = _chosen(visit)
     try:
         visit.api.delete(path)
     except Refused as refused:
         return Redirect(PATH, str(refused))
-    return Redirect(PATH, f"Removed {kind}: it works no more.")
+    return Redirect(PATH, f"Removed {kind}: it no longer works.")
 
 
-def _the_one(visit: Visit) -> tuple[str, dict[str, str], str]:
-    """What it is, what tells it from others, and where the API has it."""
+def _chosen(visit: Visit) -> tuple[str, dict[str, str], str]:
+    """Return the kind of the chosen key, what distinguishes it, and its API path."""
     platform, key_id = visit.field("platform"), visit.field("key_id")
     if platform in GIVEN_BY:
         shop = visit.field("shop")

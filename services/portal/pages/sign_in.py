@@ -1,4 +1,4 @@
-"""Signing in, signing out, and a password that is lost."""
+"""Sign-in, sign-out and password reset."""
 
 from contextlib import suppress
 from urllib.parse import urlencode
@@ -8,7 +8,7 @@ from services.portal.web.api import Refused
 from services.portal.web.page import Page, SignIn, Visit
 from shared.web.arrivals import ENDED
 from shared.web.mount import Result
-from shared.web.results import Redirect, View, own_path
+from shared.web.results import PageError, Redirect, View, own_path
 
 SAID = {
     "ended": ENDED,
@@ -18,20 +18,20 @@ SAID = {
     "all": "Every session is ended.",
     "closed": "Your account is closed.",
 }
-"""What brought a browser here, by the query."""
+"""Notes of the page, by the query parameter `said`."""
 
 
 def show(visit: Visit) -> Result:
-    """The form."""
+    """Show the form."""
     wanted = visit.query.get("next", "/")
     if visit.held is not None:
         return Redirect(own_path(wanted))
-    said = SAID.get(visit.query.get("said", ""), "")
-    return _form(wanted, visit.query.get("email", ""), said=said)
+    note = SAID.get(visit.query.get("said", ""), "")
+    return _form(wanted, visit.query.get("email", ""), said=note)
 
 
 def sign_in(visit: Visit) -> Result | SignIn:
-    """Take an address and a password."""
+    """Sign in by email address and password."""
     email, wanted = visit.field("email"), visit.field("next") or "/"
     try:
         body = {"email": email, "password": visit.password(), "device_token": visit.mark}
@@ -45,30 +45,31 @@ def sign_in(visit: Visit) -> Result | SignIn:
 
 def sign_out(visit: Visit) -> Result:
     """End this browser's session."""
-    with suppress(Refused):  # it has ended already
+    # Errors do not matter: the tokens were deleted here.
+    with suppress(PageError, Refused):
         visit.api.post("/users/auth/logout/", {"refresh": visit.business.refresh})
     return Redirect("/sign-in", token="")
 
 
 def show_lost(_: Visit) -> Result:
-    """The form that asks for a code."""
+    """Show the form that requests a code."""
     return View("password_lost.html", {"email": "", "wrong": None})
 
 
 def send_code(visit: Visit) -> Result:
-    """Have a code mailed; the page is the same for every address."""
+    """Request a code; the answer is the same for every address."""
     email = visit.field("email")
     try:
         body = {"email": email, "device_token": visit.mark}
         visit.api.post("/users/password/reset-code/", body)
     except Refused as refused:
         return View("password_lost.html", {"email": email, "wrong": refused}, refused.status)
-    # A page that can be loaded anew, and no second code is mailed by it.
+    # Redirect, so that a reload does not request a second code.
     return Redirect(f"/password/reset?{urlencode({'email': email})}")
 
 
 def show_reset(visit: Visit) -> Result:
-    """The form for the code."""
+    """Show the form for the code."""
     return View("password_reset.html", {"email": visit.query.get("email", ""), "wrong": None})
 
 
@@ -96,7 +97,7 @@ def _form(wanted: str, email: str = "", wrong: Refused | None = None, said: str 
 PAGES = (
     Page("GET", "/sign-in", "nobody", show),
     Page("POST", "/sign-in", "nobody", sign_in, takes_password=True),
-    Page("POST", "/sign-out", "business", sign_out),
+    Page("POST", "/sign-out", "business", sign_out, ends=True),
     Page("GET", "/password/lost", "nobody", show_lost),
     Page("POST", "/password/lost", "nobody", send_code),
     Page("GET", "/password/reset", "nobody", show_reset),

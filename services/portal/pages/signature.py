@@ -1,4 +1,4 @@
-"""Why a signature is wrong: a request as it was sent, judged; nothing of it is recorded."""
+"""Check of a request's signature; nothing is recorded."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -17,22 +17,22 @@ HEADERS = {
     "x-api-key": "X-API-Key: \nX-Webhook-Signature: ",
     "standard-webhooks": "webhook-id: \nwebhook-timestamp: \nwebhook-signature: ",
 }
-"""What carries the signature, by the schemes of the request log; the values are to be pasted."""
+"""Names of the signature headers, by the schemes of the request log."""
 
 
 def show(visit: Visit) -> Result:
-    """The form; begun with what is known of a request, where one is named."""
+    """Show the form, prefilled with the header names of a logged request if one is named."""
     of = _named(visit, visit.query.get("of", ""))
     return _page(HEADERS.get(of["scheme"], "") if of else "", "", of=of)
 
 
 def verify(visit: Visit) -> Result:
-    """What the webhook would answer, and why."""
+    """Show what the webhook would answer, and why."""
     headers, body = visit.lines("headers"), visit.lines("body")
     of = _named(visit, visit.field("of"))
-    named, strange = read_headers(headers)
-    if strange:
-        return _page(headers, body, f"This is no header, Name: value: {strange[:80]}", of=of)
+    named, malformed = read_headers(headers)
+    if malformed:
+        return _page(headers, body, f"This is no header, Name: value: {malformed[:80]}", of=of)
     try:
         verdict = visit.api.post("/webhooks/test/", {"headers": named, "body": body})
     except Refused as refused:
@@ -41,10 +41,10 @@ def verify(visit: Visit) -> Result:
 
 
 def read_headers(text: str) -> tuple[dict[str, str], str]:
-    """Headers by name, of text with one in each line; and the first line that is none.
+    """Parse headers, one a line; return them by name, and the first malformed line if any.
 
     Args:
-        text: as it is copied from a program's log, or from curl's `-H`.
+        text: copied from a program's log or from curl's `-H` options.
     """
     found: dict[str, str] = {}
     for line in text.splitlines():

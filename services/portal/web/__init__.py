@@ -1,1 +1,1 @@
-"""What carries pages: the API by HTTP, sessions, the adapter to Falcon, templates."""
+"""Infrastructure of the pages: API client, sessions, Falcon adapter, templates."""

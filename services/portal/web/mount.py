@@ -1,4 +1,4 @@
-"""The portal's pages on a Falcon ASGI app: the session, the API by the browser's own token."""
+"""Adds the portal's pages to a Falcon ASGI app: browser session, API client, rendering."""
 
 from collections.abc import Iterable
 from contextlib import suppress
@@ -33,7 +33,15 @@ MAX_CLIENT = 200
 def mount(
     app: falcon.asgi.App[Any, Any], pages: Iterable[Page], config: Settings, api: Api, lanes: Lanes
 ) -> None:
-    """Add pages to an app, which ask `api`."""
+    """Add pages to an app.
+
+    Args:
+        app: the app.
+        pages: the pages.
+        config: the settings.
+        api: the API that the pages call.
+        lanes: the threads in which they run.
+    """
     _Portal(config, api, lanes).mount(app, pages)
 
 
@@ -44,13 +52,13 @@ class _Portal(Site[Page]):
 
     @within(ANSWER_SECONDS)
     def signed_in(self, own: str) -> str:
-        """Of whom the portal holds anything."""
+        """Return the account id of a session token; empty if it is not signed in."""
         with transaction() as session:
             held = sessions.held_of(session, own)
             return held.account_id if held else ""
 
     async def answer(self, page: Page, here: Arrived) -> tuple[Result, str]:
-        """What a page answers."""
+        """Run a page; return its result and, for a view, the HTML."""
         api, own, token = self._api, here.own, here.token
         client = (here.req.user_agent or "")[:MAX_CLIENT]
         browser = Browser(client_address(here.req), client)
@@ -61,19 +69,23 @@ class _Portal(Site[Page]):
                 raise SignedOut
             return held.access
 
-        # A piece of a page has no place for a note, nor for the page to sign in.
-        is_piece = page.asks_by_itself or bool(here.req.get_header("HX-Request"))
+        # A fragment has no place for a note or for the sign-in page.
+        is_fragment = page.asks_by_itself or bool(here.req.get_header("HX-Request"))
 
         def signed_out() -> Redirect:
-            if is_piece:
+            if is_fragment:
                 raise PageError(403, "You are signed out: load the page anew.")
-            # A browser that comes from another site does not show its cookie, and keeps it (RFC
-            # 6265bis, 8.8.2): what it did not show is not taken from it.
+            # A browser that comes from another site does not send its cookie but keeps it (RFC
+            # 6265bis, 8.8.2): do not clear a cookie that was not sent.
             to = to_sign_in(here.req, here.sent, self.shows)
             return Redirect(to, token="" if own else None)
 
         def run(page: Page, here: Arrived) -> tuple[Result, str]:
-            held = sessions.find(own, api, browser)
+            if page.ends:
+                with transaction() as session:
+                    held = sessions.held_of(session, own)
+            else:
+                held = sessions.find(own, api, browser)
             if page.needs == "business" and held is None:
                 return signed_out(), ""
             form = here.typed
@@ -82,10 +94,10 @@ class _Portal(Site[Page]):
                 into = files if page.takes_files else None
                 form = _unsealed(here.sent.fields(into), token)
             access = held.access if held else ""
-            asking = api.for_browser(browser.address, client, access, renewed)
+            client_of_api = api.for_browser(browser.address, client, access, renewed)
             visit = Visit(
                 page=page,
-                api=asking,
+                api=client_of_api,
                 held=held,
                 config=self._config,
                 path=here.path,
@@ -97,24 +109,27 @@ class _Portal(Site[Page]):
                 mark=self.mark(here.req),
             )
             here.has_acted = page.acts(visit)
+            if page.ends:
+                with transaction() as session:
+                    sessions.end(session, own)
             try:
                 result: Result | SignIn = page.answer(visit, seal=partial(_sealed, token=token))
             except SignedOut:
                 return signed_out(), ""
             if isinstance(result, SignIn):
                 if held is not None:
-                    # In another tab: nobody has that session's tokens from now on.
+                    # Signed in by another tab: end that session, whose tokens are discarded here.
                     with suppress(PageError, Refused):
-                        asking.post("/users/auth/logout/", {"refresh": held.refresh})
+                        client_of_api.post("/users/auth/logout/", {"refresh": held.refresh})
                 with transaction() as session:
                     sessions.end(session, own)
                     begun = sessions.start(session, result.answer)
-                known_by = result.answer.get("device_token", "")  # of an older API none
-                return Redirect(own_path(result.to), token=begun, mark=known_by), ""
+                mark = result.answer.get("device_token", "")  # missing from an older API
+                return Redirect(own_path(result.to), token=begun, mark=mark), ""
             if isinstance(result, Renew):
-                # It is done already, and the next renewal shows it too.
+                # The change is done; if this fails, the next renewal shows it.
                 with suppress(PageError, Refused):
-                    sessions.renew(own, api, browser, asking.access)
+                    sessions.renew(own, api, browser, client_of_api.access)
             if isinstance(result, Redirect):
                 with transaction() as session:
                     if result.token == "":
@@ -124,13 +139,13 @@ class _Portal(Site[Page]):
             if not isinstance(result, View):
                 return result, ""
             note = ""
-            if held is not None and not is_piece:
+            if held is not None and not is_fragment:
                 with transaction() as session:
                     note = sessions.take_note(session, own)
             about = shown(result, token, note, form, refused=here.refused, business=held)
             return result, render(result.template, about)
 
-        caller = network_of(browser.address)  # a cookie is anybody's word
+        caller = network_of(browser.address)  # not the cookie, which is unverified
         answered = within(ANSWER_SECONDS)(self.with_again)
         return await self.lane(page).run(partial(answered, run, page, here), caller)
 

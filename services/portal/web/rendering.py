@@ -1,4 +1,4 @@
-"""The portal's templates."""
+"""Templates and filters of the portal."""
 
 from datetime import date, datetime
 from pathlib import Path
@@ -25,11 +25,11 @@ _environment.globals["pages"] = (
 
 
 def render(template: str, about: dict[str, Any]) -> str:
-    """A page, or a piece of one.
+    """Render a template.
 
     Args:
-        template: its name.
-        about: its variables.
+        template: the name.
+        about: the variables.
     """
     return _environment.get_template(template).render(about, now=datetime.now(UTC))
 
@@ -39,27 +39,27 @@ def _moment(stamp: str | None) -> datetime | None:
 
 
 def time(stamp: str | None, zone: ZoneInfo | None = None) -> str:
-    """A time of the API (RFC 3339), for people, where they are, and for machines."""
+    """Render a time of the API (RFC 3339); without a zone in the browser's."""
     return rendering.time(_moment(stamp), zone)
 
 
 def age(stamp: str | None, now: datetime) -> str:
-    """How long ago a time of the API is, in words."""
+    """Return the age of a time of the API, such as `3 h 20 min`."""
     return rendering.age(_moment(stamp), now)
 
 
 def status(value: str) -> str:
-    """A tracking status, or another word of the API, for people."""
+    """Return a status of the API in lower case, with spaces."""
     return value.replace("_", " ").lower()
 
 
 def moment(stamp: str, say: Language, zone: ZoneInfo) -> str:
-    """A time of the API, as a language writes it, where somebody is."""
+    """Return a time of the API in a language and a time zone."""
     return say.moment(datetime.fromisoformat(stamp), zone)
 
 
 def day(value: str, say: Language) -> str:
-    """A day of the API, as a language writes it."""
+    """Return a date of the API in a language."""
     return say.day(date.fromisoformat(value))
 
 

@@ -1,12 +1,11 @@
-"""Signed-in browsers: the API's tokens, sealed, found by the hash of a random token in a cookie.
+"""Sessions of browsers: the sealed API tokens, found by the hash of a random cookie token.
 
-Kept on the server, and not sealed in the cookie: a refresh token works once, and one that comes a
-second time ends the session (RFC 9700, 4.14.2). Of two requests of a browser at once, or after an
-answer that never came to it, the second would bring the used one. So one renews, and the others
-wait for what comes of it. Before the API is asked, the id of the attempt and until when it is made
-are committed: nobody holds a connection while the API thinks, and an answer that comes to nobody,
-since this process or the database ends in between, is asked for again under the same id, and the
-API gives the same one.
+They are stored on the server, not in the cookie: a refresh token works once, and a second use ends
+the session (RFC 9700, 4.14.2). With tokens in the cookie, two concurrent requests or a lost answer
+would use one twice. Instead one request renews and the others wait for its result. It commits an
+attempt id and a lease before it calls the API, so that no database connection is held during the
+call, and a renewal that was interrupted is repeated under the same id, for which the API gives the
+same tokens.
 """
 
 import time
@@ -23,34 +22,35 @@ from sqlalchemy import delete, func, select, update
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
-from services.portal.web.api import AWAY, RENEWAL_SECONDS, Api, Refused
+from services.portal.web.api import RENEWAL_SECONDS, Api, Refused, unavailable
 from shared.db.models import PortalSession
 from shared.db.session import database_time, transaction
 from shared.ids import new_id
 from shared.security.encryption import CannotOpenError, portal_sealer
-from shared.web.results import PageError
 from shared.web.tokens import hashed, new_token
 
 RENEW_AHEAD = timedelta(seconds=30)
-"""So long before its end an access token is replaced: a page takes less."""
+"""How long before its expiry an access token is renewed: longer than a page takes."""
 LEASE_SECONDS = 6 * RENEWAL_SECONDS
-"""So long the renewal of a browser's tokens is one request's: longer than it can take."""
+"""How long one request owns the renewal of a session: longer than it can take."""
 WAIT_SECONDS = 10.0
-"""So long another request waits for that."""
-LOOK_SECONDS = 0.05
+"""How long another request waits for that renewal."""
+NOTE_CHARACTERS = 2_000
+"""The most characters of the notes for a browser's next page."""
+POLL_SECONDS = 0.05
 
 
-class Held(msgspec.Struct, frozen=True):
-    """What the portal holds of a signed-in browser.
+class StoredSession(msgspec.Struct, frozen=True):
+    """The stored session of a signed-in browser.
 
     Attributes:
         access: the access token.
-        refresh: the refresh token, which renews it.
-        account_id: whose.
+        refresh: the refresh token.
+        account_id: the business.
         company_name: its name.
-        email: its address.
-        attempt_id: under which the refresh token is being used; empty while it is not.
-        asking_until: so long a request renews them, by the database's clock (Unix time); else 0.
+        email: its email address.
+        attempt_id: the id of the renewal under way; empty if there is none.
+        asking_until: end of the renewal's lease (Unix time of the database's clock); 0 if none.
     """
 
     access: str
@@ -64,18 +64,18 @@ class Held(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True, slots=True)
 class Browser:
-    """From where a request comes: an address, and what the browser calls itself."""
+    """The IP address and the `User-Agent` of a request."""
 
     address: str
     client: str
 
 
 def start(session: Session, signed_in: Mapping[str, Any]) -> str:
-    """Keep what a sign-in answered; returns the token for the browser's cookie.
+    """Store a new session; return the token for the browser's cookie.
 
     Args:
         session: the transaction.
-        signed_in: the API's answer.
+        signed_in: the API's answer to the sign-in.
     """
     token, held = new_token(), _held(signed_in)
     key = hashed(token)
@@ -89,17 +89,17 @@ def start(session: Session, signed_in: Mapping[str, Any]) -> str:
     return token
 
 
-def find(token: str, api: Api, browser: Browser) -> Held | None:
-    """What is held of a browser, its access token good for a page; None where it is signed out.
+def find(token: str, api: Api, browser: Browser) -> StoredSession | None:
+    """Return a session whose access token is valid for a page; None if the browser is signed out.
 
     Args:
-        token: of the cookie.
-        api: renews the tokens.
-        browser: whose request it is.
+        token: the cookie's token.
+        api: the API that renews the tokens.
+        browser: the request's browser.
 
     Raises:
-        PageError: 503, when the API does not answer; the next page asks it again.
-        Refused: it does not renew, for another reason than the session's end.
+        PageError: 503 if the API does not answer; the next request tries again.
+        Refused: it refuses to renew for another reason than the session's end.
     """
     if not token:
         return None
@@ -111,24 +111,24 @@ def find(token: str, api: Api, browser: Browser) -> Held | None:
     return renew(token, api, browser, held.access)
 
 
-def held_of(session: Session, token: str) -> Held | None:
-    """What is held of a browser, as far as that is known without the API."""
+def held_of(session: Session, token: str) -> StoredSession | None:
+    """Return the stored session of a browser, without asking the API; None if there is none."""
     return _opened(session.get(PortalSession, hashed(token)), database_time(session))
 
 
-def renew(token: str, api: Api, browser: Browser, access: str) -> Held | None:
-    """Have the API renew what is held of a browser; where another request was faster, its outcome.
+def renew(token: str, api: Api, browser: Browser, access: str) -> StoredSession | None:
+    """Renew the tokens of a session, or wait for another request that renews them.
 
     Args:
-        token: of the cookie.
-        api: renews the tokens.
-        browser: whose request it is.
-        access: the access token that shall be replaced.
+        token: the cookie's token.
+        api: the API that renews the tokens.
+        browser: the request's browser.
+        access: the access token to replace.
 
     Returns:
-        As `find`, which says what is raised as well.
+        The session, as `find`, which documents the exceptions too.
     """
-    patience = time.monotonic() + WAIT_SECONDS
+    deadline = time.monotonic() + WAIT_SECONDS
     while True:
         with transaction() as session:
             row = session.get(PortalSession, hashed(token), with_for_update=True)
@@ -138,41 +138,40 @@ def renew(token: str, api: Api, browser: Browser, access: str) -> Held | None:
                 return held
             now = time_now.timestamp()
             if held.asking_until <= now:
-                asking = msgspec.structs.replace(
+                leased = msgspec.structs.replace(
                     held,
                     attempt_id=held.attempt_id or str(new_id()),
                     asking_until=now + LEASE_SECONDS,
                 )
-                row.sealed = _seal(asking, row.token_hash)
+                row.sealed = _seal(leased, row.token_hash)
                 break
-        if time.monotonic() > patience:
-            raise PageError(503, AWAY)
-        time.sleep(LOOK_SECONDS)
+        if time.monotonic() > deadline:
+            raise unavailable()
+        time.sleep(POLL_SECONDS)
     try:
-        return _put(token, held, _renewed(asking, api, browser))
+        return _put(token, held, _renewed(leased, api, browser))
     except Exception:
         with suppress(SQLAlchemyError):
-            _put(token, held, msgspec.structs.replace(asking, asking_until=0))
+            _put(token, held, msgspec.structs.replace(leased, asking_until=0))
         raise
 
 
-def _renewed(asking: Held, api: Api, browser: Browser) -> Held | None:
-    """What the API gives; None where it says that the session has ended."""
-    asked = api.for_browser(browser.address, browser.client)
+def _renewed(leased: StoredSession, api: Api, browser: Browser) -> StoredSession | None:
+    """Return the renewed session; None if the API says that it has ended."""
+    client = api.for_browser(browser.address, browser.client)
     try:
-        return _held(asked.renewed(asking.refresh, asking.attempt_id))
+        return _held(client.renewed(leased.refresh, leased.attempt_id))
     except Refused as refused:
-        # Only what the API says of the session itself ends it.
+        # Other errors are not about the session and must not end it.
         if refused.status not in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN):
             raise
         return None
 
 
-def _put(token: str, before: Held, now: Held | None) -> Held | None:
-    """Hold something, or nothing, in the place of what was held before; returns what is held.
+def _put(token: str, before: StoredSession, now: StoredSession | None) -> StoredSession | None:
+    """Replace or delete a stored session; return the one that is stored now.
 
-    Where that is something else meanwhile, since the browser signed out or this took too long, it
-    stays.
+    It is left alone if it changed in the meantime: the browser signed out, or the lease ended.
     """
     with transaction() as session:
         row = session.get(PortalSession, hashed(token), with_for_update=True)
@@ -186,15 +185,15 @@ def _put(token: str, before: Held, now: Held | None) -> Held | None:
         return now
 
 
-def end_over() -> None:
-    """Forget browsers whose sessions are over."""
+def delete_expired() -> None:
+    """Delete the sessions that have expired."""
     with transaction() as session:
-        over = PortalSession.expires_at < func.clock_timestamp()
-        session.execute(delete(PortalSession).where(over))
+        is_expired = PortalSession.expires_at < func.clock_timestamp()
+        session.execute(delete(PortalSession).where(is_expired))
 
 
-def end(session: Session, token: str) -> Held | None:
-    """Forget a browser; returns what was held of it."""
+def end(session: Session, token: str) -> StoredSession | None:
+    """Delete the session of a browser; return what was stored."""
     row = session.get(PortalSession, hashed(token))
     held = _opened(row, database_time(session))
     if row is not None:
@@ -203,23 +202,28 @@ def end(session: Session, token: str) -> Held | None:
 
 
 def leave_note(session: Session, token: str, note: str) -> None:
-    """Have the browser's next page say something once: what became of its last action."""
-    changed = update(PortalSession).where(PortalSession.token_hash == hashed(token))
-    session.execute(changed.values(note=note))
+    """Store a note for the browser's next page, after any that was not shown yet.
+
+    Of several that are too long together the end is kept.
+    """
+    of_browser = update(PortalSession).where(PortalSession.token_hash == hashed(token))
+    notes = func.concat_ws(" ", func.nullif(PortalSession.note, ""), note)
+    session.execute(of_browser.values(note=func.right(notes, NOTE_CHARACTERS)))
 
 
 def take_note(session: Session, token: str) -> str:
-    """What was left to be said; it is said once."""
-    note = session.scalar(
-        select(PortalSession.note).where(PortalSession.token_hash == hashed(token))
-    )
-    if note:
-        leave_note(session, token, "")
+    """Return the notes for the browser's next page, once: of two tabs one gets them."""
+    is_browsers = PortalSession.token_hash == hashed(token)
+    stored = select(PortalSession.note).where(is_browsers)
+    if not session.scalar(stored):  # without a lock, as for almost every page
+        return ""
+    note = session.scalar(stored.with_for_update())
+    session.execute(update(PortalSession).where(is_browsers).values(note=""))
     return note or ""
 
 
-def _held(signed_in: Mapping[str, Any]) -> Held:
-    return Held(
+def _held(signed_in: Mapping[str, Any]) -> StoredSession:
+    return StoredSession(
         signed_in["access"],
         signed_in["refresh"],
         signed_in["id"],
@@ -228,21 +232,21 @@ def _held(signed_in: Mapping[str, Any]) -> Held:
     )
 
 
-def _seal(held: Held, key: bytes) -> bytes:
+def _seal(held: StoredSession, key: bytes) -> bytes:
     return portal_sealer().seal(msgspec.json.encode(held), f"portal:{key.hex()}")
 
 
-def _opened(row: PortalSession | None, now: datetime) -> Held | None:
+def _opened(row: PortalSession | None, now: datetime) -> StoredSession | None:
     if row is None or row.expires_at <= now:
         return None
     try:
         plain = portal_sealer().open(row.sealed, f"portal:{bytes(row.token_hash).hex()}")
-    except CannotOpenError:  # under a key that was taken out: then one signs in again
+    except CannotOpenError:  # sealed under a removed key: sign in again
         return None
-    return msgspec.json.decode(plain, type=Held)
+    return msgspec.json.decode(plain, type=StoredSession)
 
 
 def _expiry(token: str) -> datetime:
-    # Whether it is good is the API's to say.
+    # The API verifies the signature.
     claims = jwt.decode(token, options={"verify_signature": False})
     return datetime.fromtimestamp(claims["exp"], UTC)

@@ -1,1 +1,1 @@
-"""The broker itself: connections to it, what is declared there, and what its errors mean."""
+"""Connections to the broker, declarations on it, and the meaning of its errors."""

@@ -1,8 +1,8 @@
-"""The addresses of `AMQP_URL`, which of them is tried next, and how long to wait before that.
+"""The addresses of `AMQP_URL`: which one to try next, and after which delay.
 
-All connections of a process share one place in the list: whoever finds a node away or in trouble
-leaves it for all that connect from then on, so that a host that swallows every packet costs a
-process its connect timeout once, and not each connection. Who is connected stays where it is.
+All connections of a process share one position in the list. A connection that finds a node
+unreachable moves it on for later connections, so that a host that drops every packet costs the
+process one connect timeout and not one a connection. Open connections stay where they are.
 """
 
 import random
@@ -18,7 +18,7 @@ FIRST_PAUSE, LONGEST_PAUSE = 0.2, 5.0  # seconds between two rounds of attempts
 
 
 class Addresses:
-    """The nodes of one broker, in a circle.
+    """The nodes of one broker, tried in turn.
 
     Args:
         amqp_url: one address or several, separated by `;`.
@@ -33,15 +33,15 @@ class Addresses:
         return len(self._all)
 
     def round(self) -> Sequence[str]:
-        """Each of them once, in the order in which they are to be tried now."""
-        at = self._at  # another thread may go on meanwhile
+        """Return each address once, in the order to try them now."""
+        at = self._at  # read once: another thread may change it
         return self._all[at:] + self._all[:at]
 
     def leave(self, url: str) -> None:
-        """Have others try the next one first; nothing happens where somebody has done so.
+        """Move on from an address, unless another connection did so already.
 
         Args:
-            url: the one that is away, or refuses.
+            url: the address that is unreachable, or refuses.
         """
         with self._lock:
             if self._all[self._at] == url:
@@ -49,12 +49,12 @@ class Addresses:
 
 
 class Pauses:
-    """How long to wait between attempts of one connection that is opened again and again.
+    """The delays between attempts to open one connection.
 
-    Not at all until each address was tried; then ever longer, up to `LONGEST_PAUSE`.
+    None until each address was tried once, then doubling up to `LONGEST_PAUSE`.
 
     Args:
-        count: of the addresses.
+        count: the number of addresses.
     """
 
     def __init__(self, count: int) -> None:
@@ -64,14 +64,14 @@ class Pauses:
         self._worked_at: float | None = None
 
     def worked(self) -> None:
-        """An attempt succeeded."""
+        """Reset the delays: an attempt succeeded."""
         self._pause = FIRST_PAUSE
         self._worked_at = time.monotonic()
 
     def after_failure(self) -> float:
-        """Seconds to wait; asked once after each failed attempt, and each loss of a connection."""
+        """Return the seconds to wait after a failed attempt, or the loss of a connection."""
         worked_at, self._worked_at = self._worked_at, None
-        # One that ends as soon as it works is no news of the others, and may well end there too.
+        # A connection that ended soon after it opened says nothing new of the other addresses.
         if worked_at is not None and time.monotonic() - worked_at >= LONGEST_PAUSE:
             self._tried = 0
         self._tried += 1
@@ -84,18 +84,18 @@ class Pauses:
 
 @lru_cache(maxsize=64)
 def of(amqp_url: str) -> Addresses:
-    """The addresses of a setting, the same for all of this process."""
+    """Return the addresses of a setting; one object for the whole process."""
     return Addresses(amqp_url)
 
 
 def credentials(amqp_url: str) -> tuple[str, str]:
-    """The user and the password that all addresses sign in with; `guest` where none is named."""
+    """Return the user and password of all addresses; `guest` where there is none."""
     parts = urlsplit(addresses(amqp_url)[0])
     return unquote(parts.username or "guest"), unquote(parts.password or "guest")
 
 
 def signed_in_as(amqp_url: str, user: str, password: str) -> str:
-    """The same addresses, each for another user."""
+    """Return the same addresses with other credentials."""
     person = f"{quote(user, safe='')}:{quote(password, safe='')}"
     parts = [urlsplit(url) for url in addresses(amqp_url)]
     return ";".join(
@@ -105,10 +105,10 @@ def signed_in_as(amqp_url: str, user: str, password: str) -> str:
 
 
 def place(amqp_url: str) -> str:
-    """Host and port of each address, such as `rabbit1:5672, rabbit2:5672`; never a password."""
+    """Return host and port of each address, such as `rabbit1:5672, rabbit2:5672`."""
     parts = [urlsplit(url) for url in addresses(amqp_url)]
     return ", ".join(
-        # Of `netloc`, in which an IPv6 address has its brackets.
+        # From `netloc`, in which an IPv6 address keeps its brackets.
         each.netloc.rpartition("@")[2]
         if each.port
         else f"{each.netloc.rpartition('@')[2]}:{5671 if each.scheme == 'amqps' else 5672}"

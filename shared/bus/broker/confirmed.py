@@ -1,4 +1,4 @@
-"""Publishing many messages at once: all outstanding together, and which of them are confirmed."""
+"""Publish a batch of messages over a kombu connection and wait for their confirms together."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -10,21 +10,21 @@ from amqp import Message as AmqpMessage
 from kombu import Connection
 
 LOOK_SECONDS = 0.5
-"""How long it may go unnoticed that nobody waits any more."""
+"""Interval at which `is_wanted` is asked."""
 
 
 class NotPublishedError(ConnectionError):
-    """Not all messages are known to be safe; those that are will be doubles when it is repeated."""
+    """Not all messages were confirmed; repeating the batch doubles those that were."""
 
 
 @dataclass(frozen=True, slots=True)
 class Routed:
-    """A message and where it goes.
+    """A message and its destination.
 
     Attributes:
-        message: with all its properties.
-        exchange: its name; empty for the default one.
-        routing_key: under which.
+        message: with all properties.
+        exchange: its name; empty for the default exchange.
+        routing_key: the routing key.
     """
 
     message: AmqpMessage
@@ -34,11 +34,11 @@ class Routed:
 
 @dataclass(frozen=True, slots=True)
 class Published:
-    """What became of them.
+    """The outcome of a batch.
 
     Attributes:
-        confirmed: the places, from 0, of those that a queue has safely.
-        error: why others are not known to be safe; None when all are.
+        confirmed: the indices of messages that are in a queue.
+        error: of the others; None if all are confirmed.
     """
 
     confirmed: frozenset[int]
@@ -51,13 +51,13 @@ def publish(
     seconds: float,
     is_wanted: Callable[[], bool] = lambda: True,
 ) -> Published:
-    """Publish messages in this order, and wait until the broker has said of each what became of it.
+    """Publish messages in this order and wait until the broker has confirmed or refused each.
 
     Args:
-        connection: an open kombu connection; what else it consumes goes on meanwhile.
-        messages: each to a queue that there is.
-        seconds: how long to wait for them all. After an error the connection is out of step.
-        is_wanted: asked each `LOOK_SECONDS` whether to wait on.
+        connection: open; its consumers' callbacks are called meanwhile. Not usable after an error.
+        messages: each for an existing queue.
+        seconds: the timeout for all of them.
+        is_wanted: asked every `LOOK_SECONDS`; False ends the wait.
     """
     confirms = _Confirms(messages)
     deadline = time.monotonic() + seconds
@@ -65,7 +65,7 @@ def publish(
         channel: Any = connection.channel()
         confirms.follow(channel)
         for message in messages:
-            # Without `mandatory` the broker confirms what it throws away.
+            # Without `mandatory` the broker confirms messages that it drops.
             channel.basic_publish(
                 message.message,
                 exchange=message.exchange,
@@ -79,13 +79,13 @@ def publish(
             channel.close()
     except TimeoutError:
         pass
-    except Exception as error:  # noqa: BLE001 - what was confirmed before stays confirmed
+    except Exception as error:  # noqa: BLE001 - earlier confirms count
         return Published(confirms.confirmed, error)
     return Published(confirms.confirmed, confirms.error(seconds))
 
 
 class _Confirms:
-    """What the broker has said of the messages of one channel, numbered from 1."""
+    """Confirms and returns of the messages of one channel, whose tags begin at 1."""
 
     def __init__(self, messages: Sequence[Routed]) -> None:
         self.awaited = set(range(1, len(messages) + 1))
@@ -96,8 +96,8 @@ class _Confirms:
 
     @property
     def confirmed(self) -> frozenset[int]:
-        """The places of those that a queue has."""
-        # What came back is confirmed too, and the frame that says so comes first.
+        """The indices of messages that are in a queue."""
+        # A returned message is confirmed as well; its `basic.return` arrives first.
         return frozenset(
             tag - 1
             for tag in self._taken
@@ -106,7 +106,7 @@ class _Confirms:
         )
 
     def error(self, seconds: float) -> NotPublishedError | None:
-        """Why not all are confirmed, after so many seconds."""
+        """Return why not all are confirmed after so many seconds; None if all are."""
         if self._nowhere:
             exchange, key = min(self._nowhere)
             return NotPublishedError(
@@ -117,7 +117,7 @@ class _Confirms:
         return None
 
     def follow(self, channel: Any) -> None:
-        """Hear of what is published on a channel from now on."""
+        """Switch a channel to confirms and listen to them."""
         channel.confirm_select()
         channel.events["basic_ack"].add(self._take)
         channel.events["basic_nack"].add(self._refuse)

@@ -1,8 +1,9 @@
-"""Reading what strangers publish, whatever it is: a message must not be able to stop its readers.
+"""Tolerant decoding of AMQP properties and arguments for py-amqp.
 
-AMQP says that short strings are UTF-8, the broker does not look, and py-amqp raises amid the frames
-of a connection: the consumer reconnects and meets the message again until it is dead, and then no
-tool can look into the dead queue. So what cannot be read as it should be is read as it can be.
+Short strings are UTF-8 by the specification, the broker does not check it, and py-amqp raises
+amid the frames of a connection. The consumer would reconnect and receive the message again until
+it is dead-lettered, and then no tool could read the dead letter queue. So invalid values are
+decoded as far as possible.
 """
 
 import re
@@ -18,7 +19,7 @@ import amqp.serialization
 Properties = tuple[dict[str, Any], int]
 Arguments = tuple[list[Any], int]
 
-# AMQP 0-9-1, class basic: in the order of their flags, from the highest bit on.
+# AMQP 0-9-1, class basic, in the order of the property flags, from the highest bit.
 _PROPERTIES = (
     ("content_type", "s"),
     ("content_encoding", "s"),
@@ -45,44 +46,50 @@ _read_item: Callable[[bytes, int], tuple[Any, int]] = amqp.serialization._read_i
 
 
 def install() -> None:
-    """Have py-amqp read by this module, in the whole process."""
+    """Replace py-amqp's decoding by this module's, in the whole process."""
     amqp.serialization.PROPERTY_CLASSES[_BASIC] = properties
     amqp.abstract_channel.loads = arguments
 
 
 def properties(buf: bytes, offset: int) -> Properties:
-    """The properties of a message, by py-amqp's names, and where they end.
+    """Decode the properties of a message.
 
-    Bytes that are no UTF-8 are shown as `\\xff`. Headers are read as far as they can be.
+    Bytes that are no UTF-8 become `\\xff`. Headers behind one that cannot be decoded are dropped.
 
     Args:
         buf: the payload of a content header.
-        offset: where the property flags begin.
+        offset: of the property flags.
+
+    Returns:
+        The properties by py-amqp's names, and the offset behind them.
     """
     try:
         found, end = _read_properties(buf, offset)
-    except Exception:  # noqa: BLE001 - whatever a stranger has thought of
+    except Exception:  # noqa: BLE001 - any invalid encoding
         return _properties(buf, offset)
     headers = found.get("application_headers")
     if headers and not all(isinstance(name, str) for name in headers):
         return _properties(buf, offset)
-    # It takes surrogates for UTF-8, which nothing else does.
+    # py-amqp decodes surrogates, which no other library encodes again.
     return (found, end) if all(map(_is_utf8, _texts(found))) else _properties(buf, offset)
 
 
 def arguments(form: str, buf: bytes, offset: int) -> Arguments:
-    """The arguments of a method, such as the routing key of a delivery, and where they end.
+    """Decode the arguments of a method, such as the routing key of a delivery.
 
     Args:
         form: py-amqp's letters for their types.
-        buf: the payload of a method.
-        offset: where they begin.
+        buf: the payload of a method frame.
+        offset: of the first argument.
+
+    Returns:
+        The arguments, and the offset behind them.
     """
     try:
         found, end = _read_arguments(form, buf, offset)
     except UnicodeDecodeError:
         return _arguments(form, buf, offset)
-    # It takes surrogates for UTF-8, which nothing else does.
+    # py-amqp decodes surrogates, which no other library encodes again.
     if all(value.isascii() for value in found if isinstance(value, str)):
         return found, end
     return _arguments(form, buf, offset)
@@ -100,7 +107,7 @@ def _properties(buf: bytes, offset: int) -> Properties:
 
 def _arguments(form: str, buf: bytes, offset: int) -> Arguments:
     values: list[Any] = []
-    for part in re.findall("b+|[^b]", form):  # bits in a row share an octet
+    for part in re.findall("b+|[^b]", form):  # consecutive bits share an octet
         if part.startswith("b"):
             bits, offset = _read_arguments(part, buf, offset)
             values += bits
@@ -124,7 +131,7 @@ def _value(form: str, buf: bytes, offset: int) -> tuple[Any, int]:
 
 def _table(buf: bytes, offset: int, end: int) -> dict[str, Any]:
     found: dict[str, Any] = {}
-    # After one that cannot be read it is not known where the next one begins.
+    # The offset of the next header is unknown behind one that cannot be decoded.
     with suppress(Exception):
         while offset < end:
             name, offset = _value("s", buf, offset)
@@ -134,7 +141,7 @@ def _table(buf: bytes, offset: int, end: int) -> dict[str, Any]:
 
 
 def _texts(value: Any) -> Iterator[str]:
-    """All texts in a value, however deep."""
+    """Yield all texts in a value, at any depth."""
     left = [value]
     while left:
         one = left.pop()
@@ -151,7 +158,7 @@ def _is_utf8(text: str) -> bool:
 
 
 def _written(value: Any) -> Any:
-    """A value in which all texts can be written as UTF-8."""
+    """Return a value in which all texts can be encoded as UTF-8."""
     if isinstance(value, str):
         return value.encode(errors="surrogatepass").decode(errors="backslashreplace")
     if isinstance(value, dict):
@@ -160,9 +167,9 @@ def _written(value: Any) -> Any:
 
 
 def _text(value: bytes) -> str:
-    """Text that can be written again: a short string has 255 bytes at most."""
+    """Decode a short string to text that fits into one again, at most 255 bytes."""
     text = bytes(value).decode(errors="backslashreplace")
     if len(text.encode()) <= SHORT:
         return text
-    # What is cut off must still tell one id from another.
+    # The hash keeps shortened ids distinct.
     return f"{text.encode()[:_BEGINNING].decode(errors='ignore')}{sha256(value).hexdigest()}"

@@ -1,8 +1,8 @@
-"""Connections to the broker by kombu, with TLS that knows whom it talks to.
+"""Connections to the broker by kombu, with full TLS verification.
 
-For `amqps://` kombu and py-amqp verify the certificate's chain and not its name, so that the
-holder of any valid certificate could stand in between. Nor is kombu's own way from one address to
-the next used: it forgets that name, tries one address twice, and knows of no other connection.
+For `amqps://` kombu and py-amqp verify the certificate's chain but not its host name, so any valid
+certificate would do for a man in the middle. kombu's own failover is not used: it loses that host
+name, tries one address twice, and does not share what it learns with other connections.
 """
 
 import ssl
@@ -19,19 +19,19 @@ from shared.bus.broker.addresses import Addresses
 from shared.bus.broker.refusal import explain
 
 FAILURES = (AMQPError, KombuError, OSError)
-"""What the broker and the network to it raise."""
+"""Exceptions of the broker and of the network to it."""
 
 
 class NoBrokerError(ConnectionError):
-    """No address answers; the message says of each why."""
+    """No address answers; the message has the reason of each."""
 
 
 class BrokerConnection(Connection):
-    """A connection to one address. As a context manager it leaves that one if it fails there.
+    """A connection to one address; as a context manager it leaves that address if it fails.
 
     Args:
         url: the address.
-        among: the addresses that it is one of.
+        among: the list that the address is from.
         **options: of kombu's `Connection`.
     """
 
@@ -42,11 +42,11 @@ class BrokerConnection(Connection):
 
     @property
     def place(self) -> str:
-        """Where it is, `host:port`."""
+        """Its address, `host:port`."""
         return addresses.place(self._url)
 
     def leave(self) -> None:
-        """Have the next connection begin with another address, where there is one."""
+        """Make later connections begin with the next address."""
         self._among.leave(self._url)
 
     def __exit__(
@@ -60,18 +60,18 @@ class BrokerConnection(Connection):
 def connect(
     amqp_url: str, *, timeout: float, tries: int | None = None, **options: Any
 ) -> BrokerConnection:
-    """Open a connection at the first address that lets us in; each is tried once.
+    """Open a connection at the first address that accepts it; each is tried once.
 
     Args:
         amqp_url: addresses, separated by `;`, `amqp://` or, with TLS, `amqps://`: the certificate
             must be one that this machine trusts, for the host of the address (RFC 6125).
-        timeout: seconds, for reaching one, and again for each of its answers.
+        timeout: seconds, for connecting and for each answer.
         tries: how many addresses to try; all when not given.
         **options: of kombu's `Connection`.
 
     Raises:
-        NoBrokerError: none of several is there.
-        Exception: of kombu, py-amqp or the system, where there is one address, or one refuses us.
+        NoBrokerError: none of several addresses is reachable.
+        Exception: of kombu, py-amqp or the system, if there is one address, or one refuses us.
     """
     among = addresses.of(amqp_url)
     failed: list[tuple[str, Exception]] = []
@@ -81,7 +81,7 @@ def connect(
         except FAILURES as error:
             among.leave(url)
             failed.append((addresses.place(url), error))
-    # Of one that refuses us somebody has to know, before one that is away.
+    # A refusal has to be acted on, so it is raised rather than an unreachable address.
     failed.sort(key=lambda one: not explain(one[1]).is_refusal)
     if len(failed) == 1 or explain(failed[0][1]).is_refusal:
         raise failed[0][1]
@@ -89,12 +89,12 @@ def connect(
 
 
 def server_version(connection: Connection) -> str:
-    """The version that the broker says it is of, such as `4.3.6`; of an open connection."""
+    """Return the broker's version, such as `4.3.6`, of an open connection."""
     return str(connection.connection.server_properties.get("version"))
 
 
 def user_of(connection: Connection) -> str:
-    """Who a connection signs in as; what it publishes may bear this `user_id` and no other."""
+    """Return the user of a connection, the only `user_id` that its messages may have."""
     return addresses.credentials(connection.as_uri(include_password=True))[0]
 
 
@@ -104,6 +104,6 @@ def _open(url: str, among: Addresses, timeout: float, options: dict[str, Any]) -
         tls = {"server_hostname": parts.hostname, "cert_reqs": ssl.CERT_REQUIRED}
         options = options | {"ssl": tls}
     connection = BrokerConnection(url, among, connect_timeout=timeout, **options)
-    # Once: its default is to try the same again after two seconds.
+    # Once: by default it retries after two seconds.
     connection.ensure_connection(max_retries=0, reraise_as_library_errors=False)
     return connection

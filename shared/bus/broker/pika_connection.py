@@ -1,7 +1,7 @@
-"""One pika connection inside an asyncio loop that is opened again whenever it closes: at the next
-address, where there are several.
+"""Keep one pika connection open in an asyncio loop, with failover between addresses.
 
-pika: connect after the fork, and touch a connection only from its own loop's thread.
+pika is not thread-safe and does not survive a fork: connect after the fork, and use a connection
+only from its loop's thread.
 """
 
 import asyncio
@@ -20,11 +20,11 @@ from shared.bus.broker.pika_transport import LoopServices, OnAck
 from shared.bus.broker.standing import Standing
 
 Setup = Callable[[AsyncioConnection], Awaitable[None]]
-CONNECT_TIMEOUT = 5.0  # seconds until a node has let us in (TCP, TLS and AMQP), or is left
+CONNECT_TIMEOUT = 5.0  # seconds for TCP, TLS and the AMQP handshake
 SETUP_TIMEOUT = 10.0  # seconds
 AVOIDED_SECONDS = 60.0
-"""For how long no other connection is made at an address only to get away from an alarm, after it
-told of one there: most alarms are the whole cluster's (RabbitMQ, "Memory and Disk Alarms")."""
+"""For how long an address with an alarm is no alternative to another one with an alarm: most alarms
+are of the whole cluster (RabbitMQ, "Memory and Disk Alarms")."""
 
 
 class ConnectionClosedError(Exception):
@@ -35,12 +35,12 @@ class Link:
     """Keeps one connection open.
 
     Args:
-        amqp_url: where to: one address or several.
-        name: how the broker shows the connection.
-        heartbeat: seconds; a peer that is silent for two of them counts as gone.
-        setup: awaited after each opening, with the open connection; what it raises closes it again.
-        on_lost: called after each loss of a connection whose setup had finished.
-        on_ack: takes the broker's acknowledgements on channel 1 instead of pika.
+        amqp_url: one address or several.
+        name: shown by the broker's tools.
+        heartbeat: in seconds; a peer that is silent for two of them is considered dead.
+        setup: awaited with each new connection; an exception closes it again.
+        on_lost: called with the reason after each loss of a connection that was set up.
+        on_ack: receives the acknowledgements on channel 1 instead of pika.
     """
 
     def __init__(
@@ -63,46 +63,48 @@ class Link:
         self._connection: AsyncioConnection | None = None
         self._reset_for: BaseException | None = None
         self._url = ""
-        self._alarms: dict[str, float] = {}  # when each address told of one
+        self._alarms: dict[str, float] = {}  # by address: when it last had an alarm
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
-        """Begin connecting, in the background of the running loop."""
+        """Start connecting in the background of the running loop."""
         self._task = asyncio.get_running_loop().create_task(self._run())
 
     async def stop(self) -> None:
-        """Close for good."""
+        """Close the connection and stop reconnecting."""
         if self._task is None:
             return
         self._task.cancel()
         await asyncio.gather(self._task, return_exceptions=True)
 
     def reset(self, reason: BaseException) -> None:
-        """Close the connection, so that a new one is opened.
+        """Close the connection, which makes the link open a new one.
 
         Args:
-            reason: what is told of it.
+            reason: reported as the reason of the loss.
         """
         self._reset_for = reason
         if self._connection is not None and self._connection.is_open:
             self._connection.close()
 
     def abort(self, reason: str = "abandoned") -> None:
-        """Drop the connection, and leave its address: a close in order takes a broker that reads.
+        """Drop the connection without a closing handshake, which a stuck broker would not answer.
+
+        The next one is opened at another address.
 
         Args:
-            reason: what is told of it.
+            reason: reported as the reason of the loss.
         """
         self._addresses.leave(self._url)
         if self._connection is not None and not self._connection.is_closed:
-            # Private, and what pika itself calls when its peer is dead.
+            # Private; pika calls it when the heartbeat of the peer is missing.
             self._connection._terminate_stream(ConnectionClosedError(reason))
 
     def leave_alarm(self) -> bool:
-        """Drop the connection to a node with an alarm, for one at another node.
+        """Leave a node with an alarm for one that had none lately.
 
         Returns:
-            Whether there is one that has told of none lately; else the connection stays.
+            False if there is no such node; the connection stays open then.
         """
         now = time.monotonic()
         self._alarms[self._url] = now
@@ -135,7 +137,7 @@ class Link:
             except asyncio.CancelledError:
                 await self._close(closed)
                 raise
-            except Exception as error:  # noqa: BLE001 - whatever setup met, a new connection is the cure
+            except Exception as error:  # noqa: BLE001 - a new connection cures it
                 reason = error
             await self._close(closed)
             reason, self._reset_for = self._reset_for or reason, None
@@ -163,21 +165,21 @@ class Link:
 
 
 async def open_channel(connection: AsyncioConnection) -> Channel:
-    """A new channel on an open connection."""
+    """Open a channel on an open connection."""
     opened: asyncio.Future[Channel] = asyncio.get_running_loop().create_future()
     connection.channel(on_open_callback=opened.set_result)
     return await opened
 
 
 async def call(method: Callable[..., Any], **arguments: Any) -> Any:
-    """Await a channel's method that reports by `callback`.
+    """Call a channel's method that takes a `callback`, and await its result.
 
     Args:
-        method: of a channel that nobody else is waiting with.
+        method: of a channel on which no other call is pending.
         **arguments: of the method.
 
     Raises:
-        ConnectionClosedError: the broker closed the channel instead, which is how it refuses.
+        ConnectionClosedError: the broker refused, by closing the channel.
     """
     done: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
 

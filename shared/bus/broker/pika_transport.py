@@ -1,10 +1,9 @@
-"""pika's stream on the loop's own transport, and its acknowledgements read without pika.
+"""pika over the loop's own transport, with `basic.ack` decoded outside of pika.
 
-pika's asyncio adapter adds and removes a writer at the loop for every write and reads the socket by
-itself; uvloop's transports do both in C, TLS too. And pika takes some twenty calls to hand out one
-`basic.ack`, which is nearly all that a publisher is ever sent. Here the frames are told apart by
-their heads: acknowledgements go straight to whoever asked for them, in their order among the other
-frames, and all others go to pika, whole.
+pika's asyncio adapter adds and removes a writer for every write and reads the socket itself;
+uvloop's transports do both in C, with TLS as well. And pika makes some twenty calls for one
+`basic.ack`, which is nearly all that a publisher receives. Here acknowledgements are recognised by
+their first bytes and passed to a callback, in order; all other frames go to pika unchanged.
 
 Layout: AMQP 0-9-1 specification, 2.3.5 (frames), 1.8.3.13 (basic.ack).
 """
@@ -20,22 +19,22 @@ from pika.adapters.asyncio_connection import _AsyncioIOServicesAdapter
 from pika.adapters.utils.nbio_interface import AbstractStreamProtocol, AbstractStreamTransport
 
 OnAck = Callable[[int, bool], None]
-"""Called with a delivery tag, and whether all up to it are meant."""
+"""Called with a delivery tag, and whether all lower tags are acknowledged too."""
 
 _HEAD = Struct(">BHI")  # type, channel, payload size
 _END_SIZE = 1
-# A method frame on channel 1 with 13 bytes: class 60, method 80, a tag, and a bit.
+# A method frame on channel 1 with 13 bytes: class 60, method 80, a tag and a bit.
 _ACK_HEAD = b"\x01\x00\x01\x00\x00\x00\x0d\x00\x3c\x00\x50"
 _ACK = Struct(">QB")
 _ACK_SIZE = len(_ACK_HEAD) + _ACK.size + _END_SIZE
 
 
 class LoopServices(_AsyncioIOServicesAdapter):
-    """pika's I/O services with one method changed: what carries the bytes of a connection.
+    """pika's I/O services, with connections over the loop's transport.
 
     Args:
         loop: the running loop.
-        on_ack: takes the acknowledgements on channel 1; without it pika does.
+        on_ack: receives the acknowledgements on channel 1; without it pika does.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop, on_ack: OnAck | None) -> None:
@@ -66,7 +65,7 @@ class LoopServices(_AsyncioIOServicesAdapter):
 
 
 class _Stream(asyncio.Protocol, AbstractStreamTransport):
-    """To the loop a protocol; to pika's protocol its transport."""
+    """A protocol to the loop, and the transport to pika's protocol."""
 
     def __init__(self, protocol: AbstractStreamProtocol, on_ack: OnAck | None) -> None:
         self._protocol = protocol
@@ -90,7 +89,7 @@ class _Stream(asyncio.Protocol, AbstractStreamTransport):
         return keep_open
 
     def data_received(self, data: bytes) -> None:
-        """Called by the loop: hand frames on, each to whom it is for."""
+        """Called by the loop: pass acknowledgements to `on_ack`, and other frames to pika."""
         if self._on_ack is None:
             self._protocol.data_received(data)
             return
@@ -105,7 +104,7 @@ class _Stream(asyncio.Protocol, AbstractStreamTransport):
                 at += _ACK_SIZE
                 self._on_ack(tag, bool(multiple & 1))
                 continue
-            if data[at] == ord("A"):  # no frame: the version that the broker would rather speak
+            if data[at] == ord("A"):  # not a frame: the protocol header of a version mismatch
                 size = end - at
             else:
                 size = _HEAD.size + _HEAD.unpack_from(data, at)[2] + _END_SIZE

@@ -1,46 +1,46 @@
-"""How many messages and consumers a queue has, when the broker knows.
+"""The number of messages and consumers of a queue, if the broker knows.
 
-A quorum queue is asked by the broker, which waits 250 ms for its answer and then says that there is
-nothing: no message, no consumer (`rabbit_quorum_queue:stat`; RabbitMQ has no other word for it). So
-"nothing" that was long in coming is no answer, and is asked for again.
+The broker waits 250 ms for a quorum queue's answer and then reports zero messages and consumers
+(`rabbit_quorum_queue:stat`), which looks like an empty queue. So zeros that took long are no
+answer, and the broker is asked again.
 """
 
 import time
 from typing import Any, NamedTuple
 
-TOO_LONG = 0.2  # seconds; of the broker's 250 ms some may have passed on another clock
-PATIENCE = 60.0
+TOO_LONG = 0.2  # seconds; below the broker's 250 ms, since clocks differ
+TIMEOUT = 60.0  # seconds
 
 
 class NotKnownError(TimeoutError):
-    """The queue does not answer the broker; the message says which."""
+    """The queue does not answer the broker."""
 
 
 class Count(NamedTuple):
-    """What a queue has.
+    """The counts of a queue.
 
     Attributes:
-        ready: how many messages wait, beside those that somebody has in hand.
-        consumers: how many consume it.
+        ready: messages that can be delivered; unacknowledged ones are not counted.
+        consumers: consumers of the queue.
     """
 
     ready: int
     consumers: int
 
 
-def of(channel: Any, queue: str, patience: float = PATIENCE) -> Count:
-    """Ask how much a queue has.
+def of(channel: Any, queue: str, timeout: float = TIMEOUT) -> Count:
+    """Return the counts of a queue, by a passive declare.
 
     Args:
-        channel: an open channel of kombu's.
+        channel: an open channel of kombu.
         queue: its name.
-        patience: seconds after which it is not asked again.
+        timeout: seconds after which the broker is not asked again.
 
     Raises:
-        NotKnownError: it has not answered.
-        amqp.exceptions.NotFound: there is no such queue; py-amqp has opened the channel again.
+        NotKnownError: the queue has not answered.
+        amqp.exceptions.NotFound: there is no such queue; py-amqp has reopened the channel.
     """
-    deadline = time.monotonic() + patience
+    deadline = time.monotonic() + timeout
     while True:
         asked = time.monotonic()
         declared = channel.queue_declare(queue, passive=True)

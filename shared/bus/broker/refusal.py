@@ -1,7 +1,7 @@
-"""What an error of the broker's means: whether it refuses us, why, and what somebody has to do.
+"""Explain an error of the broker: whether it is a refusal, and what to do about it.
 
-Both libraries put the reply code into the text, pika after it has wrapped the error in others; so
-it is read from there (AMQP 0-9-1, 1.2, and RabbitMQ, "Access Control").
+Both libraries put the reply code into the message, pika after wrapping the error in others, so it
+is parsed from there (AMQP 0-9-1, 1.2, and RabbitMQ, "Access Control").
 """
 
 import re
@@ -13,13 +13,13 @@ LENGTH = 300
 
 
 @dataclass(frozen=True, slots=True)
-class Trouble:
-    """What went wrong with a connection.
+class Explanation:
+    """An explained error.
 
     Attributes:
-        kind: the reply code, or the error's class; what is told once need not be told again.
-        is_refusal: whether it stays so until somebody changes something. Else the broker is away.
-        sentence: what happened, in the broker's words where it said any, and what to do.
+        kind: the reply code, or the error's class; repeated errors of a kind are logged less.
+        is_refusal: whether a person has to change something; else the broker is unreachable.
+        sentence: what happened, in the broker's words if it gave any, and what to do.
     """
 
     kind: str
@@ -27,19 +27,19 @@ class Trouble:
     sentence: str
 
 
-def explain(error: BaseException) -> Trouble:
-    """What an error of kombu's, py-amqp's, pika's or the system's means."""
+def explain(error: BaseException) -> Explanation:
+    """Explain an error of kombu, py-amqp, pika or the system."""
     text = " ".join(str(error).split())
     found = _CODE.search(text)
     code, said = (int(found[1]), found[2].rstrip("\"')")) if found else (0, text)
     said = said[:LENGTH] or type(error).__name__
     advice = _advice(code, said)
     kind = str(code or type(error).__name__)
-    return Trouble(kind, bool(advice), f"{said}. {advice}" if advice else said)
+    return Explanation(kind, bool(advice), f"{said}. {advice}" if advice else said)
 
 
 def _advice(code: int, said: str) -> str:
-    """What to do about a refusal; nothing for what passes by itself."""
+    """Return what to do about a refusal; empty for errors that pass by themselves."""
     if code == 403 and "ogin" in said:
         return (
             "Sign in with another password: what AMQP_URL has must be what SERVICE_PASSWORDS had "

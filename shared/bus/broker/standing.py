@@ -1,7 +1,7 @@
-"""How a process stands with one thing that it needs of the broker. All that tells of it reads this.
+"""The state of one part of a process that needs the broker: a consumed queue, or a publisher.
 
-The container's check, `/readyz`, the heartbeat, and through it console and doctor; the metric and
-its alert; the log.
+The one source of the container's health check, `/readyz`, the heartbeat (and so console and
+doctor), the metric with its alert, and the log.
 """
 
 import time
@@ -15,26 +15,26 @@ from shared.bus import metrics
 from shared.bus.broker.refusal import LENGTH, explain
 
 State = Literal["starting", "working", "holding", "away", "refused", "failing"]
-"""`holding`: it has what it needs of the broker, and waits for something else with a batch in hand.
-`refused`: the broker is there, and nothing changes until somebody changes something.
-`failing`: it has what it needs of the broker, and its own work goes wrong."""
+"""`holding`: consuming, and waiting for another dependency with a batch in hand.
+`away`: the broker is unreachable. `refused`: it refuses us, until a person changes something.
+`failing`: the broker is fine, and the part's own work fails."""
 WELL = ("working", "holding")
 DOWN = ("away", "refused", "failing")
 REPEAT_SECONDS = 60.0
-"""How often the log says again that it does not work; after so long it is an error in any case."""
+"""Interval of repeated log lines about a failure; one that lasts longer is logged as an ERROR."""
 
 log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
-    """A state.
+class PartStatus:
+    """A reported state.
 
     Attributes:
-        state: see there.
-        reason: why it is so: a sentence, empty while all is well.
-        lacks: what a batch is kept for, as `Hold` names it, or `database`; empty while none is.
-        since: since when a batch is kept for it.
+        state: the state.
+        reason: a sentence; empty while all is well.
+        lacks: the label of the dependency that a batch is held for: that of `Hold`, or `database`.
+        since: when holding for it began.
     """
 
     state: State
@@ -44,78 +44,97 @@ class Told:
 
     @property
     def is_well(self) -> bool:
-        """Whether work is done, or would be as soon as what it waits for is back."""
+        """Whether messages are handled, or will be once a dependency is back."""
         return self.state in WELL
 
 
 class Standing:
-    """One queue that is consumed, or one connection that is published by.
+    """The state of a consumed queue or of a publisher's connection.
 
     Args:
         part: its name.
+
+    Attributes:
+        status: the state as reported.
     """
 
     def __init__(self, part: str) -> None:
         self.part = part
-        self.told = Told("starting")
+        self.status = PartStatus("starting")
         self.where = ""
-        """The address in use, `host:port`, or the last that was tried."""
+        """The broker address in use or last tried, `host:port`."""
         self._gauge = metrics.working.labels(part)
         self._gauge.set(0)
         self._failing_since: float | None = None
+        self._stuck: PartStatus | None = None
         self._logged: tuple[str, float] = ("", 0.0)
 
     def working(self, where: str = "") -> None:
-        """It is admitted and at work.
+        """Report that it consumes or publishes.
 
         Args:
-            where: the address of the broker, `host:port`; as before when not given.
+            where: the address of the broker, `host:port`; unchanged if empty.
         """
         self.where = where or self.where
         if self._failing_since is not None:
             log.info("working_again", part=self.part, address=self.where)
         self._failing_since = None
-        self._set(Told("working"))
+        self._set(PartStatus("working"))
 
     def holding(self, reason: str, lacks: str = "") -> None:
-        """It is at work, and has to wait with what it has in hand.
+        """Report that a batch is held.
 
         Args:
             reason: a sentence.
-            lacks: what it waits for; see `Told`.
+            lacks: what it is held for; see `PartStatus`.
         """
-        if self.told.is_well:
-            before = self.told
+        if self.status.is_well:
+            before = self.status
             goes_on = before.state == "holding" and before.lacks == lacks
             since = before.since if goes_on else datetime.now(UTC)
-            self._set(Told("holding", reason, lacks, since))
+            self._set(PartStatus("holding", reason, lacks, since))
+
+    def stuck(self, reason: str) -> None:
+        """Report that a batch has run for long; `moved` takes it back.
+
+        Args:
+            reason: a sentence.
+        """
+        if self.status.state == "working":
+            self.holding(reason)
+            self._stuck = self.status
+
+    def moved(self) -> None:
+        """Take back `stuck`, unless another state was reported since."""
+        if self.status is self._stuck:
+            self.working()
 
     def released(self) -> None:
-        """What it waited for is back, or its work goes well; else its state stays."""
-        if self.told.state in ("holding", "failing"):
+        """Take back `holding` or `failing`; other states stay."""
+        if self.status.state in ("holding", "failing"):
             self.working()
 
     def failing(self, error: BaseException) -> None:
-        """Its work goes wrong, and not since something is away; a connection's own state stays.
+        """Report that its own work fails; a connection that is lost or refused stays so.
 
         Args:
-            error: by which it did.
+            error: the failure.
         """
-        if self.told.is_well or self.told.state == "failing":
+        if self.status.is_well or self.status.state == "failing":
             reason = " ".join(str(getattr(error, "orig", None) or error).split())[:LENGTH]
-            self._set(Told("failing", reason))
+            self._set(PartStatus("failing", reason))
             self._say("failing", "failing", error, reason, is_error=True)
 
     def failed(self, error: BaseException, where: str = "") -> None:
-        """Its connection was lost, could not be opened, or was refused what it needs.
+        """Report that its connection was lost, could not be opened, or was refused.
 
         Args:
-            error: by which.
-            where: the address of the broker, `host:port`; as before when not given.
+            error: the failure.
+            where: the address of the broker, `host:port`; unchanged if empty.
         """
         self.where = where or self.where
         trouble = explain(error)
-        self._set(Told("refused" if trouble.is_refusal else "away", trouble.sentence))
+        self._set(PartStatus("refused" if trouble.is_refusal else "away", trouble.sentence))
         event = "refused_by_broker" if trouble.is_refusal else "connection_lost"
         self._say(event, trouble.kind, error, trouble.sentence, is_error=trouble.is_refusal)
 
@@ -139,10 +158,10 @@ class Standing:
             reason=reason,
         )
 
-    def _set(self, told: Told) -> None:
-        if self.told.lacks and self.told.lacks != told.lacks:
-            metrics.lacking.labels(self.part, self.told.lacks).set(0)
-        if told.lacks:
-            metrics.lacking.labels(self.part, told.lacks).set(1)
-        self.told = told
-        self._gauge.set(1 if told.is_well else 0)
+    def _set(self, status: PartStatus) -> None:
+        if self.status.lacks and self.status.lacks != status.lacks:
+            metrics.lacking.labels(self.part, self.status.lacks).set(0)
+        if status.lacks:
+            metrics.lacking.labels(self.part, status.lacks).set(1)
+        self.status = status
+        self._gauge.set(1 if status.is_well else 0)

@@ -1,7 +1,11 @@
-"""A batch in one transaction: what the inbox knows is skipped; a poison message harms nobody."""
+"""Handle a batch of messages in one transaction, and each by itself when that fails.
+
+Messages that the inbox knows are skipped, and a poison message does not affect the others.
+"""
 
 import hashlib
 import threading
+import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextvars import ContextVar
 from typing import Any, NamedTuple, Protocol, TypeVar, runtime_checkable
@@ -15,75 +19,81 @@ from shared.bus.broker.refusal import LENGTH
 from shared.bus.broker.standing import Standing
 from shared.bus.consume import inbox
 from shared.bus.contract import topology
-from shared.bus.contract.delivery import Incoming
+from shared.bus.contract.delivery import RawDelivery
 from shared.bus.contract.errors import Happened, Hold, Malformed, Permanent, UnderWay
 from shared.bus.contract.events import Event, encode
 from shared.bus.contract.message import Received
-from shared.db.session import is_database_away, transaction
+from shared.db.session import is_database_unavailable, transaction
 from shared.telemetry import tracing
 
-FIRST_PAUSE, LONGEST_PAUSE = 0.2, 5.0  # seconds between tries while something is away
+FIRST_PAUSE, LONGEST_PAUSE = 0.2, 5.0  # seconds between tries while a dependency is unreachable
+LOOK_SECONDS = 0.5  # in such a pause, between two checks whether the broker was lost
 
 E = TypeVar("E", bound=Event)
 Failures = Mapping[UUID, Exception]
 BatchHandler = Callable[[Session, Sequence[Received[Any]]], Failures | None]
 Handler = Callable[[Session, Received[E]], None]
-Decode = Callable[[Incoming], Received[Any]]
+Decode = Callable[[RawDelivery], Received[Any]]
 
 process_stopping: ContextVar[threading.Event] = ContextVar(
     "process_stopping",
-    default=threading.Event(),  # noqa: B039 - nobody sets it
+    default=threading.Event(),  # noqa: B039 - never set
 )
-"""For a handler that takes its time: set when the process stops, which gives it a few seconds."""
+"""Set when the process stops, for handlers that run long: a few seconds are left then."""
 
 log = structlog.get_logger()
 
 
 @runtime_checkable
 class Remembering(Protocol):
-    """A batch handler with effects outside the database, which knows what it has done."""
+    """A batch handler with effects outside the database, which it remembers."""
 
     def happened(self, ids: Collection[UUID]) -> Collection[UUID]:
-        """Those of these messages whose effect has happened, whether it is written down or not.
+        """Return the messages whose effect has happened, recorded in the database or not.
 
-        Asked when the process stops: what has begun may be waited for, a few seconds in all.
+        Called when the process stops; may wait a few seconds in all for effects that have begun.
         """
 
     def lost(self) -> None:
-        """Told that no message is in hand any more: what is under way comes again, to whomever."""
+        """Called when the broker was lost: messages under way may be delivered to any process."""
 
 
 AGAIN = ("again", "unnamed")
-"""How a copy is taken that is handled although the inbox may know it; see `Replay`."""
+"""Kinds of replay that are handled although the inbox knows the message; see `Replay`."""
 
 
 REUSED = (
     "another command was carried out under this message_id, or the same for another person, within "
     "the last 30 days: send this one again under an id of its own"
 )
-"""Of a command; see `inbox.reused`."""
+"""Why a command is refused; see `inbox.reused`."""
 
 
 class StoppedError(Exception):
-    """As what became of a message: the process stopped before, so it goes back to the queue."""
+    """The outcome of a message that goes back to its queue unchanged.
+
+    The process stops, or another process has the message by now.
+    """
 
 
 class Delivery(NamedTuple):
-    """One delivery in hand.
+    """One unacknowledged delivery.
 
     Attributes:
-        tag: the delivery tag, to acknowledge by.
-        incoming: what came.
+        tag: the delivery tag.
+        incoming: the message.
+        source: the name of the shard that held it; empty where the queue has none.
     """
 
     tag: int
-    incoming: Incoming
+    incoming: RawDelivery
+    source: str = ""
 
 
 def each(handlers: Mapping[type[Event], Handler[Any]]) -> BatchHandler:
-    """A batch handler that calls a plain handler for each message, by the type of its data.
+    """Return a batch handler that calls a plain handler for each message, by the type of its data.
 
-    A type without a handler is done, with no effect.
+    A message of a type without a handler has no effect.
     """
 
     def handle(session: Session, messages: Sequence[Received[Any]]) -> None:
@@ -97,7 +107,12 @@ def each(handlers: Mapping[type[Event], Handler[Any]]) -> BatchHandler:
 
 
 def held_by(error: Exception, what: str = "A batch is kept") -> str:
-    """Why a batch is kept, or what else is done instead of working, in a sentence."""
+    """Return a sentence that says why a batch is kept.
+
+    Args:
+        error: what is unreachable.
+        what: the beginning of the sentence, where it is about something else.
+    """
     if isinstance(error, Hold):
         return f"{what}, since what it needs is away: {error}"[:LENGTH]
     cause = getattr(error, "orig", None) or error
@@ -105,7 +120,7 @@ def held_by(error: Exception, what: str = "A batch is kept") -> str:
 
 
 def lacked(error: Exception) -> str:
-    """What is away, in a word; see `shared.bus.broker.standing.Told`."""
+    """Return the label of what is unreachable; see `shared.bus.broker.standing.PartStatus`."""
     return error.lacks if isinstance(error, Hold) else "database"
 
 
@@ -113,12 +128,16 @@ class Batches:
     """Runs batches through a handler.
 
     Args:
-        consumer: whose inbox.
-        decode: from what came to what the handler sees.
-        handle: what is to be done.
-        stopping: set when the process stops; ends waiting for what is away.
-        standing: told of waiting for what is away.
+        consumer: the name of the inbox.
+        decode: from a delivery to what the handler is given.
+        handle: the handler.
+        stopping: set when the process stops; ends waiting for a dependency.
+        standing: notified while a dependency is waited for.
         keyed: see `shared.bus.consume.subscription.Subscription`.
+
+    Attributes:
+        is_ours: whether this process still has the turn of its queue, checked in each transaction;
+            see `single_active`.
     """
 
     def __init__(
@@ -137,12 +156,14 @@ class Batches:
         self._stopping = stopping
         self._standing = standing
         self._keyed = keyed
+        self.is_ours: Callable[[Session], bool] = lambda _: True
+        self._has_lost = threading.Event()
 
     def run(self, deliveries: Sequence[Delivery]) -> dict[int, Exception]:
-        """Handle a batch; returns why deliveries failed, by tag. Those not named are done.
+        """Handle a batch and return an error for each delivery that is not done, by tag.
 
-        Those with a `StoppedError` have not failed: they must go back to the queue as they are. Nor
-        have those that are `UnderWay`: they must be part of a later batch.
+        Two of the errors are no failures: a delivery with `StoppedError` must go back to the queue
+        unchanged, and one with `UnderWay` must be part of a later batch.
         """
         failed: dict[int, Exception] = {}
         understood: list[tuple[int, Received[Any]]] = []
@@ -151,23 +172,33 @@ class Batches:
                 understood.append((delivery.tag, self._decode(delivery.incoming)))
             except Malformed as error:
                 failed[delivery.tag] = error
-            except Exception as error:  # noqa: BLE001 - a body must not be able to stop a consumer
+            except Exception as error:  # noqa: BLE001 - no body may stop a consumer
                 failed[delivery.tag] = Malformed(f"{type(error).__name__}: {error}")
         if understood:
             failures = self._settle([message for _, message in understood])
             failed |= {tag: failures[m.id] for tag, m in understood if m.id in failures}
         return failed
 
+    def lose(self) -> None:
+        """Stop holding messages: the broker was lost, and other processes are delivered them.
+
+        A running transaction goes on. So does a handler with effects outside the database, which
+        has to record those that have happened.
+        """
+        if not isinstance(self._handle, Remembering):
+            self._has_lost.set()
+
     def lost(self) -> None:
-        """Nothing is in hand any more: the broker was lost."""
+        """Prepare for the next connection: all transactions of the last one have ended."""
+        self._has_lost.clear()
         if isinstance(self._handle, Remembering):
             self._handle.lost()
 
     def happened(self, deliveries: Sequence[Delivery]) -> list[Delivery]:
-        """Those whose effect outside the database has happened; see `Remembering`.
+        """Return the deliveries whose effect outside the database has happened; see `Remembering`.
 
         Args:
-            deliveries: which were under way once.
+            deliveries: those that were under way.
         """
         if not isinstance(self._handle, Remembering):
             return []
@@ -177,7 +208,7 @@ class Batches:
     def _settle(self, messages: Sequence[Received[Any]]) -> Failures:
         try:
             return self._persist(messages)
-        except Exception as error:  # noqa: BLE001 - any failure is the message's, and is reported
+        except Exception as error:  # noqa: BLE001 - reported as the failure of the message
             if len({message.id for message in messages}) == 1:
                 return {messages[0].id: error}
         failures: dict[UUID, Exception] = {}
@@ -188,15 +219,15 @@ class Batches:
         return failures
 
     def _persist(self, messages: Sequence[Received[Any]]) -> Failures:
-        """Try until neither the database nor what the handler holds for is away.
+        """Try until the database, and what the handler holds messages for, are reachable.
 
-        What is not held is committed meanwhile, and not tried again; what is held when the process
-        stops is left.
+        Messages that are not held are committed by the first try that succeeds. Those still held
+        when the process stops, or the broker is lost, are left.
         """
         pause = FIRST_PAUSE
         failures: dict[UUID, Exception] = {}
         why: Exception
-        while True:
+        while not self._has_lost.is_set():
             try:
                 failures |= self._once(messages)
                 held = {id_ for id_, error in failures.items() if isinstance(error, Hold)}
@@ -209,15 +240,24 @@ class Batches:
                     pause = FIRST_PAUSE
                 messages = [message for message in messages if message.id in held]
             except Exception as error:
-                if not (isinstance(error, Hold) or is_database_away(error)):
-                    self._standing.released()  # nothing is away: it is the message's own fault
+                if not (isinstance(error, Hold) or is_database_unavailable(error)):
+                    self._standing.released()  # all is reachable: the message itself is at fault
                     raise
                 why = error
             log.warning("holding", consumer=self._consumer, error=type(why).__name__, seconds=pause)
             self._standing.holding(held_by(why), lacked(why))
-            if self._stopping.wait(pause):
-                return failures | self._left(messages)
+            if self._pause(pause):
+                break
             pause = min(pause * 2, LONGEST_PAUSE)
+        return failures | self._left(messages)
+
+    def _pause(self, seconds: float) -> bool:
+        """Wait before the next try; return whether the process stops."""
+        until = time.monotonic() + seconds
+        while not self._has_lost.is_set() and (left := until - time.monotonic()) > 0:
+            if self._stopping.wait(min(left, LOOK_SECONDS)):
+                return True
+        return False
 
     def _tell(self, under_way: Sequence[Exception]) -> None:
         for error in under_way:
@@ -229,20 +269,22 @@ class Batches:
         return self._keyed and message.replay in AGAIN
 
     def _left(self, messages: Sequence[Received[Any]]) -> dict[UUID, Exception]:
-        """What is said of messages that the process has to leave, of which nothing is committed."""
+        """Return the outcomes of messages that are given back without a commit."""
         ids = {message.id for message in messages}
         handle = self._handle
         happened = handle.happened(ids) if isinstance(handle, Remembering) else ()
-        # Who comes next would not know of it if these just went back.
+        # The next consumer would not know that these were done if they just went back.
         note = Happened("it was done, and the database was away until the process stopped")
         return {id_: note if id_ in happened else StoppedError() for id_ in ids}
 
     def _once(self, messages: Sequence[Received[Any]]) -> Failures:
-        # Of several with one id the first counts, and before it one that knows what has happened.
+        # Of several with one id the first counts, unless another carries a note that it was done.
         backwards = messages[::-1]
         by_id = {m.id: m for m in backwards} | {m.id: m for m in backwards if m.happened}
         process_stopping.set(self._stopping)
         with transaction() as session:
+            if not self.is_ours(session):
+                return dict.fromkeys(by_id, StoppedError("another process has the queue's turn"))
             digests = commanded(by_id.values())
             new = inbox.claim(session, self._consumer, list(by_id), digests)
             wanted = {id_: said for id_, said in digests.items() if by_id[id_].replay != "done"}
@@ -268,11 +310,15 @@ class Batches:
 
 
 def commanded(messages: Iterable[Received[Any]]) -> dict[UUID, bytes]:
-    """What those of these messages say that are commands, whose ids their senders give them.
+    """Return a digest of the content, and of the person, of each message that is a command.
 
-    All others' ids are ours, and say what the message says. Who says it is part of it: two persons
-    are two, whatever ids they use. What comes by way of a service, or of ops staff who put it back,
-    names nobody, and is the same command.
+    Only commands have ids that their senders choose, so only they can reuse one. The same content
+    from another person is another command. A command that a service or ops staff put back names no
+    person, and is the same command.
+
+    Returns:
+        By message id: the SHA-256 of type and data, followed by that of the person where there is
+        one. 32 or 64 bytes.
     """
     return {
         m.id: _digest(f"{m.type} ".encode() + encode(m.data))

@@ -1,25 +1,27 @@
-"""The consumer runtime: one subscription, from the queue to the acknowledgement.
+"""The consumer runtime: runs one subscription, from the queue to the acknowledgement.
 
-Two threads. This one owns the AMQP connection: it receives up to the prefetch, keeps heartbeats
-alive and acknowledges. The other runs transactions, one batch at a time, so that a slow or absent
-database never costs the connection.
+Two threads: the consumer's own has the AMQP connection, receives up to the prefetch, sends
+heartbeats and acknowledges. The worker runs transactions, one batch at a time, so that a slow or
+unreachable database never costs the connection.
 
-Traps of kombu 5.7 and py-amqp 5.4 that shape it: heartbeats are off unless
-`Connection(heartbeat=)` is given and somebody calls `heartbeat_check`; `ConsumerMixin.run()` does
-not notice a stop while the broker is down; a changed prefetch counts for new consumers only.
+Limits of kombu 5.7 and py-amqp 5.4 that shape it: heartbeats are off unless
+`Connection(heartbeat=)` is given and `heartbeat_check` is called; `ConsumerMixin.run()` does not
+notice a stop while the broker is down; a changed prefetch applies to new consumers only.
 """
 
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
+from uuid import UUID
 
 from shared import versions
 from shared.bus.broker import addresses, declaration
 from shared.bus.broker.addresses import Pauses
 from shared.bus.broker.kombu_connection import connect, server_version
 from shared.bus.broker.standing import Standing
+from shared.bus.consume import single_active
 from shared.bus.consume.batch import Delivery
 from shared.bus.consume.requeue import Requeuer
 from shared.bus.consume.session import KEPT, Session
@@ -29,13 +31,13 @@ from shared.bus.metrics import QueueMetrics
 
 
 class Consumer:
-    """Runs one subscription until it is told to stop.
+    """Runs one subscription until `stopping` is set.
 
     Args:
-        amqp_url: where the queue is: one address or several.
-        heartbeat: seconds.
-        subscription: see there.
-        stopping: set to make `run` return: the batch in hand is finished, the rest goes back.
+        amqp_url: one address of the broker or several.
+        heartbeat: of the connection, in seconds.
+        subscription: the queue and what is done with its messages.
+        stopping: makes `run` return; the batch in hand is finished, other messages go back.
     """
 
     def __init__(
@@ -47,13 +49,17 @@ class Consumer:
     ) -> None:
         self.subscription = subscription
         self.last_turn = time.monotonic()
-        """When the loop last turned, on the monotonic clock; for liveness."""
+        """When the receive loop last turned, by the monotonic clock; for liveness."""
         self.unacknowledged = 0
-        """How many messages were received and not yet acknowledged."""
+        """How many received messages are unacknowledged."""
         self.handled = 0
-        """How many messages were acknowledged since it was made."""
+        """How many messages were acknowledged so far."""
         self.reached: datetime | None = None
-        """The time of the last message handled that came first hand, not by the retry ladder."""
+        """The stated time of the last handled message that was no retry."""
+        self.reached_in: Mapping[str, datetime] = {}
+        """The same by shard, where the queue has shards."""
+        self.is_refused = False
+        """Whether the broker has refused the shards; see `receiving.sources`."""
         self.standing = Standing(subscription.queue.name)
         self._amqp_url = amqp_url
         self._heartbeat = heartbeat
@@ -71,11 +77,11 @@ class Consumer:
             amqp_url, subscription.queue, subscription.consumer, self._metrics.requeued
         )
         self.worker = ThreadPoolExecutor(1, thread_name_prefix=f"{subscription.queue.name}-work")
-        # What was under way outside the database when the last connection was lost.
+        # Messages under way outside the database when the last connection was lost.
         self._left: list[Delivery] = []
 
     def run(self) -> None:
-        """Consume, and reconnect as often as it takes, until told to stop."""
+        """Consume, and reconnect after any failure, until `stopping` is set."""
         among = addresses.of(self._amqp_url)
         pauses = Pauses(len(among))
         while not self.stopping.is_set():
@@ -97,9 +103,10 @@ class Consumer:
                     session.begin()
                     pauses.worked()
                     session.run()
-            except Exception as error:  # noqa: BLE001 - whatever it was, a new connection is the cure
+            except Exception as error:  # noqa: BLE001 - a new connection cures it
                 self.standing.failed(error, where)
                 if session is not None:
+                    self._batches.lose()
                     self._left = session.abandon() or self._left
                     self._batches.lost()
             if session is not None:
@@ -108,17 +115,22 @@ class Consumer:
             self.last_turn = time.monotonic()
             self.stopping.wait(pauses.after_failure())
         if self._left:
-            # Nobody else would know what has become of it, and it would be done again.
+            # No other process would know their outcome, and their effects would be repeated.
             self.worker.submit(self._write_down, self._left).exception()
         self.worker.shutdown(wait=False)
 
     def _write_down(self, left: Sequence[Delivery]) -> None:
-        """Run in the other thread. What has not happened is tried by whoever has it by now."""
+        """Record effects that have happened; the other messages are delivered elsewhere."""
         if happened := self._batches.happened(left):
             self.handle(happened)
 
+    def take_turn(self, turn: UUID) -> None:
+        """Handle later batches under this turn of `single_active`, and none once it is over."""
+        queue = self.subscription.queue.name
+        self._batches.is_ours = lambda session: single_active.is_turn(session, queue, turn)
+
     def handle(self, batch: Sequence[Delivery]) -> dict[int, Exception]:
-        """Handle a batch, in the other thread; returns what failed, by delivery tag."""
+        """Handle a batch in the worker thread; return the failures by delivery tag."""
         self._metrics.begun()
         try:
             failed = self._batches.run(batch)

@@ -1,4 +1,4 @@
-"""The same message again: what a copy keeps of it, for the retry ladder or for its own queue."""
+"""Copy a message, for a delay queue, a dead letter queue, or its own queue."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -6,18 +6,19 @@ from typing import Any
 from amqp import Message as AmqpMessage
 from amqp.serialization import dumps
 
-from shared.bus.contract.delivery import Incoming
+from shared.bus.contract.delivery import RawDelivery
 from shared.bus.contract.headers import (
     HAPPENED_HEADER,
     KEY_HEADER,
     REPLAY_HEADER,
+    UNVOUCHED_HEADER,
     USER_HEADER,
 )
 
 _KEPT = ("content_type", "content_encoding", "correlation_id", "message_id", "timestamp", "type")
-# The broker's own: with its counters the copy would look redelivered; with its notes on deaths it
-# would see a cycle and leave the copy on the ladder for ever; and by CC and BCC a stranger would
-# reach, with our rights, queues that are none of his business.
+# Headers of the broker that a copy must not have. With the counters it would look redelivered; with
+# x-death the broker would detect a cycle and leave it in the delay queue; with CC and BCC a sender
+# would reach further queues by our rights.
 _BROKERS = frozenset(
     {
         "x-delivery-count",
@@ -32,34 +33,36 @@ _BROKERS = frozenset(
         "BCC",
     }
 )
-# On a copy they are believed, as only services can send one; what a stranger wrote is not.
+# Trusted on a copy, since only services can publish one; a sender's own are dropped.
 _BELIEVED = frozenset({REPLAY_HEADER, HAPPENED_HEADER, KEY_HEADER, USER_HEADER})
 MAX_HEADERS_BYTES = 65_536
-"""What headers may take of a frame, in which all of a message's properties must fit."""
+"""The most bytes of headers: all properties of a message must fit into one frame."""
 
 
 def again(
-    incoming: Incoming,
+    incoming: RawDelivery,
     user: str | None,
     publisher: str,
     headers: Mapping[str, Any] | None = None,
 ) -> AmqpMessage:
-    """A copy of a message as it is, what it has behind it included.
+    """Return a copy of a message with its history of attempts.
 
     Args:
         incoming: the message.
-        user: who published it, as the broker verified.
-        publisher: who publishes the copy; the broker verifies that too, and `user` is believed of
-            them alone.
-        headers: more of them, or others.
+        user: the broker user that published it, as verified by the broker.
+        publisher: the broker user that publishes the copy, which the broker verifies as well: what
+            the copy says of `user` is believed of services only.
+        headers: additional ones; they replace those of the message.
     """
     own = incoming.taken_as | dict(headers or {})
     if user:
         own[USER_HEADER] = user
+    if incoming.unvouched:
+        own[UNVOUCHED_HEADER] = True
     properties = {name: incoming.properties[name] for name in _KEPT if name in incoming.properties}
     if incoming.misnamed:
-        # A copy's exchange and key say nothing of it any more.
-        del properties["type"]
+        # The exchange and key of the copy no longer show it.
+        properties.pop("type", None)
     properties.setdefault("message_id", str(incoming.message_id))
     return AmqpMessage(
         incoming.body,
@@ -70,8 +73,8 @@ def again(
     )
 
 
-def _carried(incoming: Incoming, without: Mapping[str, Any]) -> dict[str, Any]:
-    """The headers of a message that its copy keeps."""
+def _carried(incoming: RawDelivery, without: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the headers that the copy keeps, as many as fit."""
     found: dict[str, Any] = {}
     left = MAX_HEADERS_BYTES
     for name, value in incoming.headers.items():
@@ -85,7 +88,7 @@ def _carried(incoming: Incoming, without: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _size(name: str, value: Any) -> int | None:
-    """How many bytes a header takes; None for what can be read and not be written."""
+    """Return the encoded size of a header in bytes; None if it cannot be encoded."""
     try:
         return len(dumps("F", [{name: value}]))
     except Exception:  # noqa: BLE001 - numbers out of range, nesting without end

@@ -1,10 +1,10 @@
-"""Copies of failed messages on their way: what is not confirmed holds up nobody else.
+"""Publish copies of failed messages without stopping the consumer.
 
-A broker in an alarm confirms nothing, nor does one rung of the ladder that has lost its majority,
-for as long as that lasts. Who dropped the consumer's connection over it would have all that is in
-hand delivered once more, and after `DELIVERY_LIMIT` times the broker takes a message that waits for
-its copy for one that kills its consumer. So each destination has a thread and a connection of its
-own, the originals stay in hand, and the consumer goes on with what else its prefetch lets through.
+A broker in an alarm confirms nothing, and neither does a delay queue that has lost its majority.
+Closing the consumer's connection would have all unacknowledged messages delivered once more, and
+after `DELIVERY_LIMIT` deliveries the broker dead-letters them. So each destination has its own
+thread and connection; the originals stay unacknowledged until their copies are confirmed, and the
+consumer goes on with the rest of its prefetch.
 """
 
 import threading
@@ -18,20 +18,20 @@ from shared.bus.broker.kombu_connection import BrokerConnection
 from shared.bus.consume.batch import Delivery
 from shared.bus.consume.requeue import Copy, Requeuer
 
-PATIENCE = 600.0
-"""Seconds until what is not confirmed is sent again: it may arrive twice, so not soon."""
-TOLD_EVERY = 60.0
+CONFIRM_SECONDS = 600.0
+"""How long a confirm is waited for before the copy is published again, which may double it."""
+LOGGED_EVERY = 60.0
 IDLE_SECONDS = 30.0
-"""After which a connection that nothing goes over is closed."""
+"""How long an unused connection is kept."""
 
 log = structlog.get_logger()
 
 
 class Copying:
-    """The copies of one connection's worth of consuming.
+    """The unconfirmed copies of one consumer connection.
 
     Args:
-        requeuer: makes and publishes them.
+        requeuer: makes and publishes copies.
     """
 
     def __init__(self, requeuer: Requeuer) -> None:
@@ -40,11 +40,11 @@ class Copying:
 
     @property
     def is_busy(self) -> bool:
-        """Whether a copy is not confirmed yet."""
+        """Whether any copy is unconfirmed."""
         return any(line.is_busy for line in self._lines.values())
 
     def add(self, failed: Sequence[tuple[Delivery, Exception]]) -> None:
-        """Have failed messages copied; those of one destination in this order."""
+        """Queue the copies of failed messages; they are published in this order by destination."""
         by_exchange: defaultdict[str, list[Copy]] = defaultdict(list)
         for delivery, error in failed:
             copy = self._requeuer.copy(delivery, error)
@@ -55,17 +55,17 @@ class Copying:
             self._lines[exchange].put(copies)
 
     def safe(self) -> list[int]:
-        """The tags of the deliveries whose copies were confirmed since this was asked last."""
+        """Return the tags of deliveries whose copies were confirmed since the last call."""
         return [tag for line in self._lines.values() for tag in line.safe()]
 
     def close(self) -> None:
-        """Give up what is not confirmed: the originals go back."""
+        """Abandon unconfirmed copies; their originals go back to the queue."""
         for line in self._lines.values():
             line.close()
 
 
 class _Line:
-    """What goes to one exchange."""
+    """The copies for one exchange."""
 
     def __init__(self, requeuer: Requeuer, exchange: str) -> None:
         self._requeuer = requeuer
@@ -77,7 +77,7 @@ class _Line:
         self._safe: list[int] = []
         self._is_open = True
         self._why = "no confirm yet"
-        self._told_at = time.monotonic()
+        self._logged_at = time.monotonic()
         name = f"{requeuer.queue}-to-{exchange}"
         threading.Thread(target=self._run, name=name, daemon=True).start()
 
@@ -88,7 +88,7 @@ class _Line:
     def put(self, copies: Sequence[Copy]) -> None:
         with self._changed:
             if not self.is_busy:
-                self._told_at = time.monotonic()
+                self._logged_at = time.monotonic()
             self._waiting += copies
             self._changed.notify()
 
@@ -96,8 +96,8 @@ class _Line:
         with self._changed:
             safe, self._safe = self._safe, []
             late = len(self._waiting) + len(self._sent)
-        if late and time.monotonic() - self._told_at >= TOLD_EVERY:
-            self._told_at = time.monotonic()
+        if late and time.monotonic() - self._logged_at >= LOGGED_EVERY:
+            self._logged_at = time.monotonic()
             log.error(
                 "copies_not_confirmed",
                 queue=self._requeuer.queue,
@@ -120,9 +120,9 @@ class _Line:
                 if self._connection is None:
                     self._connection = self._requeuer.connection()
                 safe, error = self._requeuer.publish(
-                    self._connection, copies, PATIENCE, lambda: self._is_open
+                    self._connection, copies, CONFIRM_SECONDS, lambda: self._is_open
                 )
-            except Exception as failure:  # noqa: BLE001 - whatever it was, it is tried again
+            except Exception as failure:  # noqa: BLE001 - tried again
                 safe, error = frozenset(), failure
             with self._changed:
                 self._safe += [copy.tag for copy in copies if copy.tag in safe]
@@ -131,7 +131,7 @@ class _Line:
             if error is None:
                 pauses.worked()
                 continue
-            # Not under the lock, which the consumer takes at each turn.
+            # Without the lock, which the consumer's loop takes at each turn.
             if self._connection is not None:
                 self._connection.leave()
             self._disconnect()
@@ -141,7 +141,7 @@ class _Line:
         self._disconnect()
 
     def _next(self) -> Sequence[Copy]:
-        """What is to be sent; nothing at the end. Meanwhile no connection is kept for long."""
+        """Wait for copies, closing an idle connection; return none once this is closed."""
         with self._changed:
             has_come = self._changed.wait_for(self._is_wanted, IDLE_SECONDS)
         if not has_come:
@@ -157,5 +157,5 @@ class _Line:
     def _disconnect(self) -> None:
         connection, self._connection = self._connection, None
         if connection is not None:
-            # Without goodbye: in an alarm the broker reads none.
+            # Without connection.close, which a broker in an alarm does not read.
             connection.collect()

@@ -1,4 +1,4 @@
-"""The inbox: which messages a consumer has handled, in the transaction of their effects."""
+"""The inbox: the ids of handled messages, committed with the effects of the messages."""
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import datetime, timedelta
@@ -10,13 +10,13 @@ from sqlalchemy.orm import Session
 
 from shared.bus.contract.errors import Hold
 from shared.db import arrays
-from shared.db.session import is_database_away, time_by_both_clocks, transaction
+from shared.db.session import is_database_unavailable, time_by_both_clocks, transaction
 from shared.ids import new_id
 
 KEEP_DAYS = 30
 PRUNE_SECONDS = 10.0
 PRUNE_AT_MOST = 100_000
-"""Of one consumer in one run: twice what a consumer can handle in `PRUNE_SECONDS`."""
+"""Rows deleted of one consumer in one run: twice what it can handle in `PRUNE_SECONDS`."""
 _WITHOUT_ID = "/last without id"
 
 
@@ -26,15 +26,15 @@ def claim(
     ids: Sequence[UUID],
     digests: Mapping[UUID, bytes] = MappingProxyType({}),
 ) -> set[UUID]:
-    """Enter messages; those that come back are new.
+    """Insert message ids and return those that were new.
 
     Args:
-        session: the transaction that also makes their effects.
-        consumer: whose inbox.
-        ids: message ids; in a stable order, so that two consumers do not lock each other out.
-        digests: what some say and who, for `reused`.
+        session: the transaction of the messages' effects.
+        consumer: the name of the inbox.
+        ids: message ids.
+        digests: of the commands among them, for `reused`; see `batch.commanded`.
     """
-    # Those that are known come back, which are few: to read an id costs as much as to enter it.
+    # The query returns the known ids, which are few: reading an id costs as much as inserting it.
     known = session.execute(_CLAIM, {"consumer": consumer, "ids": arrays.uuids(ids)})
     new = set(ids).difference(known.scalars())
     if said := {id_: digest for id_, digest in digests.items() if id_ in new}:
@@ -43,12 +43,12 @@ def claim(
 
 
 def reused(session: Session, consumer: str, digests: Mapping[UUID, bytes]) -> set[UUID]:
-    """Those of messages under whose ids others were entered, of another content or person.
+    """Return the ids that are known with other content, or from another person.
 
     Args:
         session: the transaction.
-        consumer: whose inbox.
-        digests: what they say, and who; see `batch.commanded`.
+        consumer: the name of the inbox.
+        digests: of messages, by id; see `batch.commanded`.
     """
     if not digests:
         return set()
@@ -64,17 +64,17 @@ def _said(consumer: str, digests: Mapping[UUID, bytes]) -> dict[str, str]:
 
 
 def look(consumer: str, beside: Callable[[], None] | None = None) -> Exception | None:
-    """Try what each transaction of a consumer begins with, and undo it.
+    """Check that a consumer's transactions can work, before it is sent messages.
 
-    Before the broker sends it anything. It writes: a standby and a full disk can be read from.
+    Inserts an id and rolls back: a standby or a server with a full disk can still be read from.
 
     Args:
-        consumer: whose inbox is written to.
-        beside: looks for what is needed beside the database, and raises `Hold` where it is away.
+        consumer: the name of the inbox.
+        beside: checks what is needed beside the database; raises `Hold` if it is unreachable.
 
     Returns:
-        What says that nothing should be taken, for `batch.held_by`. What is wrong in another way is
-        told by the first message, which fails by it.
+        What is unreachable, for `batch.held_by`; None if nothing is. Any other error is ignored
+        here: the first message fails with it, and reports it.
     """
     try:
         with transaction() as session:
@@ -82,14 +82,14 @@ def look(consumer: str, beside: Callable[[], None] | None = None) -> Exception |
             session.rollback()
         if beside is not None:
             beside()
-    except Exception as error:  # noqa: BLE001 - as said above
-        if isinstance(error, Hold) or is_database_away(error):
+    except Exception as error:  # noqa: BLE001 - see the docstring
+        if isinstance(error, Hold) or is_database_unavailable(error):
             return error
     return None
 
 
 def release(session: Session, consumer: str, ids: Collection[UUID]) -> None:
-    """Take messages out again that failed, so that their retry is new."""
+    """Delete the ids of failed messages, so that their retries are new."""
     session.execute(
         text(
             "DELETE FROM inbox WHERE consumer = :consumer "
@@ -100,37 +100,44 @@ def release(session: Session, consumer: str, ids: Collection[UUID]) -> None:
 
 
 def last_without_id(session: Session, consumer: str) -> UUID | None:
-    """The content id of the last message without an id that a consumer has handled.
+    """Return the content id of the last handled message that had no message id.
 
-    Of a queue that is consumed in order, message by message, no other can come again: what was
-    handled before it was acknowledged before it was delivered.
+    In a queue that is consumed in order, one by one, only the last message can be redelivered: all
+    earlier ones were acknowledged before it was delivered.
     """
+    return noted(session, f"{consumer}{_WITHOUT_ID}")
+
+
+def note_without_id(session: Session, consumer: str, content_id: UUID) -> None:
+    """Store the content id of a message that had no message id, replacing the last one."""
+    note(session, f"{consumer}{_WITHOUT_ID}", content_id)
+
+
+def note(session: Session, name: str, id_: UUID) -> None:
+    """Store an id under a name that is no consumer's, replacing the last one."""
+    values = {"name": name, "id": id_}
+    session.execute(text("DELETE FROM inbox WHERE consumer = :name"), values)
+    session.execute(text("INSERT INTO inbox (consumer, message_id) VALUES (:name, :id)"), values)
+
+
+def noted(session: Session, name: str) -> UUID | None:
+    """Return the id stored under a name, or None."""
     found: UUID | None = session.scalar(
-        text("SELECT message_id FROM inbox WHERE consumer = :consumer"),
-        {"consumer": f"{consumer}{_WITHOUT_ID}"},
+        text("SELECT message_id FROM inbox WHERE consumer = :name"), {"name": name}
     )
     return found
 
 
-def note_without_id(session: Session, consumer: str, content_id: UUID) -> None:
-    """Remember a message without an id, in the place of the last one."""
-    values = {"consumer": f"{consumer}{_WITHOUT_ID}", "id": content_id}
-    session.execute(text("DELETE FROM inbox WHERE consumer = :consumer"), values)
-    session.execute(
-        text("INSERT INTO inbox (consumer, message_id) VALUES (:consumer, :id)"), values
-    )
-
-
 def prune(session: Session, consumer: str) -> None:
-    """Forget some of what is older than `KEEP_DAYS`.
+    """Delete up to `PRUNE_AT_MOST` rows older than `KEEP_DAYS`.
 
-    Most ids are UUIDv7, whose first 48 bits are milliseconds since 1970 (RFC 9562, 5.7), so what
-    is old is in a range of them; an id that a person has written may tell any time, so when it was
-    handled counts. A derived one (UUIDv5) is anywhere: those have an index by time, and the others
-    one without them, so that a run walks what it forgets.
+    Most ids are UUIDv7, whose first 48 bits are milliseconds since 1970 (RFC 9562, 5.7), so old
+    rows are a range of the primary key. An id that a person chose may contain any time, so
+    `handled_at` decides. Derived ids (UUIDv5) have no order; they have an index by `handled_at`,
+    and the other ids an index without them. A run reads only rows that it deletes.
 
-    Where the newest was handled longer ago, all was off, and it counts from there: what was
-    committed and not acknowledged at the end is delivered again at the start.
+    If the newest row is older than that, the system was off, and the age is counted from that row:
+    messages that were committed and not acknowledged before are redelivered at the start.
     """
     now = time_by_both_clocks(session)
     known = {"consumer": consumer, "latest": _first_id(now)}
@@ -157,13 +164,13 @@ _SAY = text(
     f"UPDATE inbox SET digest = given.digest FROM {_GIVEN} "  # noqa: S608 - our own text
     "WHERE consumer = :consumer AND message_id = given.id"
 )
-# The SHA-256 of what is said, and behind it that of who says it where that is known of both.
+# The digest of the content, and behind it that of the person where both have one.
 _REUSED = text(
     f"SELECT message_id FROM inbox JOIN {_GIVEN} ON message_id = given.id "  # noqa: S608
     "WHERE consumer = :consumer AND (substr(inbox.digest, 1, 32) <> substr(given.digest, 1, 32) "
     "OR (length(inbox.digest) = length(given.digest) AND inbox.digest <> given.digest))"
 )
-# Each by its index. An id of the future is no message of ours, and tells nothing.
+# Each by its index. Ids with a time in the future were not made here and do not count.
 _NEWEST = text(
     "SELECT greatest((SELECT handled_at FROM inbox WHERE consumer = :consumer "
     "AND message_id < :latest AND substr(CAST(message_id AS text), 15, 1) <> '5' "

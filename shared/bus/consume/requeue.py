@@ -1,6 +1,6 @@
-"""Copies of failed messages: to the retry ladder, or to the dead queue with the reason readable.
+"""Make and publish copies of failed messages, to a delay queue or the dead letter queue.
 
-On a connection of its own: publishing on the one that consumes would re-enter its callbacks.
+Over a separate connection: publishing over the consumer's would re-enter its callbacks.
 """
 
 import random
@@ -33,11 +33,11 @@ from shared.bus.contract.headers import (
 
 CONNECT_SECONDS = 5.0
 WRITE_SECONDS = 10.0
-IDS_TOLD = 10
-"""How many messages a line of the log names."""
+IDS_LOGGED = 10
+"""How many message ids a log line has."""
 REASON_LENGTH = 500
 REASONS_KEPT = 10
-"""How many of its reasons a message carries, the last ones."""
+"""How many of its last reasons a message carries."""
 
 log = structlog.get_logger()
 
@@ -49,7 +49,7 @@ class Copy:
     Attributes:
         delivery: the original.
         error: why it failed.
-        routed: the copy, and where it goes.
+        routed: the copy and its exchange and routing key.
     """
 
     delivery: Delivery
@@ -63,13 +63,13 @@ class Copy:
 
 
 class Requeuer:
-    """Makes and publishes the copies, each confirmed before the original may be acknowledged.
+    """Makes and publishes copies; an original is acknowledged after its copy was confirmed.
 
     Args:
-        amqp_url: where to.
-        queue: the queue that the messages come from.
-        consumer: who failed on them.
-        count: told of each copy: its rung, or None for the dead queue.
+        amqp_url: the broker's addresses.
+        queue: the queue of the messages.
+        consumer: the name of the consumer that failed.
+        count: called for each copy with its delay queue, or None for the dead letter queue.
     """
 
     def __init__(
@@ -91,11 +91,11 @@ class Requeuer:
         return self._queue.name
 
     def pauses(self) -> Pauses:
-        """Between attempts to connect and publish."""
+        """Return the delays between attempts to connect and publish."""
         return Pauses(len(of(self._amqp_url)))
 
     def connection(self) -> BrokerConnection:
-        """A connection to publish by; one address is tried.
+        """Return a new connection to publish over; one address is tried.
 
         Raises:
             Exception: of kombu, py-amqp or the system.
@@ -104,7 +104,7 @@ class Requeuer:
             self._amqp_url,
             timeout=CONNECT_SECONDS,
             tries=1,
-            # No heartbeat: it is used in bursts, and the kernel tells when the broker is gone.
+            # No heartbeat: it is used in bursts, and the kernel reports a broker that is gone.
             transport_options={"read_timeout": WRITE_SECONDS, "write_timeout": WRITE_SECONDS},
         )
 
@@ -115,17 +115,17 @@ class Requeuer:
         seconds: float,
         is_wanted: Callable[[], bool],
     ) -> tuple[frozenset[int], Exception | None]:
-        """Publish copies, in this order, and wait for the broker.
+        """Publish copies in this order and wait for their confirms.
 
         Args:
-            connection: as `connection` makes it.
-            copies: what to publish.
-            seconds: how long to wait for confirms.
-            is_wanted: whether to wait on.
+            connection: from `connection`.
+            copies: the copies.
+            seconds: the timeout of the confirms.
+            is_wanted: asked while waiting; False ends it.
 
         Returns:
-            The tags of the deliveries whose copy is confirmed, so that they may be acknowledged,
-            and why the others must not be; None when there are none.
+            The tags of deliveries whose copy is confirmed, and the error of the others, or None if
+            there are no others.
         """
         routed = [copy.routed for copy in copies]
         published = confirmed.publish(connection, routed, seconds, is_wanted)
@@ -134,7 +134,7 @@ class Requeuer:
         return frozenset(copy.tag for copy in safe), published.error
 
     def copy(self, delivery: Delivery, error: Exception) -> Copy:
-        """The copy of a failed message, and where it goes.
+        """Return the copy of a failed message and its destination.
 
         Args:
             delivery: the message.
@@ -148,7 +148,7 @@ class Requeuer:
         died = datetime.now(UTC)
         now = died.isoformat(timespec="seconds")
         before = incoming.headers.get(REASONS_HEADER)
-        # Of a stranger's list, no more than ours could have in it.
+        # A sender may have made this list: bounded as one of ours is.
         reasons = [
             str(line)[: 2 * REASON_LENGTH] for line in (before if isinstance(before, list) else ())
         ]
@@ -160,11 +160,12 @@ class Requeuer:
             credentials(self._amqp_url)[0],
             note
             | {
-                ATTEMPT_HEADER: attempt,
+                # A message that was done has not failed: it has all attempts left to be recorded.
+                ATTEMPT_HEADER: incoming.attempt if note else attempt,
                 REASON_HEADER: reason,
                 QUEUE_HEADER: self._queue.name,
                 CONSUMER_HEADER: self._consumer,
-                # By it a death is told from the next of the same message.
+                # Distinguishes this death from the next one of the same message.
                 FAILED_AT_HEADER: died.isoformat(timespec="microseconds"),
                 FIRST_FAILED_AT_HEADER: first
                 if isinstance(first, str) and len(first) < 40
@@ -175,7 +176,7 @@ class Requeuer:
         return Copy(delivery, error, Routed(copy, exchange, self._queue.name))
 
     def _tell(self, safe: Sequence[Copy]) -> None:
-        """Count each copy, and write a line for all that failed alike."""
+        """Count each copy, and log one line for all that failed alike."""
         alike: dict[tuple[type[Exception], str], list[Copy]] = {}
         for copy in safe:
             exchange = copy.routed.exchange
@@ -188,7 +189,7 @@ class Requeuer:
                 "message_failed",
                 queue=self._queue.name,
                 messages=len(those),
-                message_ids=[_id(copy.delivery) for copy in those[:IDS_TOLD]],
+                message_ids=[_id(copy.delivery) for copy in those[:IDS_LOGGED]],
                 attempt=_attempt(those[0].delivery),
                 to=exchange,
                 reason=kind.__name__,

@@ -1,13 +1,15 @@
-"""One connection's worth of consuming: receiving, batches in another thread, acknowledging."""
+"""Consuming over one connection: receive, hand batches to the worker thread, acknowledge."""
 
 import threading
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from datetime import datetime
 from typing import Any, Protocol
+from uuid import UUID
 
+import structlog
 from kombu import Connection
 
 from shared.bus.broker.kombu_connection import user_of
@@ -15,30 +17,37 @@ from shared.bus.broker.standing import Standing
 from shared.bus.consume import inbox, single_active
 from shared.bus.consume.batch import Delivery, StoppedError, held_by, lacked
 from shared.bus.consume.copying import Copying
-from shared.bus.consume.receiving.buffered_reader import Inbound
+from shared.bus.consume.receiving.buffered_reader import BufferedReader
 from shared.bus.consume.receiving.delivery_tags import DeliveryTags
+from shared.bus.consume.receiving.sources import Sources
 from shared.bus.consume.requeue import Requeuer
 from shared.bus.consume.subscription import Subscription
-from shared.bus.contract.delivery import Incoming, believed
+from shared.bus.contract.delivery import RawDelivery, believed
 from shared.bus.contract.errors import UnderWay
 
-IDLE_SECONDS = 0.5  # how long to wait for a message, and so for a stop to be noticed
-BUSY_SECONDS = 0.005  # the same while a batch is in hand and there is room for more
-COPYING_SECONDS = 0.02  # the same while copies are not confirmed
-LAST_COPIES_SECONDS = 5.0  # how long a stop waits for those
-ASK_SECONDS = 1.0  # between two looks at what is under way, while nothing else is to be done
-FIRST_DELAY, LONGEST_DELAY = 0.2, 5.0  # seconds between looks for what is needed, such as mail
-TURN_SECONDS = 0.5  # between two looks whether the queue has no consumer any more
+IDLE_SECONDS = 0.5  # timeout of a read when idle; a stop is noticed within it
+BUSY_SECONDS = 0.005  # the same while the worker has a batch and the next one has room
+COPYING_SECONDS = 0.02  # the same while copies are unconfirmed
+LAST_COPIES_SECONDS = 5.0  # how long a stop waits for the confirms of copies
+ASK_SECONDS = 1.0  # interval at which `UnderWay` messages are handled again when idle
+FIRST_DELAY, LONGEST_DELAY = 0.2, 5.0  # seconds between checks of `Subscription.needs`
+LONG_SECONDS = 60.0  # after which a batch that has not ended is reported
+LONG = (
+    "What it has begun has not ended for a minute: a statement waits for a lock, or a handler hangs"
+)
+MAX_BATCH_BYTES = 4 * 1024 * 1024
+"""The most bytes of bodies in a batch of several: each is in memory several times meanwhile."""
+TURN_SECONDS = 0.5  # between two checks whether the queue of an ordered consumer is free
 
-# A message that was delivered so often without an answer may be what kills its consumer. It is
-# handled alone, and at the start nothing else is taken beside it: a crash then costs a delivery of
-# its own limit and nobody else's.
+# A message delivered this often without an acknowledgement may be what kills the process. It is
+# handled alone: a crash then adds to its delivery count only.
 SUSPICIOUS_DELIVERIES = 3
-KEPT = (StoppedError, UnderWay)  # what has neither failed nor been done
+KEPT = (StoppedError, UnderWay)  # outcomes of messages that are neither done nor failed
+log = structlog.get_logger()
 
 
 class Owner(Protocol):
-    """What a consumer has beyond one connection."""
+    """The part of a consumer that outlives a connection."""
 
     subscription: Subscription
     standing: Standing
@@ -49,13 +58,18 @@ class Owner(Protocol):
     unacknowledged: int
     handled: int
     reached: datetime | None
+    reached_in: Mapping[str, datetime]
+    is_refused: bool
+
+    def take_turn(self, turn: UUID) -> None:
+        """Handle later batches under this turn of `single_active`."""
 
     def handle(self, batch: Sequence[Delivery]) -> dict[int, Exception]:
-        """Handle a batch, in the worker; returns what failed, by delivery tag."""
+        """Handle a batch in the worker thread; return the failures by delivery tag."""
 
 
 class Session:
-    """One connection's worth of consuming: all its delivery tags die with it."""
+    """Consumes over one connection; its delivery tags are invalid once that is closed."""
 
     def __init__(self, consumer: Owner, connection: Connection) -> None:
         self._consumer = consumer
@@ -63,48 +77,61 @@ class Session:
         self._connection = connection
         self._channel = connection.channel()
         self._believed = believed(self._subscription.queue.name, user_of(connection))
-        self._inbound = Inbound(connection)
+        self._reader = BufferedReader(connection)
         self._tags = DeliveryTags()
-        self._waiting: deque[Delivery] = deque()
-        self._oldest = 0.0  # when the first of those waiting came
+        self._received: deque[Delivery] = deque()
+        self._oldest_at = 0.0  # when the first of those was received
         self._in_hand: Sequence[Delivery] = ()
         self._under_way: list[Delivery] = []
-        self._asked = 0.0  # when those under way were asked about
+        self._asked_at = 0.0  # when those were handled last
         self._future: Future[dict[int, Exception]] | None = None
+        self._began_at = 0.0
         self._copying = Copying(consumer.requeuer)
-        self._prefetch = 0
-        self._tag = ""
+        self._sources = Sources(
+            consumer, connection, self._channel, self._on_message, lambda: bool(self._received)
+        )
         self._last_heartbeat = time.monotonic()
 
     def begin(self) -> None:
-        """Have the broker send messages, one at first; in order, once nobody else is sent any."""
+        """Start consuming, once what the handler needs is there.
+
+        An ordered queue waits until no other consumer is active.
+        """
         if not self._wait_for_needs():
             return
         if self._subscription.in_order:
             self._wait_for_turn()
         else:
-            self._consume(prefetch=1)
+            self._sources.begin()
         self._consumer.standing.working()
 
     def run(self) -> None:
-        """Consume until told to stop; returns with nothing in hand."""
+        """Consume until `stopping` is set; return with nothing in hand."""
         stopping = self._consumer.stopping
         while not stopping.is_set():
             self._turn()
             if self._future is None and self._is_ready() and not stopping.is_set():
-                self._begin(self._next_batch())
+                self._submit(self._next_batch())
+            elif not self._has_any() and self._sources.is_dry:
+                self._sources.advance()
         self._end()
         if self._under_way:
-            # What becomes of it in the time that is left to a stop.
-            self._begin([])
+            # Their outcome may be known before the stop's time is used up.
+            self._submit([])
             self._end()
+
+    def _has_any(self) -> bool:
+        return bool(self._received or self._under_way or self._future)
 
     def _turn(self) -> None:
         self._consumer.last_turn = time.monotonic()
         self._receive()
-        self._beat()
-        if self._future is not None and self._future.done():
-            self._finish()
+        self._keep_alive()
+        if self._future is not None:
+            if self._future.done():
+                self._finish()
+            else:
+                self._report_if_stuck(self._began_at)
         self._acknowledge(self._copying.safe())
 
     def _end(self) -> None:
@@ -116,21 +143,19 @@ class Session:
         self._acknowledge(self._copying.safe())
 
     def _wait_for_needs(self) -> bool:
-        """Wait until what its transactions need is there; returns whether it is.
+        """Wait for the database and `Subscription.needs`; return False if a stop came first.
 
-        What a consumer has when it ends has been delivered once more, and after `DELIVERY_LIMIT`
-        restarts in one outage the broker would take it for a message that kills its consumer.
+        Nothing is consumed meanwhile: each connection that ends with messages in hand raises their
+        delivery counts, and `DELIVERY_LIMIT` restarts in one outage would dead-letter them.
         """
         stopping, asks, pause = self._consumer.stopping, self._subscription, FIRST_DELAY
         while not stopping.is_set():
             looking = self._consumer.worker.submit(inbox.look, asks.consumer, asks.needs)
-            while not looking.done() and not stopping.is_set():
-                self._idle(BUSY_SECONDS)
-            away = looking.result() if looking.done() else None
+            away = looking.result() if self._idle_until(looking) else None
             if away is None:
                 self._consumer.standing.released()
                 return not stopping.is_set()
-            if not self._consumer.standing.told.is_well:
+            if not self._consumer.standing.status.is_well:
                 self._consumer.standing.working()
             reason = held_by(away, "Nothing is taken from the queue")
             self._consumer.standing.holding(reason, lacked(away))
@@ -141,33 +166,60 @@ class Session:
         return False
 
     def _idle(self, seconds: float) -> None:
-        """Keep the connection while nothing is consumed yet."""
+        """Keep the connection alive while nothing is consumed."""
         self._consumer.last_turn = time.monotonic()
-        if self._inbound.wait(seconds):
-            self._inbound.read()
-        self._beat()
+        if self._reader.wait(seconds):
+            self._reader.read()
+        self._keep_alive()
+
+    def _idle_until(self, done: Future[Any]) -> bool:
+        """Keep the connection alive until a future is done, or a stop; return whether it is."""
+        began = time.monotonic()
+        while not done.done() and not self._consumer.stopping.is_set():
+            self._idle(BUSY_SECONDS)
+            self._report_if_stuck(began)
+        return done.done()
+
+    def _report_if_stuck(self, began: float) -> None:
+        """Report work that has run for a minute: waiting for a lock raises no error."""
+        if time.monotonic() - began >= LONG_SECONDS:
+            self._consumer.standing.stuck(LONG)
+
+    def _in_worker(self, act: Callable[[], None]) -> bool:
+        """Run something that may block in the worker thread; return False if a stop came first."""
+        acting = self._consumer.worker.submit(act)
+        if not self._idle_until(acting):
+            return False
+        acting.result()
+        return True
 
     def _wait_for_turn(self) -> None:
         while not self._consumer.stopping.is_set():
             self._consumer.last_turn = time.monotonic()
-            self._beat()
-            # Whoever takes its turn next works as well as the one who has it.
+            self._keep_alive()
+            # A process that stands by for the active one is healthy.
             self._consumer.standing.working()
-            if single_active.begin(
-                self._channel, self._subscription.queue, lambda: self._consume(prefetch=1)
-            ):
+            turn = single_active.begin(
+                self._channel,
+                self._subscription.queue,
+                lambda: self._sources.consume_one_by_one(self._sources.names),
+                self._in_worker,
+            )
+            if turn is not None:
+                self._consumer.take_turn(turn)
                 return
             self._consumer.stopping.wait(TURN_SECONDS)
 
     def close(self) -> None:
-        """Let go of what it has beside its connection."""
+        """Close the connections that copies were published over."""
         self._copying.close()
 
     def abandon(self) -> list[Delivery]:
-        """Wait for the transaction under way; its messages come again and the inbox knows them.
+        """Wait for the transaction in the worker, after the connection was lost.
 
         Returns:
-            What is under way outside the database, of which the inbox does not know yet.
+            The messages whose effect outside the database is not recorded yet. The others are
+            delivered again, and the inbox knows those that were committed.
         """
         failed: dict[int, Exception] = {}
         while self._future is not None:
@@ -179,48 +231,32 @@ class Session:
         in_hand = [d for d in self._in_hand if isinstance(failed.get(d.tag), UnderWay)]
         return [*self._under_way, *in_hand]
 
-    def _consume(self, prefetch: int) -> None:
-        if self._tag:
-            self._channel.basic_cancel(self._tag)
-        self._prefetch = prefetch
-        # A tag that a channel has used before crashes it on 3.10 (rabbitmq-server 5927).
-        self._tag = f"{self._subscription.queue.name} {prefetch}"
-        self._channel.basic_qos(0, prefetch, False)
-        self._channel.basic_consume(
-            self._subscription.queue.name,
-            consumer_tag=self._tag,
-            callback=self._on_message,
-            on_cancel=self._on_cancel,
-        )
-
     def _on_message(self, message: Any) -> None:
-        if not self._waiting:
-            self._oldest = time.monotonic()
-        tag = message.delivery_info["delivery_tag"]
-        self._tags.came(tag)
-        self._waiting.append(Delivery(tag, Incoming.of(message, self._believed)))
+        if not self._received:
+            self._oldest_at = time.monotonic()
+        tag, source = message.delivery_info["delivery_tag"], ""
+        self._tags.received(tag)
+        if len(self._sources.names) > 1:
+            source = message.delivery_info["consumer_tag"].partition(" ")[0]
+        self._received.append(Delivery(tag, RawDelivery.of(message, self._believed), source))
         self._consumer.unacknowledged += 1
-
-    def _on_cancel(self, consumer_tag: str) -> None:
-        # The queue was deleted, or its leader moved: a new connection declares and consumes anew.
-        raise ConnectionError(f"the broker cancelled the consumer of {consumer_tag}")
 
     def _receive(self) -> None:
         try:
-            if self._future is not None and len(self._waiting) >= self._subscription.batch_size:
-                # Nothing more is wanted before the batch in hand is done; but heartbeats come too,
-                # and who reads none takes the connection for dead. The prefetch bounds the rest.
+            if self._future is not None and len(self._received) >= self._subscription.batch_size:
+                # The next batch is complete. Heartbeats have to be read all the same, or the client
+                # takes the connection for dead; the prefetch bounds what else arrives.
                 done, _ = wait((self._future,), timeout=IDLE_SECONDS)
-                while not done and self._inbound.wait(0):
-                    self._inbound.read()
+                while not done and self._reader.wait(0):
+                    self._reader.read()
             else:
-                if self._inbound.wait(self._patience()):
-                    self._inbound.read()
-                # Take what else has come, without a wait for each.
-                while len(self._waiting) < self._subscription.batch_size:
-                    if not self._inbound.wait(0.0005):
+                if self._reader.wait(self._read_timeout()):
+                    self._reader.read()
+                # Read what else has arrived, without a full timeout for each message.
+                while len(self._received) < self._subscription.batch_size:
+                    if not self._reader.wait(0.0005):
                         break
-                    self._inbound.read()
+                    self._reader.read()
         except TimeoutError:
             pass
 
@@ -230,42 +266,48 @@ class Session:
         self._consumer.unacknowledged -= len(tags)
         self._consumer.handled += len(tags)
 
-    def _patience(self) -> float:
+    def _read_timeout(self) -> float:
         if self._future is not None:
             return BUSY_SECONDS
-        if self._waiting:
-            left = self._oldest + self._subscription.batch_seconds - time.monotonic()
+        if self._received:
+            left = self._oldest_at + self._subscription.batch_seconds - time.monotonic()
             return min(max(left, 0.0005), IDLE_SECONDS)
         return COPYING_SECONDS if self._copying.is_busy else IDLE_SECONDS
 
-    def _beat(self) -> None:
+    def _keep_alive(self) -> None:
         if time.monotonic() - self._last_heartbeat >= 1:
             self._last_heartbeat = time.monotonic()
             self._connection.heartbeat_check()
+            self._sources.look_for_shards()
 
     def _is_ready(self) -> bool:
-        if not self._waiting:
-            return bool(self._under_way) and time.monotonic() - self._asked >= ASK_SECONDS
-        if len(self._waiting) >= min(self._subscription.batch_size, self._prefetch):
+        if not self._received:
+            return bool(self._under_way) and time.monotonic() - self._asked_at >= ASK_SECONDS
+        if len(self._received) >= min(self._subscription.batch_size, self._sources.prefetch):
             return True
-        return time.monotonic() - self._oldest >= self._subscription.batch_seconds
+        return time.monotonic() - self._oldest_at >= self._subscription.batch_seconds
 
     def _next_batch(self) -> list[Delivery]:
         batch: list[Delivery] = []
-        while self._waiting and len(batch) < self._subscription.batch_size:
-            suspicious = _deliveries(self._waiting[0]) >= SUSPICIOUS_DELIVERIES
+        size = 0
+        while self._received and len(batch) < self._subscription.batch_size:
+            size += len(self._received[0].incoming.body)
+            if batch and size > MAX_BATCH_BYTES:
+                return batch  # what is left has waited long enough for the next batch
+            suspicious = _deliveries(self._received[0]) >= SUSPICIOUS_DELIVERIES
             if suspicious and batch:
                 break
-            batch.append(self._waiting.popleft())
+            batch.append(self._received.popleft())
             if suspicious:
                 break
-        self._oldest = time.monotonic()
+        self._oldest_at = time.monotonic()
         return batch
 
-    def _begin(self, batch: Sequence[Delivery]) -> None:
+    def _submit(self, batch: Sequence[Delivery]) -> None:
         if not (batch and _deliveries(batch[0]) >= SUSPICIOUS_DELIVERIES):
             batch, self._under_way = [*self._under_way, *batch], []
         self._in_hand = batch
+        self._began_at = time.monotonic()
         self._future = self._consumer.worker.submit(self._consumer.handle, batch)
 
     def _finish(self) -> None:
@@ -273,23 +315,44 @@ class Session:
         batch, self._in_hand = self._in_hand, ()
         if future is None:
             return
+        self._consumer.standing.moved()
         failed = future.result()
-        # What is kept goes back when the connection ends.
+        stopped = [error for error in failed.values() if isinstance(error, StoppedError)]
+        if stopped and not self._consumer.stopping.is_set():
+            raise ConnectionError(f"the messages in hand are not ours any more: {stopped[0]}")
+        # Messages in `kept` go back to the queue when the connection is closed.
         kept = {tag for tag, error in failed.items() if isinstance(error, KEPT)}
         self._under_way += [d for d in batch if isinstance(failed.get(d.tag), UnderWay)]
-        self._asked = time.monotonic()
+        self._asked_at = time.monotonic()
         self._copying.add(
             [(d, failed[d.tag]) for d in batch if d.tag in failed and d.tag not in kept]
         )
+        may_advance = self._has_survived(batch, failed)
+        if may_advance and not self._sources.is_done_trying:
+            self._sources.cancel()  # or the acknowledgement would let one more message in
         self._acknowledge([delivery.tag for delivery in batch if delivery.tag not in failed])
         if batch[-1].incoming.attempt == 0:
             self._consumer.reached = batch[-1].incoming.stated_time or self._consumer.reached
-        # In order the consumer must not end for a moment, nor two messages share a transaction.
-        is_careful = self._prefetch == 1 and not self._subscription.in_order
-        # One that stays in hand, for its effect or its copy to be confirmed, has killed nobody.
+        if len(self._sources.names) > 1:
+            self._note_reached(batch)
+        if may_advance:
+            self._sources.advance()
+
+    def _note_reached(self, batch: Sequence[Delivery]) -> None:
+        last = {d.source: d.incoming for d in batch if d.source and not d.incoming.attempt}
+        reached = {part: at for part, one in last.items() if (at := one.stated_time)}
+        # Replaced, not changed: another thread reads it.
+        self._consumer.reached_in = {**self._consumer.reached_in, **reached}
+
+    def _has_survived(self, batch: Sequence[Delivery], failed: Mapping[int, Exception]) -> bool:
+        """Whether the message that was taken alone did not kill the process."""
+        # An ordered queue keeps its consumer, and its prefetch of 1: no two messages may share a
+        # transaction.
+        is_careful = self._sources.prefetch == 1 and not self._subscription.in_order
+        self._sources.handled()
+        # A message that stays in hand, until its effect or its copy is confirmed, was survived.
         stays = not isinstance(failed.get(batch[-1].tag), StoppedError | None)
-        if is_careful and (stays or _deliveries(batch[-1]) < SUSPICIOUS_DELIVERIES):
-            self._consume(prefetch=2 * self._subscription.batch_size)
+        return is_careful and (stays or _deliveries(batch[-1]) < SUSPICIOUS_DELIVERIES)
 
 
 def _deliveries(delivery: Delivery) -> int:

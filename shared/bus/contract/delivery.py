@@ -1,7 +1,6 @@
-"""A delivery as it comes from the broker, before anybody has understood it."""
+"""An undecoded AMQP delivery, and what of it can be trusted."""
 
 import hashlib
-import re
 import unicodedata
 from collections.abc import Collection, Mapping
 from datetime import UTC, datetime
@@ -19,63 +18,69 @@ from shared.bus.contract.headers import (
     HAPPENED_HEADER,
     KEY_HEADER,
     REPLAY_HEADER,
+    UNVOUCHED_HEADER,
     USER_HEADER,
 )
 from shared.bus.contract.message import Received, Replay
 from shared.ids import derived_id, new_id
-from shared.security.service_accounts import BROKER_USERS, CONSOLE, login
+from shared.security.service_accounts import CONSOLE, is_shared_user, login
+from shared.validation.normalisation import without_leap_second
 
 _CONSOLE = login(CONSOLE)
-_SHARED = frozenset(login(name) for name in BROKER_USERS)
-# Where copies go, and strangers have no right to: back to a queue and to the ladder.
-_OURS = frozenset({"", *(rung.name for rung in topology.RETRY_LADDER)})
-_COPIES = _OURS | {topology.DEAD}
-# Where what may be said goes by the key, which the broker checks the rights to.
+_OPS = login("ops")
+_LADDER = frozenset(rung.name for rung in topology.RETRY_DELAYS)
+# The exchanges of copies: the default one, the delay queues' and the dead letter exchange.
+_COPIES = _LADDER | {"", topology.DEAD}
+# The exchanges on which the broker checks rights to routing keys.
 _BY_KEY = frozenset({topology.COMMANDS, topology.EVENTS})
+# The exchanges of shards, with those of the whole queue.
+_BY_SHARD = {topology.INTAKE_SHARDS.name: topology.INTAKE, "": ""}
+_OURS = frozenset(
+    {"", topology.INTAKE_SHARDS.name, *(exchange.name for exchange in topology.EXCHANGES)}
+)
 _REPLAYS = get_args(Replay)
-_LEAP_SECOND = re.compile(r"(?<=:\d\d):60(?!\d)")
 
 
 def believed(queue: str, own_user: str) -> frozenset[str]:
-    """Whose copies of a queue's messages are believed about who published the first.
+    """Return the broker users whose copies are trusted about who published the original.
 
     Args:
-        queue: the work queue that they are for.
-        own_user: who this process signs in as.
+        queue: the work queue of the copies.
+        own_user: the broker user of this process.
     """
     return frozenset({own_user, _CONSOLE, login(queue.partition(".")[0])})
 
 
 def death_in(queue: str, headers: Mapping[str, Any]) -> Mapping[str, Any] | None:
-    """The broker's own note (RabbitMQ, "Dead Letter Exchanges") that it gave up a message.
+    """Return the entry of `x-death` (RabbitMQ, "Dead Letter Exchanges") for a work queue, or None.
 
     Args:
-        queue: the work queue in which it did.
+        queue: the work queue.
         headers: of the message.
     """
     deaths = headers.get("x-death")
     for death in deaths if isinstance(deaths, list) else ():
-        if isinstance(death, dict) and as_text(death.get("queue")) == queue:
+        if isinstance(death, dict) and topology.whole(as_text(death.get("queue"))) == queue:
             return death
     return None
 
 
 def as_text(value: Any) -> str:
-    """What the broker wrote, which some clients read as bytes."""
+    """Return a text of the broker, which some clients decode as bytes."""
     return value.decode(errors="replace") if isinstance(value, bytes) else str(value or "")
 
 
-class Incoming(msgspec.Struct, frozen=True):
+class RawDelivery(msgspec.Struct, frozen=True):
     """Body, properties and headers of one delivery.
 
     Attributes:
-        body: as it came.
+        body: the raw body.
         properties: the AMQP properties that were set, without the headers.
         headers: the AMQP headers.
-        exchange: where it was published to; empty when it came by the retry ladder.
-        is_redelivered: whether the broker says that it may have been delivered before.
-        routing_key: what it was published with, which of CC and BCC is none.
-        believed: see the function.
+        exchange: that it was published to; empty for the default exchange, by which retries return.
+        is_redelivered: whether it may have been delivered before.
+        routing_key: that it was published with; not one of CC or BCC.
+        believed: from the function `believed`.
     """
 
     body: bytes
@@ -87,33 +92,38 @@ class Incoming(msgspec.Struct, frozen=True):
     believed: Collection[str] = ()
 
     @classmethod
-    def of(cls, message: Any, believed: Collection[str] = ()) -> "Incoming":
-        """What a message of py-amqp's holds."""
+    def of(cls, message: Any, believed: Collection[str] = ()) -> "RawDelivery":
+        """Return the delivery of a message of py-amqp."""
         properties = dict(message.properties)
         headers = properties.pop("application_headers", None) or {}
         body = message.body
+        exchange = message.delivery_info["exchange"]
+        key = str(message.delivery_info.get("routing_key") or "")
+        if exchange in _BY_SHARD:
+            # A message of a shard is treated as one of the whole queue.
+            exchange, key = _BY_SHARD[exchange], topology.whole(key)
         return cls(
             body=body if isinstance(body, bytes) else body.encode(errors="surrogatepass"),
             properties=properties,
             headers=headers,
-            exchange=message.delivery_info["exchange"],
+            exchange=exchange,
             is_redelivered=bool(message.delivery_info.get("redelivered")),
-            routing_key=str(message.delivery_info.get("routing_key") or ""),
+            routing_key=key,
             believed=believed,
         )
 
     @property
     def attempt(self) -> int:
-        """How many times it was tried before and failed."""
+        """How often it has failed before."""
         value = self.headers.get(ATTEMPT_HEADER, 0)
         return value if isinstance(value, int) and value >= 0 else 0
 
     @property
     def message_id(self) -> UUID:
-        """The id: the property, or a new one where it has none.
+        """The message id: the property, or a new one if there is none.
 
-        Where the property is no UUID, derived from it, who sent it and what it says: a person who
-        numbers what they send begins at 1 each time.
+        A property that is no UUID is combined with the actor and the body: people who number their
+        messages begin at 1 each time.
         """
         given = self.properties.get("message_id")
         if not given:
@@ -126,7 +136,7 @@ class Incoming(msgspec.Struct, frozen=True):
 
     @property
     def content_id(self) -> UUID | None:
-        """Where it has no id, one derived from all of it that is the same when it comes again."""
+        """An id derived from the content if there is no message id, equal for redeliveries."""
         if self.properties.get("message_id"):
             return None
         body = hashlib.sha256(self.body).hexdigest()
@@ -134,84 +144,87 @@ class Incoming(msgspec.Struct, frozen=True):
 
     @property
     def time(self) -> datetime:
-        """When it happened: as it says itself, or now."""
+        """When it happened: the stated time, or now."""
         return self.stated_time or datetime.now(UTC)
 
     @property
     def stated_time(self) -> datetime | None:
-        """When it says that it happened: `ce-time` to the millisecond, or the property."""
+        """The time it states: `ce-time`, to the millisecond, or the `timestamp` property."""
         stamp = self.headers.get("ce-time")
         if isinstance(stamp, str):
             try:
-                # RFC 3339, 5.6: a leap second is second 60, which Python's calendar has not.
-                if ":60" in stamp:
-                    stamp = _LEAP_SECOND.sub(":59", stamp)
-                time = datetime.fromisoformat(stamp)
+                time = datetime.fromisoformat(without_leap_second(stamp))
                 if time.tzinfo is not None:
-                    # PostgreSQL takes no offset beyond 15:59.
+                    # PostgreSQL accepts no offset beyond 15:59.
                     return time.astimezone(UTC)
             except (ValueError, OverflowError):
                 pass
         seconds = self.properties.get("timestamp")
-        if isinstance(seconds, datetime):
-            # py-amqp reads it as UTC and does not say so.
-            return seconds.replace(tzinfo=seconds.tzinfo or UTC).astimezone(UTC)
-        return None
+        try:
+            return datetime.fromtimestamp(seconds, UTC) if isinstance(seconds, int) else None
+        except (ValueError, OverflowError, OSError):
+            # Some clients send milliseconds or nanoseconds, which are years out of range.
+            return None
 
     @property
     def user_id(self) -> str | None:
-        """The user that the broker has verified, where the publisher set it.
+        """The broker user that published it, verified by the broker; None if not set.
 
-        Of a copy the one who published the first, where who made the copy is believed.
+        Of a copy, the user of the original, if the maker of the copy is trusted; else None:
+        putting a message back does not make one its author.
         """
         user = self.properties.get("user_id")
-        if self.exchange in _COPIES and user in self.believed:
-            user = self.headers.get(USER_HEADER)
+        if self.exchange in _COPIES:
+            first = self.headers.get(USER_HEADER)
+            if user in self.believed:
+                user = first
+            elif KEY_HEADER in self.headers or first not in (None, user):
+                user = user if is_shared_user(user or "") else None
         return user if isinstance(user, str) and user else None
 
     @property
     def acting(self) -> str:
-        """The person there where the user is the ops console; empty elsewhere.
+        """The signed-in person if the ops console published it; else empty.
 
-        Anybody can write the header, and nobody but the console can be its user.
+        Any publisher can set the header, but only the console can have its `user_id`.
         """
         person = self.headers.get(ACTING_HEADER)
         return person if self.user_id == _CONSOLE and isinstance(person, str) else ""
 
     @property
     def actor(self) -> str | None:
-        """Who wanted it: the verified user or, where that is the ops console, the person there."""
+        """The author: the verified user, with the person if that is the ops console."""
         return f"{self.acting} ({self.user_id})" if self.acting else self.user_id
 
     @property
     def person(self) -> str | None:
-        """Which person wanted it, in one spelling; None where the broker vouches for none.
+        """The author's normalised name, if the broker vouches for a person; else None.
 
-        Who signs in to the console and who has a user of the broker's are one under one name. A
-        service's user is nobody's name, and neither is the operators' that many share.
+        A console user and a broker user of one name are one person. Users of services, and the
+        shared operator user, are none.
         """
         name = self.acting or self.user_id
-        if name in _SHARED:
+        if name and is_shared_user(name):
             return None
         return unicodedata.normalize("NFKC", name or "").strip().casefold() or None
 
     @property
     def replay(self) -> Replay | None:
-        """How a copy from the journal is to be taken; only services and ops staff can send one."""
+        """How to handle a copy from the journal; only services and ops staff can publish one."""
         value = self.headers.get(REPLAY_HEADER)
         return cast("Replay", value) if value in _REPLAYS and self._is_ours else None
 
     @property
     def happened(self) -> bool:
-        """Whether a service says that its effect has happened; nobody else can say so."""
+        """Whether a service has noted that the effect has happened."""
         return self.headers.get(HAPPENED_HEADER) is True and self._is_ours
 
     @property
     def first_key(self) -> str:
-        """The key that it, or the first copy of it, was published with; empty where none counts."""
+        """The routing key of the original, on exchanges with checked keys; else empty."""
         if self.exchange in _BY_KEY:
             return self.routing_key
-        # Given up before a service has copied it: the broker notes how it came.
+        # Dead-lettered by the broker before a service copied it: `x-death` has the key.
         death = death_in(self.routing_key, self.headers) if self.exchange == topology.DEAD else None
         if death and as_text(death.get("exchange")) in _BY_KEY:
             keys = death.get("routing-keys")
@@ -221,30 +234,67 @@ class Incoming(msgspec.Struct, frozen=True):
 
     @property
     def taken_as(self) -> dict[str, Any]:
-        """The headers that say how it is to be taken, as far as they are believed: every copy of it
-        has them, whatever else it leaves behind."""
+        """The trusted headers about its handling, which every copy has to carry."""
         said: dict[str, Any] = {REPLAY_HEADER: self.replay} if self.replay else {}
         said |= {KEY_HEADER: self.first_key} if self.first_key else {}
         return said | ({HAPPENED_HEADER: True} if self.happened else {})
 
     @property
-    def _is_ours(self) -> bool:
-        """Whether it is a copy that no stranger can have made.
+    def unvouched(self) -> str:
+        """Why its publisher may have lacked the right to publish it here; empty if vouched for.
 
-        What the broker itself gives up comes to the dead exchange with all that a stranger wrote on
-        it, so there the broker must vouch for who published it.
+        A user who may declare queues and exchanges reaches more than they may publish to, since the
+        broker checks no rights when it dead-letters or routes from exchange to exchange. So a
+        message must have come by one of our exchanges, must not have been dead-lettered by a
+        foreign queue, and a copy must have the `user_id` of a user that may make one.
         """
-        return self.exchange in _OURS or (
-            self.exchange == topology.DEAD and self.properties.get("user_id") in self.believed
-        )
+        if UNVOUCHED_HEADER in self.headers:
+            return "nobody has vouched for what it is a copy of"
+        if self.exchange not in _OURS:
+            return f"it came by the exchange {self.exchange!r}, which is none of ours"
+        queue, deaths = self.routing_key, self.headers.get("x-death")
+        if deaths is not None:
+            known = {queue, *_LADDER} if self.exchange in _COPIES else ()
+            for death in deaths if isinstance(deaths, list) else [deaths]:
+                died = as_text(death.get("queue")) if isinstance(death, dict) else "no queue"
+                died = topology.whole(died)
+                if died not in known:
+                    return f"it was dead-lettered by {died!r}, which sends nothing here"
+                if (by := as_text(death.get("exchange"))) not in _OURS:
+                    return f"it had come by the exchange {by!r}, which is none of ours"
+        if self.exchange not in _COPIES:
+            return ""
+        death = death_in(queue, self.headers) if self.exchange == topology.DEAD else None
+        if death and as_text(death.get("exchange")):
+            return ""  # the broker has given up a message itself, and no copy
+        user = self.properties.get("user_id")
+        if not user:
+            return "it came as a copy does, and without the user_id of who made it"
+        if is_shared_user(user) and user != _OPS and user not in self.believed:
+            return f"it came as a copy does, and {user!r} makes none for this queue"
+        return ""
+
+    @property
+    def _is_ours(self) -> bool:
+        """Whether it is a copy made by a service or ops staff.
+
+        A message that the broker dead-letters itself arrives at the dead letter exchange with all
+        headers of its publisher, so there the `user_id` has to show who made it.
+        """
+        if self.exchange not in _COPIES or self.unvouched:
+            return False
+        user = self.properties.get("user_id")
+        return self.exchange != topology.DEAD or user == _OPS or user in self.believed
 
     @property
     def misnamed(self) -> str:
-        """Why its type is not what it was published as; empty where it is, or nobody knows it.
+        """Why its type must not be trusted; empty if it may be, or is unknown.
 
-        Rights are on exchanges and keys, so a type of another one would go beyond them. A copy has
-        the key of the first with it; see `first_key`.
+        Either it is `unvouched`, or its type is not that of its routing key: rights are to
+        exchanges and keys, and another type would go beyond them. A copy has the original's key.
         """
+        if reason := self.unvouched:
+            return reason
         type_ = str(self.properties.get("type") or "")
         if type_ not in EVENT_TYPES:
             return ""
@@ -253,18 +303,28 @@ class Incoming(msgspec.Struct, frozen=True):
             is_right = not key or key in (type_, topology.BULK + type_)
         else:
             is_right, key = self.is_as_published, self.routing_key
-        return "" if is_right else f"it says {type_!r} and came with the key {key!r}"
+        if is_right:
+            return ""
+        return (
+            f"it says {type_!r} and came with the key {key!r}: whoever may publish the one may not "
+            "say the other by it"
+        )
 
     @property
     def is_as_published(self) -> bool:
-        """Whether its type is known, and its exchange and key are those of the type."""
+        """Whether its type is known, and exchange and routing key are those of the type."""
         event = EVENT_TYPES.get(str(self.properties.get("type") or ""))
         return event is not None and topology.carries(
             self.exchange, self.routing_key, event.EXCHANGE, event.TYPE
         )
 
     def received(self, type_: str, data: Any) -> Received[Any]:
-        """What a handler sees, once the data is understood."""
+        """Return what a handler is given.
+
+        Args:
+            type_: the type of the event.
+            data: the decoded body.
+        """
         trace = self.headers.get("traceparent")
         return Received(
             id=self.message_id,
@@ -283,11 +343,11 @@ class Incoming(msgspec.Struct, frozen=True):
         )
 
 
-def decode_by_type(incoming: Incoming) -> Received[Any]:
-    """Decode by the `type` property.
+def decode_by_type(incoming: RawDelivery) -> Received[Any]:
+    """Decode a delivery by its `type` property.
 
     Raises:
-        Malformed: there is none, it is unknown, or the body does not fit it.
+        Malformed: there is no type, it is unknown, or the body is invalid.
     """
     type_ = incoming.properties.get("type")
     if not type_:

@@ -1,35 +1,35 @@
-"""What a handler raises of a message: what becomes of it is decided in `consume/retry.py`."""
+"""Exceptions with which a handler decides the outcome of a message; see `consume/retry.py`."""
 
 
 class Permanent(Exception):  # noqa: N818 - the outcome's name, as a handler reads it
-    """No retry will help: straight to the dead queue, with this sentence in the headers."""
+    """No retry will help: to the dead letter queue, with this sentence in the headers."""
 
 
 class Malformed(Permanent):
-    """The message cannot be understood."""
+    """The message cannot be decoded, or must not be trusted."""
 
 
 class Retry(Exception):  # noqa: N818
-    """Try again later. Any other exception means the same; this one is expected."""
+    """Retry later. Any other exception means the same; this one is logged as a warning."""
 
 
 class Happened(Retry):
-    """It was done, outside the database, which could not be told before the process had to stop.
+    """The effect outside the database has happened, and could not be recorded before a stop.
 
-    It comes back at once, with a note of that, to be written down and not to be done again.
+    The message is retried immediately with a note, so that it is recorded and not repeated.
     """
 
 
 class Hold(Exception):  # noqa: N818
-    """Something that every message needs is away, such as the mail server.
+    """A dependency of every message is unreachable, such as the mail server.
 
-    Raised, it holds the batch; as what became of single messages, those, and the others are done.
-    What is held is kept and tried again until it works; no message is blamed.
+    Raised, it holds the whole batch; returned as the outcome of messages, only those. Held messages
+    stay unacknowledged and are retried until the dependency is back; no attempt is counted.
 
     Args:
         sentence: why.
-        lacks: what is away, in a word for those who are told of it, such as `mail`; empty where it
-            is there and takes its time.
+        lacks: a label of the dependency for metrics and alerts, such as `mail`; empty if it is
+            reachable but slow.
     """
 
     def __init__(self, sentence: str, lacks: str = "") -> None:
@@ -38,8 +38,8 @@ class Hold(Exception):  # noqa: N818
 
 
 class UnderWay(Hold):
-    """As what became of a message: its effect outside the database has begun and is not known yet.
+    """The outcome of a message whose effect outside the database has begun and is not known yet.
 
-    It stays in hand and is asked about again, and others go on meanwhile, though what it `lacks`
-    is told of as being away.
+    It stays unacknowledged and is handled again, while other messages go on. `lacks` is reported as
+    unreachable.
     """

@@ -1,11 +1,11 @@
-"""Every message on the bus, as a msgspec Struct: decoding one is validating it.
+"""Every message on the bus as a msgspec Struct; decoding validates it.
 
-Three kinds, by the exchange they are published to:
+Three kinds, by exchange:
 
-* `intake`: what a sender told us about an order. Published by the ingress.
-* `commands`: what somebody wants done. Published by operators, the ingress and the CLI.
-* `events`: facts, in the past tense. Written to the outbox beside the rows they tell of, and
-  published by the relay alone.
+* `intake`: orders and updates of senders. Published by the ingress.
+* `commands`: requests to do something. Published by operators, the ingress and the CLI.
+* `events`: facts, in the past tense. Written to the outbox with the rows that they are about, and
+  published by the relay only.
 
 To add one, write its Struct here and a handler in the service that cares. Topology, contracts and
 documentation follow from the Struct.
@@ -21,14 +21,14 @@ import msgspec
 from msgspec import UNSET, UnsetType
 
 from shared.validation.email_addresses import with_ascii_domain
-from shared.validation.other_forms import day_of, url_of
-from shared.validation.reading import why_not
+from shared.validation.normalisation import day_of, url_of
+from shared.validation.reading import describe_faults
 
 # The end of the text, in Python's regular expressions as in JSON Schema's (ECMA 262). Python's `$`
 # also matches before a last line feed, and ECMA 262 has no `\Z`.
 _END = r"(?![\s\S])"
 # What may stand in one line: no control characters, so no header or log line can be forged. A
-# pattern has words beside it, which are shown instead (shared/validation/words.py).
+# pattern has words beside it, which are shown instead (shared/validation/phrases.py).
 Line = Annotated[
     str,
     msgspec.Meta(
@@ -47,11 +47,12 @@ OptionalLine = Annotated[
     ),
 ]
 # Free text. PostgreSQL's text cannot hold a NUL, so it stops at the door and not after the 201.
+LONGEST_TEXT = 4_000  # characters
 Text = Annotated[
     str,
     msgspec.Meta(
         min_length=1,
-        max_length=4_000,
+        max_length=LONGEST_TEXT,
         pattern=rf"^[^\x00]+{_END}",
         description="text of 1 to 4,000 characters, without U+0000",
     ),
@@ -59,13 +60,13 @@ Text = Annotated[
 OptionalText = Annotated[
     str,
     msgspec.Meta(
-        max_length=4_000,
+        max_length=LONGEST_TEXT,
         pattern=rf"^[^\x00]*{_END}",
         description="text of at most 4,000 characters, without U+0000",
     ),
 ]
-# RFC 5321, 4.5.3.1 bounds the length. The form is the HTML standard's idea of a valid address with
-# a dot in the domain; whether the mailbox exists, only sending tells.
+# RFC 5321, 4.5.3.1 bounds the length. The form is the HTML standard's valid address, with a dot in
+# the domain.
 EMAIL_PATTERN = (
     r"^[A-Za-z0-9.!#$%&'*+/=?^_`{|}~-]{1,64}"
     r"@[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
@@ -81,7 +82,7 @@ Email = Annotated[
         extra={"normalise": with_ascii_domain},
     ),
 ]
-# What others call a thing by. A number that is one in JSON too is understood as its digits.
+# An identifier of others. A JSON number is accepted and read as its digits.
 _REFERENCE = rf"^[^\s\x00-\x1f\x7f](?:[^\x00-\x1f\x7f]*[^\s\x00-\x1f\x7f])?{_END}"
 Reference = Annotated[
     str,
@@ -94,7 +95,7 @@ Reference = Annotated[
     ),
 ]
 OrderNumber = Annotated[Reference, msgspec.Meta(examples=["A-1001"])]
-"""The sender's own, unique among its orders; `shared.ids` makes the order's id of it."""
+"""The sender's own number, unique among its orders; `shared.ids` derives the order's id from it."""
 MetadataName = Annotated[
     str,
     msgspec.Meta(
@@ -112,9 +113,9 @@ Metadata = Annotated[
         examples=[{"branch": "Lekki"}],
     ),
 ]
-"""The sender's own, kept with the order and given back; we make nothing of it."""
-# A customer is to follow it. Only characters of RFC 3986 (2): whatever else stands in an address is
-# percent-encoded (2.1). Nothing before an `@` (3.2.1), which hides where a link leads.
+"""Free data of the sender, stored with the order and returned unchanged."""
+# A link for customers. Characters of RFC 3986 (2) only, others percent-encoded (2.1). No userinfo
+# before an `@` (3.2.1), which would hide where a link leads.
 TRACKING_URL_PATTERN = (
     r"^https://[A-Za-z0-9](?:[A-Za-z0-9.-]{0,251}[A-Za-z0-9])?(?::[0-9]{1,5})?"
     rf"(?:[/?#][A-Za-z0-9._~:/?#\[\]@!$&'()*+,;=%-]*)?{_END}"
@@ -130,7 +131,7 @@ TrackingUrl = Annotated[
         extra={"normalise": url_of, "empty_is_none": True},
     ),
 ]
-# A day and no time: a time has a zone, and its day is another one where the customer lives.
+# A day without a time, since the day of a time depends on the time zone.
 Day = Annotated[
     date,
     msgspec.Meta(
@@ -139,14 +140,14 @@ Day = Annotated[
         extra={"normalise": day_of, "empty_is_none": True},
     ),
 ]
-# UNSET is not written: an order without these is on the bus what it was before there were any.
+# UNSET is not encoded: an order without these looks as it did before they existed.
 _EMPTY = {"empty_is_none": True}
 Carrier = Annotated[Reference, msgspec.Meta(examples=["Swift Parcels"], extra=_EMPTY)] | UnsetType
 TrackingNumber = Annotated[Reference, msgspec.Meta(examples=["JD0146"], extra=_EMPTY)] | UnsetType
 
 
 class TrackingStatus(StrEnum):
-    """Where an order is. `IN TRANSIT`, with a space or in small letters, is understood too."""
+    """The status of an order. `IN TRANSIT`, with a space or in lower case, is accepted too."""
 
     PENDING = "PENDING"
     IN_TRANSIT = "IN_TRANSIT"
@@ -171,13 +172,13 @@ class Event(msgspec.Struct, frozen=True, kw_only=True):
     TYPE: ClassVar[str] = ""
     EXCHANGE: ClassVar[str] = ""
     IS_TEST: ClassVar[bool] = False
-    """Whether it is about a test order, which is told to its own business and counts nowhere."""
+    """Whether it is about a test order, of which only its business is notified."""
     OF_PLATFORM: ClassVar[bool] = False
-    """Whether the ingress alone says it, of what a platform sends: no sender may write it."""
+    """Whether only the ingress makes it, from a platform's delivery; senders may not send it."""
 
 
 class CustomerDetails(msgspec.Struct, frozen=True, kw_only=True):
-    """The person who ordered, as the sender names them."""
+    """The customer, as the sender names them."""
 
     name: Annotated[Line, msgspec.Meta(examples=["Zoë Ade"])]
     email: Email
@@ -185,13 +186,13 @@ class CustomerDetails(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class FormerId(msgspec.Struct, frozen=True, kw_only=True):
-    """The id that earlier versions gave an order of WooCommerce: of its shop and its number there.
+    """The id that earlier versions derived for a WooCommerce order, from its shop and number there.
 
-    A shop that begins to count anew gives it to another order too; so an order that was accepted
-    before `made_at`, when the shop made this one, is another one.
+    A reinstalled shop begins to count anew, so another order may have the same id: one that was
+    accepted before `made_at`, the time at which the shop created this order.
 
-    `spelled_id`, of a shop whose links may name a language: the id that versions before 0049 made
-    of the shop's address as this link has it.
+    `spelled_id`: for a shop whose links may contain a language, the id that versions before 0049
+    derived from the shop's address in this link.
     """
 
     order_id: UUID
@@ -201,14 +202,14 @@ class FormerId(msgspec.Struct, frozen=True, kw_only=True):
 
 Former = FormerId | UnsetType
 MadeAt = Annotated[datetime, msgspec.Meta(tz=True)] | UnsetType
-"""When a shop made an order, by its own clock."""
+"""When a shop created an order, by the shop's clock."""
 
 
-# --- intake: what a sender said --------------------------------------------------------------
+# --- intake: orders and updates of senders ---------------------------------------------------
 
 
 class OrderCreated(Event, frozen=True, kw_only=True):
-    """A sender says: this order exists."""
+    """A sender has a new order."""
 
     TYPE: ClassVar[str] = "order.created"
     EXCHANGE: ClassVar[str] = "intake"
@@ -229,7 +230,7 @@ class OrderCreated(Event, frozen=True, kw_only=True):
 
 
 class OrderStatusChanged(Event, frozen=True, kw_only=True):
-    """A sender says: this order, named by its id or its own number, is now here."""
+    """A sender's update of an order, named by its id or its number."""
 
     TYPE: ClassVar[str] = "order.status_changed"
     EXCHANGE: ClassVar[str] = "intake"
@@ -246,7 +247,7 @@ class OrderStatusChanged(Event, frozen=True, kw_only=True):
 
 
 class OrderCancelled(Event, frozen=True, kw_only=True):
-    """A sender says: this order, named by its id or its own number, will not come."""
+    """A sender has cancelled an order, named by its id or its number."""
 
     TYPE: ClassVar[str] = "order.cancelled"
     EXCHANGE: ClassVar[str] = "intake"
@@ -256,16 +257,17 @@ class OrderCancelled(Event, frozen=True, kw_only=True):
     order_number: OrderNumber | UnsetType = UNSET
     reason: Annotated[OptionalText, msgspec.Meta(examples=["Out of stock."])] = ""
     former: Former = UNSET
+    made_at: MadeAt = UNSET
 
 
 class OrderUnaddressed(Event, frozen=True, kw_only=True):
-    """A shop's own webhook says: this order exists; and it has no email address to be mailed.
+    """An order in a platform's delivery has no email address that can be mailed.
 
-    Said by the ingress of what a platform sends, and by no sender: theirs need an address. A new
-    one is waited for: an `OrderPlaced` that has one creates it.
+    Made by the ingress; senders' own orders need an address. A new order is awaited: an
+    `OrderPlaced` with an address creates it.
 
-    `is_change`: it is not new, and nobody begins to wait for it. Where the order is there, it
-    keeps its customer, and `tracking_status` counts.
+    `is_change`: the order is not new, and is not awaited. If it was recorded, it keeps its
+    customer, and `tracking_status` counts.
     """
 
     TYPE: ClassVar[str] = "order.unaddressed"
@@ -285,9 +287,9 @@ class OrderUnaddressed(Event, frozen=True, kw_only=True):
 
 
 class OrderNotPlaced(Event, frozen=True, kw_only=True):
-    """A shop's own webhook says: this order exists, and nobody has placed it, or does any more.
+    """An order in a platform's delivery is a draft, unpaid, failed or cancelled.
 
-    It is a draft, unpaid, failed or cancelled. It is waited for: an `OrderPlaced` creates it.
+    It is awaited: an `OrderPlaced` creates it.
     """
 
     TYPE: ClassVar[str] = "order.not_placed"
@@ -300,11 +302,11 @@ class OrderNotPlaced(Event, frozen=True, kw_only=True):
 
 
 class OrderPlaced(OrderCreated, frozen=True, kw_only=True):
-    """A shop's own webhook says how an order is now that is placed and can be mailed.
+    """The state of a placed order in a platform's delivery, with an address that can be mailed.
 
-    It creates an order that is waited for, or, where `is_new`, one that is not known: of any other,
-    whoever touches each old order of a shop would mail each customer. Where the order is there,
-    `tracking_status` counts if `has_moved`.
+    It creates an order that is awaited, or an unknown one if `is_new`; other unknown orders are
+    ignored, or touching all old orders of a shop would mail all its customers. If the order was
+    recorded, `tracking_status` counts if `has_moved`.
     """
 
     TYPE: ClassVar[str] = "order.placed"
@@ -316,9 +318,10 @@ class OrderPlaced(OrderCreated, frozen=True, kw_only=True):
 
 
 class OrderTestCreated(OrderCreated, frozen=True, kw_only=True):
-    """The same of a test order.
+    """`OrderCreated` of a test order.
 
-    Of another type, so that whoever knows no test orders refuses it, and mails no customer.
+    A separate type, so that a consumer that does not know test orders refuses it and mails no
+    customer.
     """
 
     TYPE: ClassVar[str] = "order.test_created"
@@ -326,52 +329,51 @@ class OrderTestCreated(OrderCreated, frozen=True, kw_only=True):
 
 
 class OrderTestStatusChanged(OrderStatusChanged, frozen=True, kw_only=True):
-    """The same of a test order."""
+    """`OrderStatusChanged` of a test order."""
 
     TYPE: ClassVar[str] = "order.test_status_changed"
     IS_TEST: ClassVar[bool] = True
 
 
 class OrderTestCancelled(OrderCancelled, frozen=True, kw_only=True):
-    """The same of a test order."""
+    """`OrderCancelled` of a test order."""
 
     TYPE: ClassVar[str] = "order.test_cancelled"
     IS_TEST: ClassVar[bool] = True
 
 
 class OrderTestUnaddressed(OrderUnaddressed, frozen=True, kw_only=True):
-    """The same of a test order."""
+    """`OrderUnaddressed` of a test order."""
 
     TYPE: ClassVar[str] = "order.test_unaddressed"
     IS_TEST: ClassVar[bool] = True
 
 
 class OrderTestNotPlaced(OrderNotPlaced, frozen=True, kw_only=True):
-    """The same of a test order."""
+    """`OrderNotPlaced` of a test order."""
 
     TYPE: ClassVar[str] = "order.test_not_placed"
     IS_TEST: ClassVar[bool] = True
 
 
 class OrderTestPlaced(OrderPlaced, frozen=True, kw_only=True):
-    """The same of a test order."""
+    """`OrderPlaced` of a test order."""
 
     TYPE: ClassVar[str] = "order.test_placed"
     IS_TEST: ClassVar[bool] = True
 
 
-# --- commands: what somebody wants done ------------------------------------------------------
+# --- commands --------------------------------------------------------------------------------
 
 
 class KycDecide(Event, frozen=True, kw_only=True):
     """An operator's decision. The business is named by exactly one of the three ids.
 
-    `ask`: more information is needed, and `reason` says which; the business sends its application
-    again.
+    `ask`: more information is needed, which `reason` names; the business applies again.
 
-    With `application_id`, only if that is still its newest application: what was looked at. With
-    `looked_at`, only if that still stands as it did then: its status and, where it was decided on
-    before, a space and the time of that.
+    With `application_id`, it takes effect only if that is still the newest application. With
+    `looked_at`, only if the application's state is unchanged since it was shown: its status and, if
+    it was decided on before, a space and the time of that.
     """
 
     TYPE: ClassVar[str] = "kyc.decide"
@@ -389,8 +391,8 @@ class KycDecide(Event, frozen=True, kw_only=True):
 class SecretRotate(Event, frozen=True, kw_only=True):
     """Replace an account's webhook secret.
 
-    With `secret_id`, only if that one is still the newest: a second request with the same expired
-    secret must not replace its replacement.
+    With `secret_id`, only if that is still the newest one, so that a second request with the same
+    expired secret does not replace its replacement.
     """
 
     TYPE: ClassVar[str] = "secret.rotate"
@@ -403,7 +405,7 @@ class SecretRotate(Event, frozen=True, kw_only=True):
 
 
 class SecretRevoke(Event, frozen=True, kw_only=True):
-    """Revoke an account's webhook secrets: all of them, or the one named."""
+    """Revoke all webhook secrets of an account, or the one named."""
 
     TYPE: ClassVar[str] = "secret.revoke"
     EXCHANGE: ClassVar[str] = "commands"
@@ -414,7 +416,7 @@ class SecretRevoke(Event, frozen=True, kw_only=True):
 
 
 class AccountBlock(Event, frozen=True, kw_only=True):
-    """Block an account, or let it in again: its sign-ins, its sessions and its webhook secrets."""
+    """Block or unblock an account: its sign-ins, sessions and webhook secrets."""
 
     TYPE: ClassVar[str] = "account.block"
     EXCHANGE: ClassVar[str] = "commands"
@@ -425,7 +427,7 @@ class AccountBlock(Event, frozen=True, kw_only=True):
 
 
 class WebhookLimit(Event, frozen=True, kw_only=True):
-    """Set how many webhooks a second a worker takes of an account; None means the default."""
+    """Set an account's limit of webhooks per second and worker; None means the default."""
 
     TYPE: ClassVar[str] = "webhook.limit"
     EXCHANGE: ClassVar[str] = "commands"
@@ -438,7 +440,7 @@ class WebhookLimit(Event, frozen=True, kw_only=True):
 
 
 class AccountFact(Event, frozen=True, kw_only=True):
-    """A fact about an account carries whom to tell, so that the notifier need not ask anybody."""
+    """A fact about an account, with the recipient of its email."""
 
     EXCHANGE: ClassVar[str] = "events"
 
@@ -457,7 +459,12 @@ class _Account(Protocol):
 
 
 def of_account(account: _Account, email: str = "") -> dict[str, Any]:
-    """What every fact about an account carries; `email` where it is not its own that is told."""
+    """Return the fields that every fact about an account has.
+
+    Args:
+        account: the account.
+        email: the address to notify, if it is not the account's.
+    """
     return {
         "account_id": account.id,
         "company_name": account.company_name,
@@ -469,10 +476,10 @@ CodePurpose = Literal["registration", "password_reset", "new_address", "reply_to
 
 
 class AccountOtpRequested(AccountFact, frozen=True, kw_only=True):
-    """A one-time code was made. `sealed_code` opens for `code_id`, under the key of codes.
+    """A one-time code was made. `sealed_code` is encrypted for `code_id` with the key of codes.
 
-    `company_name` is empty while the address is not proved: who asked may be anybody, and our email
-    must not carry a stranger's words.
+    `company_name` is empty until the address is proved, so that our email does not carry the words
+    of a stranger who entered somebody else's address.
     """
 
     TYPE: ClassVar[str] = "account.otp_requested"
@@ -491,7 +498,7 @@ class AccountVerified(AccountFact, frozen=True, kw_only=True):
 
 
 class AccountSignedIn(AccountFact, frozen=True, kw_only=True):
-    """A business signed in, from `address`; `is_new_place`: never from there before."""
+    """A business signed in from `address`; `is_new_place`: for the first time from there."""
 
     TYPE: ClassVar[str] = "account.signed_in"
 
@@ -500,10 +507,10 @@ class AccountSignedIn(AccountFact, frozen=True, kw_only=True):
 
 
 class AccountChanged(AccountFact, frozen=True, kw_only=True):
-    """What its owner must know happened to an account; `email` is the address that is told.
+    """An account was changed in a way that its owner is notified of, at `email`.
 
-    `address` is the client's; `by` is empty where somebody signed in did it, or a mailed code.
-    `value` is what something was changed to, where that is no secret.
+    `address` is the client's; `by` is empty if a signed-in user or a mailed code did it. `value` is
+    the new value, if that is not secret.
     """
 
     TYPE: ClassVar[str] = "account.changed"
@@ -528,10 +535,11 @@ class AccountChanged(AccountFact, frozen=True, kw_only=True):
 
 
 class AccountSignInFailed(Event, frozen=True, kw_only=True):
-    """Somebody at `address` tried to sign in with a wrong password, or as nobody known here.
+    """A sign-in from `address` failed: a wrong password, or no such account.
 
-    However many tries: one a minute and account, or a minute and address where there is no account.
-    `email` is empty where there is none: what was typed there may be a password.
+    At most one a minute and account is published; without an account one an hour and network, and a
+    hundred an hour in all. `email` is empty without an account, since a password may have been
+    typed there.
     """
 
     TYPE: ClassVar[str] = "account.sign_in_failed"
@@ -561,7 +569,7 @@ class KycApproved(AccountFact, frozen=True, kw_only=True):
 
 
 class KycRejected(AccountFact, frozen=True, kw_only=True):
-    """An operator rejected an application; `reason` is meant for the business to read."""
+    """An operator rejected an application; `reason` is for the business to read."""
 
     TYPE: ClassVar[str] = "kyc.rejected"
 
@@ -571,7 +579,7 @@ class KycRejected(AccountFact, frozen=True, kw_only=True):
 
 
 class KycInformationRequested(AccountFact, frozen=True, kw_only=True):
-    """An operator needs to know more before deciding; `reason` says what, to the business."""
+    """An operator needs more information; `reason` tells the business which."""
 
     TYPE: ClassVar[str] = "kyc.information_requested"
 
@@ -581,7 +589,7 @@ class KycInformationRequested(AccountFact, frozen=True, kw_only=True):
 
 
 class KycRevoked(AccountFact, frozen=True, kw_only=True):
-    """An operator took an approval back; the secrets named stopped working with it."""
+    """An operator revoked an approval, and the named secrets with it."""
 
     TYPE: ClassVar[str] = "kyc.revoked"
 
@@ -592,10 +600,9 @@ class KycRevoked(AccountFact, frozen=True, kw_only=True):
 
 
 class SecretIssued(AccountFact, frozen=True, kw_only=True):
-    """An account without an active secret got one.
+    """An account without an active secret was issued one.
 
-    `revoked_ids` are earlier ones, replaced but working, that stopped at once, where that was
-    wanted.
+    `revoked_ids` are retiring secrets that were revoked at the same time, if that was requested.
     """
 
     TYPE: ClassVar[str] = "secret.issued"
@@ -607,7 +614,7 @@ class SecretIssued(AccountFact, frozen=True, kw_only=True):
 
 
 class SecretShown(AccountFact, frozen=True, kw_only=True):
-    """A business was shown its secret, at `address`; one a secret, day and network is told."""
+    """A business was shown its secret at `address`; published once a secret, day and network."""
 
     TYPE: ClassVar[str] = "secret.shown"
 
@@ -617,10 +624,9 @@ class SecretShown(AccountFact, frozen=True, kw_only=True):
 
 
 class SecretGiven(AccountFact, frozen=True, kw_only=True):
-    """A business gave us, at `address`, the secret that a platform signs with; of one of its shops.
+    """A business entered, at `address`, the secret with which a platform signs for a shop.
 
-    The one before, if there was one, goes on working until `previous_valid_until`; `revoked_ids`
-    stopped working at once.
+    A previous one works until `previous_valid_until`; `revoked_ids` were revoked.
     """
 
     TYPE: ClassVar[str] = "secret.given"
@@ -634,7 +640,7 @@ class SecretGiven(AccountFact, frozen=True, kw_only=True):
 
 
 class WebhookAllowlistChanged(AccountFact, frozen=True, kw_only=True):
-    """A business said, at `address`, where its webhooks may come from; none means anywhere."""
+    """A business changed its allowlist, at `address`; an empty one allows all networks."""
 
     TYPE: ClassVar[str] = "webhook.allowlist_changed"
 
@@ -643,9 +649,9 @@ class WebhookAllowlistChanged(AccountFact, frozen=True, kw_only=True):
 
 
 class WebhookFileSent(AccountFact, frozen=True, kw_only=True):
-    """A business began, at `address`, to send a file: so many orders and updates of orders.
+    """A business began, at `address`, to upload a file of orders and updates.
 
-    Each of them comes as any other does; by `sha256` a copy of the file is told from another.
+    Each of them is accepted as any other request; `sha256` identifies the file.
     """
 
     TYPE: ClassVar[str] = "webhook.file_sent"
@@ -657,9 +663,9 @@ class WebhookFileSent(AccountFact, frozen=True, kw_only=True):
 
 
 class SecretRotated(AccountFact, frozen=True, kw_only=True):
-    """A new secret replaced another, which goes on working until `previous_valid_until`.
+    """A new secret replaced another, which works until `previous_valid_until`.
 
-    `revoked_ids` are the earlier ones that stopped working at once, where that was wanted.
+    `revoked_ids` are retiring secrets that were revoked at the same time, if that was requested.
     """
 
     TYPE: ClassVar[str] = "secret.rotated"
@@ -674,10 +680,10 @@ class SecretRotated(AccountFact, frozen=True, kw_only=True):
 
 
 class SecretExpiring(AccountFact, frozen=True, kw_only=True):
-    """A replaced secret stops working soon.
+    """A replaced secret expires soon.
 
-    With how much it is still in use: when last, and for which part of the account's requests of the
-    last day (0 to 1). `is_last`: no further warning comes.
+    With its use: when last, and for which share of the account's requests of the last day (0 to 1).
+    `is_last`: there is no further warning.
     """
 
     TYPE: ClassVar[str] = "secret.expiring"
@@ -691,12 +697,19 @@ class SecretExpiring(AccountFact, frozen=True, kw_only=True):
 
 
 class SecretRevoked(AccountFact, frozen=True, kw_only=True):
-    """Secrets stopped working at once."""
+    """Secrets stopped working immediately.
+
+    `kinds` has each kind among them: `live`, `test`, `key` (a public key) or a platform's name;
+    empty from earlier versions. With a `cause` the `reason` is its sentence in English; without
+    one it is what an operator wrote.
+    """
 
     TYPE: ClassVar[str] = "secret.revoked"
 
     secret_ids: tuple[UUID, ...]
     reason: str
+    kinds: tuple[str, ...] = ()
+    cause: Literal["", "ended_test_mode", "removed", "approval_revoked", "account_closed"] = ""
 
 
 class _SecretKeyFact(AccountFact, frozen=True, kw_only=True):
@@ -706,15 +719,15 @@ class _SecretKeyFact(AccountFact, frozen=True, kw_only=True):
 
 
 class SecretKeyAdded(_SecretKeyFact, frozen=True, kw_only=True):
-    """A business said, at `address`, that it signs by this public key too."""
+    """A business added a public key, at `address`."""
 
     TYPE: ClassVar[str] = "secret.key_added"
 
 
 class SecretKeyRemoved(_SecretKeyFact, frozen=True, kw_only=True):
-    """A business said, at `address`, that it signs by this public key no more.
+    """A business removed a public key, at `address`.
 
-    `secret_ids` is what stopped working, where every such fact has it.
+    `secret_ids` has the id of the key, as facts of revoked secrets have.
     """
 
     TYPE: ClassVar[str] = "secret.key_removed"
@@ -750,7 +763,7 @@ class OrderRecorded(_OrderFact, frozen=True, kw_only=True):
 
 
 class OrderStatusRecorded(_OrderFact, frozen=True, kw_only=True):
-    """A recorded order moved on."""
+    """A recorded order has a new status."""
 
     TYPE: ClassVar[str] = "order.status_recorded"
 
@@ -767,9 +780,9 @@ class OrderCancellationRecorded(_OrderFact, frozen=True, kw_only=True):
 
 
 class OrderTestRecorded(OrderRecorded, frozen=True, kw_only=True):
-    """A test order is in the books; `customer_email` is its own business's address, none else.
+    """A test order was recorded; `customer_email` is the address of its own business.
 
-    `order_email`: whom the sender named, for an erasure to find; nobody is mailed there.
+    `order_email`: the address in the order, which is not mailed; an erasure finds it.
     """
 
     TYPE: ClassVar[str] = "order.test_recorded"
@@ -779,7 +792,7 @@ class OrderTestRecorded(OrderRecorded, frozen=True, kw_only=True):
 
 
 class OrderTestStatusRecorded(OrderStatusRecorded, frozen=True, kw_only=True):
-    """A test order moved on; `customer_email` is its own business's address."""
+    """A test order has a new status; `customer_email` is the address of its own business."""
 
     TYPE: ClassVar[str] = "order.test_status_recorded"
     IS_TEST: ClassVar[bool] = True
@@ -788,7 +801,7 @@ class OrderTestStatusRecorded(OrderStatusRecorded, frozen=True, kw_only=True):
 
 
 class OrderTestCancellationRecorded(OrderCancellationRecorded, frozen=True, kw_only=True):
-    """A test order was cancelled; `customer_email` is its own business's address."""
+    """A test order was cancelled; `customer_email` is the address of its own business."""
 
     TYPE: ClassVar[str] = "order.test_cancellation_recorded"
     IS_TEST: ClassVar[bool] = True
@@ -797,11 +810,11 @@ class OrderTestCancellationRecorded(OrderCancellationRecorded, frozen=True, kw_o
 
 
 class OrderNotTaken(AccountFact, frozen=True, kw_only=True):
-    """What a sender said of an order came to nothing; one of a kind and day is told.
+    """An order or update could not be recorded; published once a kind and day.
 
-    `update_given_up`: the order that the update `event_id` names never came. `key_reused`: another
-    order had come under its order number or, where it has none, its idempotency key.
-    `no_email_address`: a shop's order has none that can be mailed. `of_shop`: a platform said it.
+    `update_given_up`: the order of the update `event_id` never arrived. `key_reused`: another order
+    has its order number or, without one, its idempotency key. `no_email_address`: a shop's order
+    has none that can be mailed. `of_shop`: it came from a platform.
     """
 
     TYPE: ClassVar[str] = "order.not_taken"
@@ -814,20 +827,21 @@ class OrderNotTaken(AccountFact, frozen=True, kw_only=True):
 
 
 class RefusedRecipient(msgspec.Struct, frozen=True, kw_only=True):
-    """An address that the mail server refused for good, with its words, and an order that it had.
+    """An address that the mail server refused permanently, with its reply, and an order of it.
 
-    The address is text: once its owner is erased it is none.
+    The address is a text, since it is replaced when its owner is erased.
     """
 
     address: str
     order_id: UUID
     response: str
+    order_number: str | UnsetType = UNSET
 
 
 class OrderRecipientsRefused(AccountFact, frozen=True, kw_only=True):
-    """Addresses of a business's customers were refused; `total` of them since it was last told.
+    """Addresses of a business's customers were refused; `total` since the last such fact.
 
-    One a day at most is told.
+    At most one a day.
     """
 
     TYPE: ClassVar[str] = "order.recipients_refused"
@@ -837,7 +851,7 @@ class OrderRecipientsRefused(AccountFact, frozen=True, kw_only=True):
 
 
 class EmailUndeliverable(Event, frozen=True, kw_only=True):
-    """A mail server refused an email for good. No address is in it: `fact_id` leads there."""
+    """A mail server refused an email permanently. Without the address; see `fact_id`."""
 
     TYPE: ClassVar[str] = "email.undeliverable"
     EXCHANGE: ClassVar[str] = "events"
@@ -850,9 +864,9 @@ class EmailUndeliverable(Event, frozen=True, kw_only=True):
 
 
 class EmailSuppressionLifted(AccountFact, frozen=True, kw_only=True):
-    """A business at `address` has a customer's address mailed again that was refused.
+    """A business, at `address`, allowed emails to a refused customer address again.
 
-    For the audit log; which address, is not told.
+    For the audit log, without the customer's address.
     """
 
     TYPE: ClassVar[str] = "email.suppression_lifted"
@@ -862,7 +876,7 @@ class EmailSuppressionLifted(AccountFact, frozen=True, kw_only=True):
 
 
 class EmailLocaleChanged(AccountFact, frozen=True, kw_only=True):
-    """A business said, at `address`, in which language and time its customers' emails are."""
+    """A business set, at `address`, the language and time zone of its customers' emails."""
 
     TYPE: ClassVar[str] = "email.locale_changed"
 
@@ -872,7 +886,7 @@ class EmailLocaleChanged(AccountFact, frozen=True, kw_only=True):
 
 
 class _OpsFact(Event, frozen=True, kw_only=True):
-    """What ops staff did: `by` whom, at which `address`; for the audit log."""
+    """An action of ops staff, `by` a person at `address`; for the audit log."""
 
     EXCHANGE: ClassVar[str] = "events"
 
@@ -881,7 +895,7 @@ class _OpsFact(Event, frozen=True, kw_only=True):
 
 
 class OpsDeadLetterReplayed(_OpsFact, frozen=True, kw_only=True):
-    """A dead letter is back in its work queue; `edited`: with another body.
+    """A dead letter was put back into its work queue; `edited`: with another body.
 
     `digest` is the SHA-256 of its body, in hexadecimal, and `new_digest` that of its new one.
     """
@@ -897,7 +911,7 @@ class OpsDeadLetterReplayed(_OpsFact, frozen=True, kw_only=True):
 
 
 class OpsDeadLetterDiscarded(_OpsFact, frozen=True, kw_only=True):
-    """A dead letter is gone. `digest` is the SHA-256 of its body, in hexadecimal."""
+    """A dead letter was discarded. `digest` is the SHA-256 of its body, in hexadecimal."""
 
     TYPE: ClassVar[str] = "ops.dead_letter_discarded"
 
@@ -909,7 +923,7 @@ class OpsDeadLetterDiscarded(_OpsFact, frozen=True, kw_only=True):
 
 
 class OpsOutboxChanged(_OpsFact, frozen=True, kw_only=True):
-    """A parked message of the outbox was tried again, edited or discarded.
+    """A parked message of the outbox was retried, edited or discarded.
 
     `digest` is the SHA-256 of its body, in hexadecimal, and `new_digest` that of its new one.
     """
@@ -926,7 +940,7 @@ class OpsOutboxChanged(_OpsFact, frozen=True, kw_only=True):
 
 
 class OpsRetriedNow(_OpsFact, frozen=True, kw_only=True):
-    """Messages that waited on the retry ladder for a queue went back to it ahead of their time."""
+    """Messages in delay queues were put back into their work queue early."""
 
     TYPE: ClassVar[str] = "ops.retried_now"
 
@@ -935,10 +949,10 @@ class OpsRetriedNow(_OpsFact, frozen=True, kw_only=True):
 
 
 class OpsJournalReplayed(_OpsFact, frozen=True, kw_only=True):
-    """The journal is put into a queue again; without `messages` it has begun, else it has ended.
+    """A replay of the journal into a queue has begun or, with `messages`, ended.
 
-    `until` is the latest at which a message may have happened. `how` is how they are taken:
-    `again`, or `done`, with no effect. `types` are patterns; none are all that the queue is for.
+    `until` is the latest time of a replayed message. `how` they are handled: `again`, or `done`,
+    without an effect. `types` are patterns; none means all types of the queue.
     """
 
     TYPE: ClassVar[str] = "ops.journal_replayed"
@@ -952,7 +966,7 @@ class OpsJournalReplayed(_OpsFact, frozen=True, kw_only=True):
 
 
 class OpsTroubleChanged(_OpsFact, frozen=True, kw_only=True):
-    """Somebody looks after a trouble, or wants nobody told of it until a time or its end."""
+    """A trouble was acknowledged, muted until a time or its end, or unmuted."""
 
     TYPE: ClassVar[str] = "ops.trouble_changed"
 
@@ -963,7 +977,7 @@ class OpsTroubleChanged(_OpsFact, frozen=True, kw_only=True):
 
 
 class OpsCommandPublished(_OpsFact, frozen=True, kw_only=True):
-    """A command was published to the bus, whose own fact does not say who wanted it."""
+    """A command was published whose own fact does not name its author."""
 
     TYPE: ClassVar[str] = "ops.command_published"
 
@@ -975,9 +989,9 @@ class OpsCommandPublished(_OpsFact, frozen=True, kw_only=True):
 
 
 class OpsKycDecisionRecorded(_OpsFact, frozen=True, kw_only=True):
-    """Somebody decided on an application that takes several, or took a decision back.
+    """An operator made or withdrew a decision that takes several operators.
 
-    `counted` are those whose decision counts afterwards, of whom `needed` must be.
+    `counted` are the operators whose decisions count now; `needed` is the required number.
     """
 
     TYPE: ClassVar[str] = "ops.kyc_decision_recorded"
@@ -991,9 +1005,9 @@ class OpsKycDecisionRecorded(_OpsFact, frozen=True, kw_only=True):
 
 
 class OpsKycNoteAdded(_OpsFact, frozen=True, kw_only=True):
-    """Somebody wrote a note on an application, which is not told to the business.
+    """An operator added a note to an application, which the business does not see.
 
-    `digest` is the SHA-256 of its text in UTF-8, in hexadecimal: what it says is in the books.
+    `digest` is the SHA-256 of its text in UTF-8, in hexadecimal; the text is in the database.
     """
 
     TYPE: ClassVar[str] = "ops.kyc_note_added"
@@ -1034,7 +1048,8 @@ class OpsSignedIn(_OpsFact, frozen=True, kw_only=True):
 class OpsSignInFailed(_OpsFact, frozen=True, kw_only=True):
     """Somebody tried a wrong password at the console; `by` is the user, where there is one.
 
-    Of a name that is nobody's it is not told what was typed: that may be a password.
+    Of a name that is nobody's it is not told what was typed: that may be a password; and one an
+    hour and network, a hundred an hour in all.
 
     `password_was_right`: it was the code that was wrong.
     `was_held_up`: nothing was looked at, since there were too many before; told once an hour.
@@ -1080,9 +1095,9 @@ class OpsSessionsEnded(_OpsFact, frozen=True, kw_only=True):
 
 
 class OpsDataViewed(_OpsFact, frozen=True, kw_only=True):
-    """Somebody of ops staff was shown personal data, in the clear; the data itself is not told.
+    """Ops staff were shown personal data; the fact is without the data.
 
-    `page` is the console's page, or the command, and `of` the ids that it was about.
+    `page` is the console's page or the command, and `of` the ids of what was shown.
     """
 
     TYPE: ClassVar[str] = "ops.data_viewed"
@@ -1108,19 +1123,19 @@ IN_TEST: dict[type[Event], type[Event]] = {
     for base in event.__bases__
     if issubclass(base, Event)
 }
-"""What the events about an order are when it is a test order."""
+"""The events of test orders, by the event of a live order."""
 CREATED = frozenset({OrderCreated.TYPE, OrderTestCreated.TYPE})
-"""The types by which an order comes to be."""
+"""The types that create an order."""
 OF_A_CUSTOMER = CREATED | {OrderPlaced.TYPE, OrderTestPlaced.TYPE}
-"""Those that say who ordered and what."""
+"""The types with the customer's data."""
 
 
 def in_test(event: Event, **changes: object) -> Event:
-    """The same of a test order.
+    """Return the event of a test order for one of a live order.
 
     Args:
-        event: about a live one.
-        changes: members that differ.
+        event: about a live order.
+        **changes: fields that differ.
     """
     # What the ingress reads of a body is a Struct of its own below the event's.
     live = EVENT_TYPES[event.TYPE]
@@ -1135,7 +1150,7 @@ _decoders: dict[str, msgspec.json.Decoder[Any]] = {
 
 
 def encode(event: Event) -> bytes:
-    """The event's data as JSON, in UTF-8."""
+    """Encode an event as JSON in UTF-8."""
     return _encoder.encode(event)
 
 
@@ -1154,6 +1169,6 @@ def decode(type_: str, body: bytes) -> Event:
         raise msgspec.DecodeError(f"unknown message type {type_!r}")
     try:
         event: Event = decoder.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError):
-        raise msgspec.ValidationError(why_not(body, EVENT_TYPES[type_])) from None
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        raise msgspec.ValidationError(describe_faults(body, EVENT_TYPES[type_])) from None
     return event

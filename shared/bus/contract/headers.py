@@ -1,40 +1,42 @@
-"""The names of our own headers on a message; `ce-*` are CloudEvents' (`message.py`)."""
+"""The names of our AMQP headers; for the CloudEvents headers (`ce-*`) see `message.py`."""
 
 ATTEMPT_HEADER = "x-attempt"
-"""How many times a message has been tried and failed; our own, since `x-death` changed in 4.0."""
+"""How often a message has failed. Not taken from `x-death`, which changed in RabbitMQ 4.0."""
 
 QUEUE_HEADER = "x-queue"
-"""The queue that a message failed in, and comes back to."""
+"""The queue in which a message failed, and to which it returns."""
 
 CONSUMER_HEADER = "x-consumer"
-"""Who failed on it."""
+"""The name of the consumer that failed."""
 
 REASON_HEADER = "x-reason"
-"""Why it failed the last time."""
+"""Why it failed last."""
 
 REASONS_HEADER = "x-reasons"
-"""Why each attempt failed, with its time, oldest first; only the last of them."""
+"""The time and reason of the last failed attempts, oldest first."""
 
 FAILED_AT_HEADER = "x-failed-at"
-"""When it failed the last time."""
+"""When it failed last."""
 
 FIRST_FAILED_AT_HEADER = "x-first-failed-at"
-"""When it failed the first time."""
+"""When it failed first."""
 
 REPLAY_HEADER = "x-replay"
-"""On a copy from the journal, how it is to be taken: one of `message.Replay`."""
+"""On a copy from the journal: how to handle it, one of `message.Replay`."""
 
 HAPPENED_HEADER = "x-happened"
-"""On a copy of a message whose effect outside the database has happened and is not in the books."""
+"""On a copy: the effect outside the database has happened and is not recorded yet."""
 
 USER_HEADER = "x-user-id"
-"""Who published the first copy. The broker lets nobody publish under another's `user_id`, so a
-copy carries it here. It is believed of a copy alone, and only where the broker vouches, by that
-copy's own `user_id`, that one of `delivery.believed` has made it."""
+"""On a copy: the broker user that published the original. Not the `user_id`, which the broker
+checks against the publisher of the copy. Trusted only if that is one of `delivery.believed`."""
 
 KEY_HEADER = "x-key"
-"""On a copy, the routing key that the first was published with where the broker checks keys, by
-which it is told what its publisher may say. Believed as `HAPPENED_HEADER` is."""
+"""On a copy: the routing key of the original, which shows what its publisher was allowed to
+publish. Trusted as `HAPPENED_HEADER` is."""
+
+UNVOUCHED_HEADER = "x-unvouched"
+"""On a copy of an unvouched message, which being copied by a service does not make trusted."""
 
 ACTING_HEADER = "x-acting-user"
-"""The person for whom the ops console published: it has one user on the broker, and many people."""
+"""The person for whom the ops console, with its one broker user, has published."""

@@ -1,9 +1,9 @@
-"""How orders and facts get into the journal: many messages as one, beside their way to a queue.
+"""The journal's batches: many orders or facts in one stream message.
 
-A stream costs the broker as much for a message as a quorum queue does, and what is in the journal
-nobody waits for but its confirm. So whoever publishes to `intake` writes what leaves in one turn of
-its loop into the journal as one message: half of the broker's work for an order. So does the relay
-with facts, whose confirm would wait for the journal's if the broker brought them there.
+A message costs the broker as much in a stream as in a quorum queue. So publishers to `intake` write
+all messages of one turn of the loop to the journal as one, which saves half of the broker's work
+for an order. The relay does the same with facts; if the broker routed them, their confirms would
+wait for the journal's.
 
 Form: CloudEvents 1.0, JSON Batch Format; one event is one message.
 """
@@ -15,13 +15,13 @@ from functools import lru_cache
 import msgspec
 
 from shared.bus.contract import topology
-from shared.bus.contract.delivery import Incoming
+from shared.bus.contract.delivery import RawDelivery
 from shared.bus.contract.message import Message
 from shared.ids import new_id
 
 TYPE = "journal.batch"
 MAX_BYTES = 1_000_000
-"""What a batch may have, where it is more than one event; RabbitMQ 4 takes up to 16 MiB."""
+"""The most bytes of a batch of several events; RabbitMQ 4 accepts up to 16 MiB."""
 
 
 class _Event(msgspec.Struct, omit_defaults=True):
@@ -33,14 +33,14 @@ class _Event(msgspec.Struct, omit_defaults=True):
     subject: str
     data: msgspec.Raw
     traceparent: str | None = None
-    key: str | None = None  # an extension: the routing key, where it is not the type
+    key: str | None = None  # an extension: the routing key if it is not the type
 
 
 _SOURCES = {topology.JOURNAL.name: topology.INTAKE, topology.JOURNAL_OF_FACTS: topology.EVENTS}
-"""What an exchange's batches are of, whatever is written in them: see permissions.py."""
+"""The exchange of the messages in a batch, by the exchange of the batch."""
 
 _OUTER = 100
-"""How much deeper a body may lie in what holds it, and still be read."""
+"""How many levels deeper a body must be readable, since batches enclose it."""
 
 _one_value = msgspec.json.Decoder(msgspec.Raw)
 _encoder = msgspec.json.Encoder()
@@ -49,13 +49,13 @@ _decoder = msgspec.json.Decoder(list[_Event])
 
 @lru_cache(1_000)
 def place(exchange: str, key: str) -> str:
-    """Where its publisher writes a message into the journal; empty where he does not.
+    """Return the journal exchange to which a message's publisher writes it; empty if none.
 
-    All else gets there by a binding of the broker's, or not at all.
+    Other messages reach the journal by a binding, or not at all.
 
     Args:
-        exchange: that the message is published to.
-        key: its routing key, one of those of our own messages.
+        exchange: of the message.
+        key: its routing key.
     """
     if exchange == topology.INTAKE:
         return topology.JOURNAL.name
@@ -67,13 +67,13 @@ def place(exchange: str, key: str) -> str:
 
 
 def check(message: Message) -> None:
-    """Make sure that a body which was not encoded by us can be a part of a batch.
+    """Check that a body which was not encoded here can be a part of a batch.
 
-    It is put there as it is, and what is not one JSON value (RFC 8259) would make the batch
-    unreadable, or be read as other events than itself.
+    It is embedded unchanged. If it were not one JSON value (RFC 8259), the batch would be
+    unreadable, or be read as other events.
 
     Raises:
-        ValueError: it cannot, and its publisher would write it there.
+        ValueError: it is not, and the message would be journalled.
     """
     if not place(message.exchange, message.routing_key):
         return
@@ -87,7 +87,7 @@ def check(message: Message) -> None:
 
 
 def event(message: Message) -> bytes:
-    """One message, as a part of a batch; its body is one JSON value, see `check`."""
+    """Return one message as an event of a batch; its body must be one JSON value, see `check`."""
     return _encoder.encode(
         _Event(
             "1.0",
@@ -104,12 +104,12 @@ def event(message: Message) -> bytes:
 
 
 def batch(events: Sequence[bytes], source: str, exchange: str) -> Message:
-    """The message for the journal.
+    """Return the journal message of a batch.
 
     Args:
         events: from `event`.
-        source: who says it.
-        exchange: their `place`.
+        source: the publisher.
+        exchange: from `place`.
     """
     message_id = str(new_id())
     return Message(
@@ -124,17 +124,17 @@ def batch(events: Sequence[bytes], source: str, exchange: str) -> Message:
     )
 
 
-def is_unread(unpacked: Incoming) -> bool:
-    """Whether what `unpack` gave is a batch whose messages are not known."""
+def is_unread(unpacked: RawDelivery) -> bool:
+    """Whether a message from `unpack` is a batch that could not be read."""
     is_batch = unpacked.properties.get("type") == TYPE
     return is_batch and unpacked.exchange in _SOURCES
 
 
-def unpack(incoming: Incoming, key: str) -> Iterator[tuple[Incoming, str]]:
-    """The messages of a batch as they were published, with their keys; any other as it is.
+def unpack(incoming: RawDelivery, key: str) -> Iterator[tuple[RawDelivery, str]]:
+    """Yield the messages of a batch as they were published, with their routing keys.
 
-    So is one that cannot be read, which is for no queue and must not end a replay: see `is_unread`;
-    and one that only says it is a batch: those come by exchanges of their own.
+    A message that is no batch is yielded unchanged, as is one that came by another exchange, or an
+    unreadable batch (see `is_unread`), which must not end a replay.
 
     Args:
         incoming: a message of the journal.
@@ -142,7 +142,7 @@ def unpack(incoming: Incoming, key: str) -> Iterator[tuple[Incoming, str]]:
     """
     exchange = _SOURCES.get(incoming.exchange)
     if exchange is None or incoming.properties.get("type") != TYPE:
-        # Whoever may publish a command may write any type on it.
+        # A command may have any type, so the exchange decides.
         yield incoming, key
         return
     try:
@@ -168,4 +168,4 @@ def unpack(incoming: Incoming, key: str) -> Iterator[tuple[Incoming, str]]:
             "correlation_id": one.subject,
         }
         own = one.key or one.type
-        yield Incoming(bytes(one.data), properties, headers, exchange, routing_key=own), own
+        yield RawDelivery(bytes(one.data), properties, headers, exchange, routing_key=own), own

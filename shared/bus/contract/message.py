@@ -1,4 +1,4 @@
-"""A message as it travels: properties, CloudEvents headers, body; and as a handler sees it.
+"""A message to publish, and a received one as a handler is given it.
 
 Headers follow CloudEvents 1.0 in binary mode, with the prefix `ce-`.
 """
@@ -9,6 +9,7 @@ from uuid import UUID
 
 import msgspec
 
+from shared.bus.contract import topology
 from shared.bus.contract.errors import Permanent
 from shared.bus.contract.events import Event, encode
 from shared.ids import new_id
@@ -17,25 +18,25 @@ from shared.telemetry import tracing
 E = TypeVar("E", bound=Event, covariant=True)
 
 SHORT_STRING_BYTES = 255
-"""What a short string of AMQP 0-9-1 holds (4.2.5.3): exchange, routing key, type, ids."""
+"""The limit of an AMQP short string (0-9-1, 4.2.5.3): exchange, routing key, type, ids."""
 
 TOLD = "told"
-"""In a session's `info`: a list that is given what is left for the relay, too; of a rehearsal."""
+"""Key of a session's `info`: a list to which a rehearsal's outbox messages are appended."""
 
 MENDED_BY = "mended by "
-"""What the source of a message begins with whose words ops staff have changed in the outbox: they
-are not those of the service that wrote it. The database role follows that changed them."""
+"""Prefix of the source of a message that ops staff have edited in the outbox; followed by the
+database role that edited it."""
 
 Replay = Literal["again", "unnamed", "done"]
-"""`again`: handle it although the inbox may know it, where its effects know by themselves what
-there is; elsewhere, where it would be done twice, only if the inbox does not know it.
-`unnamed`: the same of one that came without an id, of which no inbox can tell whether it was
-handled: what must not be done twice is left to a person.
-`done`: enter it in the inbox, so that it is never handled; do nothing else."""
+"""`again`: handle it although the inbox may know it, if the subscription is `keyed`; otherwise only
+if the inbox does not know it.
+`unnamed`: the same for a message without an id, of which the inbox cannot know whether it was
+handled; effects that must not be repeated are left to a person.
+`done`: add it to the inbox, so that it is never handled."""
 
 
 class Message(msgspec.Struct, frozen=True):
-    """One message to publish. A Struct, since a frozen dataclass takes 2 us to make."""
+    """One message to publish. A Struct, since making a frozen dataclass takes 2 us."""
 
     exchange: str
     routing_key: str
@@ -48,7 +49,7 @@ class Message(msgspec.Struct, frozen=True):
     traceparent: str | None = None
 
     def headers(self) -> dict[str, str]:
-        """The AMQP headers: CloudEvents attributes, and the trace where there is one."""
+        """Return the AMQP headers: CloudEvents attributes and, if there is one, the trace."""
         headers = {
             "ce-specversion": "1.0",
             "ce-id": self.message_id,
@@ -63,24 +64,24 @@ class Message(msgspec.Struct, frozen=True):
 
 
 class Received(msgspec.Struct, Generic[E], frozen=True):
-    """One message as a handler sees it.
+    """One message as a handler is given it.
 
     Attributes:
-        id: the message's id; a redelivery has the same.
-        type: its type, such as `order.created`.
+        id: the message id, equal for redeliveries.
+        type: such as `order.created`.
         time: when it happened, to the millisecond.
-        correlation_id: the order or account that the story is about.
+        correlation_id: the id of the order or account.
         data: the decoded body.
-        user_id: who published it, as far as the broker has verified; see `Incoming.actor`.
-        person: the one who wanted it, in one spelling; see `Incoming.person`.
-        attempt: how many times it was tried before and failed.
-        traceparent: the W3C trace context it travels in, where there is one.
-        replay: on a copy from the journal, how it is to be taken.
-        happened: whether its effect outside the database has happened, and is to be written down.
-        content_id: where it came without an id, what it can be recognised by.
+        user_id: the author as verified by the broker; see `RawDelivery.actor`.
+        person: the author's normalised name; see `RawDelivery.person`.
+        attempt: how often it has failed before.
+        traceparent: the W3C trace context, if there is one.
+        replay: on a copy from the journal, how to handle it.
+        happened: whether its effect outside the database has happened and only has to be recorded.
+        content_id: a derived id if it has no message id.
         is_redelivered: whether it may have been delivered before.
-        is_repeat: whether it came without an id, may have been delivered before, and the last such
-            message to take effect was the same: nobody can tell whether it was this one.
+        is_repeat: whether it has no message id, may have been delivered before, and the last such
+            message to take effect was the same, so that it may be this one.
     """
 
     id: UUID
@@ -99,10 +100,10 @@ class Received(msgspec.Struct, Generic[E], frozen=True):
     is_repeat: bool = False
 
     def take_effect_once(self) -> None:
-        """Called by a handler before an effect that must not come twice.
+        """Check, before an effect that must not be repeated, that the message is no repetition.
 
         Raises:
-            Permanent: it is a repeat, or may be one, so a person must say what is meant.
+            Permanent: it is or may be one, and a person has to decide.
         """
         if self.replay == "unnamed":
             raise Permanent(
@@ -117,8 +118,32 @@ class Received(msgspec.Struct, Generic[E], frozen=True):
             )
 
 
+class _Owned(msgspec.Struct):
+    account_id: str
+
+
+_owner = msgspec.json.Decoder(_Owned)
+
+
+def sharded(message: Message, shards: int) -> Message:
+    """Return a message for `intake` with the exchange and key of its account's shard.
+
+    A message without an account id goes to the first queue.
+    """
+    if message.exchange != topology.INTAKE:
+        return message
+    try:
+        number = topology.shard_of(_owner.decode(message.body).account_id, shards)
+    except (msgspec.DecodeError, UnicodeError, RecursionError):
+        return message
+    if not number:
+        return message
+    (binding,) = topology.shards(shards)[number - 1].bindings
+    return msgspec.structs.replace(message, exchange=binding.exchange, routing_key=binding.key)
+
+
 def short_string(text: str) -> str:
-    """As much of a text as a short string of AMQP holds, cut between two characters."""
+    """Return a text cut to the length of an AMQP short string, between two characters."""
     raw = text.encode()
     if len(raw) <= SHORT_STRING_BYTES:
         return text
@@ -130,20 +155,20 @@ def message_for(
     *,
     source: str,
     correlation_id: UUID | str,
-    message_id: UUID | None = None,
+    message_id: UUID | str | None = None,
     time: datetime | None = None,
     traceparent: str | None = None,
 ) -> Message:
-    """The message that carries `event`.
+    """Return the message of an event.
 
     Args:
-        event: the data; its class names exchange, type and routing key.
-        source: who says it, such as `services.orders`.
-        correlation_id: the order or account that the story is about; what is too long for AMQP is
-            cut, since a fact must not be lost over what it is filed under.
-        message_id: its id; a new UUIDv7 when not given.
-        time: when it happened; now when not given.
-        traceparent: the W3C trace context to hand on; that of the current span when not given.
+        event: the data; its class has the exchange, the type and the routing key.
+        source: the publisher, such as `services.orders`.
+        correlation_id: the id of the order or account; cut to the length of a short string, so that
+            no fact is lost over it.
+        message_id: a new UUIDv7 if not given.
+        time: when it happened; now if not given.
+        traceparent: the W3C trace context; that of the current span if not given.
     """
     return Message(
         exchange=event.EXCHANGE,

@@ -1,15 +1,14 @@
-"""Who may do what on the broker: a user for each service, and no more rights than its work needs.
+"""The broker's users and rights: one user for each service, with the least rights.
 
-`python -m shared.bus.declare` makes them, over the management API. Where there is none,
+`python -m shared.bus.declare` makes them through the management API. Without that API,
 `python -m shared.bus.contract.permissions` prints them as RabbitMQ definitions, with the passwords
 of `SERVICE_PASSWORDS`, for `rabbitmqctl import_definitions`.
 
-What each operation needs (RabbitMQ, "Access Control"): declaring is *configure*; publishing is
-*write* on the exchange; consuming is *read* on the queue; binding is *write* on the queue and
-*read* on the exchange. On a topic exchange the key is checked too, which is why all of ours where
-the key matters are of that kind. A passive declare needed nothing before 4.2.6 and 4.3.0; since
-then it needs one of the three, whichever (in just these two *configure*), so nobody looks at what
-is none of their business.
+The rights of each operation (RabbitMQ, "Access Control"): declaring needs *configure*; publishing
+*write* on the exchange; consuming *read* on the queue; binding *write* on the queue and *read* on
+the exchange. Rights to routing keys are checked on topic exchanges only, so every exchange whose
+keys matter is one. A passive declare needed no right before 4.2.6 and 4.3.0; since then any of the
+three (in just these two versions *configure*), so no service declares foreign queues passively.
 """
 
 import base64
@@ -18,7 +17,7 @@ import json
 import re
 import secrets
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -29,7 +28,7 @@ from shared.security.service_accounts import OPERATOR, login
 
 NOTHING, ANYTHING = "^$", ".*"
 DEFAULT_EXCHANGE = "amq.default"
-FEEDS = r"ingress\.secrets\..*"  # a queue of its own for each ingress worker
+FEEDS = r"ingress\.secrets\..*"  # one queue for each ingress worker
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,8 +36,8 @@ class Keys:
     """Regular expressions for the routing keys of one topic exchange.
 
     Attributes:
-        write: those to publish with.
-        read: those to bind with.
+        write: for publishing.
+        read: for binding.
     """
 
     write: str = NOTHING
@@ -47,13 +46,13 @@ class Keys:
 
 @dataclass(frozen=True, slots=True)
 class Rights:
-    """Of one user, in one virtual host; each a regular expression over names.
+    """The rights of one user in one virtual host; regular expressions over names.
 
     Attributes:
-        configure: what may be declared and deleted.
-        write: what may be published to, or bound.
-        read: what may be consumed, or bound to.
-        keys: by exchange; on one that is not named here every key is allowed.
+        configure: queues and exchanges that may be declared and deleted.
+        write: exchanges that may be published to, and queues that may be bound.
+        read: queues that may be consumed, and exchanges that may be bound to.
+        keys: by exchange; every key is allowed on an exchange that is not listed.
     """
 
     configure: str = NOTHING
@@ -70,10 +69,15 @@ def _exactly(names: Iterable[str]) -> str:
     return _any_of(*(re.escape(name) for name in sorted(set(names))))
 
 
-def _consumer(*queues: topology.Queue) -> Rights:
-    """Keeps its own queues declared, consumes them, and puts what failed on the ladder."""
+def _consumer(*queues: topology.Queue, beside: Sequence[str] = ()) -> Rights:
+    """Return the rights to declare and consume queues, and to publish copies of failed messages.
+
+    Args:
+        queues: of the service.
+        beside: regular expressions for the names of further queues that it consumes.
+    """
     own = [queue.name for queue in queues]
-    failed = [topology.DEAD, *(rung.name for rung in topology.RETRY_LADDER)]
+    failed = [topology.DEAD, *(rung.name for rung in topology.RETRY_DELAYS)]
     sources: dict[str, list[str]] = {}
     for queue in queues:
         for binding in queue.bindings:
@@ -81,8 +85,8 @@ def _consumer(*queues: topology.Queue) -> Rights:
     return Rights(
         configure=_exactly(own),
         write=_exactly([*own, *failed]),
-        read=_exactly([*own, *sources]),
-        # A failed message goes back to its own queue: the key names it.
+        read=_any_of(*map(re.escape, sorted({*own, *sources})), *beside),
+        # A failed message returns to its own queue, which is its routing key.
         keys={name: Keys(write=_exactly(own)) for name in failed}
         | {name: Keys(read=_exactly(keys)) for name, keys in sources.items()},
     )
@@ -90,16 +94,22 @@ def _consumer(*queues: topology.Queue) -> Rights:
 
 ROTATE = r"^secret\.rotate$"
 
-# Ops staff look at every queue and put messages back, by the default exchange.
+# Ops staff read every queue and put messages back through the default exchange.
 _OPS = Rights(
     write=_exactly([DEFAULT_EXCHANGE, topology.COMMANDS]),
-    read=_exactly(queue.name for queue in topology.QUEUES),
+    read=_any_of(*(re.escape(queue.name) for queue in topology.QUEUES), topology.SHARDS),
 )
 
 RIGHTS: Mapping[str, Rights] = {
     "ingress": Rights(
         configure=_any_of(FEEDS),
-        write=_any_of(topology.INTAKE, topology.JOURNAL.name, topology.COMMANDS, FEEDS),
+        write=_any_of(
+            topology.INTAKE,
+            re.escape(topology.INTAKE_SHARDS.name),
+            topology.JOURNAL.name,
+            topology.COMMANDS,
+            FEEDS,
+        ),
         read=_any_of(topology.EVENTS, FEEDS),
         keys={
             topology.COMMANDS: Keys(write=ROTATE),
@@ -108,17 +118,18 @@ RIGHTS: Mapping[str, Rights] = {
     ),
     "kyc": _consumer(topology.KYC_DECISIONS),
     "secrets": _consumer(topology.SECRETS_ISSUE, topology.SECRETS_ROTATE),
-    "orders": _consumer(topology.ORDERS_INTAKE),
+    "orders": _consumer(topology.ORDERS_INTAKE, beside=[topology.SHARDS]),
     "notifier": _consumer(
         topology.NOTIFIER_URGENT, topology.NOTIFIER_ORDERS, topology.NOTIFIER_BULK
     ),
     "audit": _consumer(topology.AUDIT),
-    # It also publishes what the ingress left in the outbox while the broker was away.
+    # It also publishes orders that the ingress wrote to the outbox.
     "relay": Rights(
         write=_exactly(
             [
                 topology.EVENTS,
                 topology.INTAKE,
+                topology.INTAKE_SHARDS.name,
                 topology.JOURNAL.name,
                 topology.JOURNAL_OF_FACTS,
                 topology.COMMANDS,
@@ -130,7 +141,7 @@ RIGHTS: Mapping[str, Rights] = {
         },
     ),
     "ops": _OPS,
-    # The same, and believed of persons: see delivery.py.
+    # The same rights; trusted to name persons: see delivery.py.
     "console": _OPS,
     "operator": Rights(
         write=_exactly([topology.COMMANDS]),
@@ -145,22 +156,22 @@ def definitions(
     administrator: tuple[str, str] | None = None,
     operators: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
-    """RabbitMQ definitions (RabbitMQ, "Schema Definition Export and Import") of users and rights.
+    """Return users and rights as definitions (RabbitMQ, "Schema Definition Export and Import").
 
-    The exchanges stand among them, since there are rights on their keys.
+    They include the exchanges, since rights to keys refer to them.
 
     Args:
-        passwords: by service; a user is made, or gets a new password, for those that are named.
-        vhosts: where the users have their rights; made where they are not there.
-        operators: passwords by name, of those who have a user of their own.
-        administrator: name and password of a user who may do everything there.
+        passwords: by service, of the users to make or to give a new password.
+        vhosts: the virtual hosts of the rights; made if missing.
+        administrator: name and password of a user with all rights.
+        operators: passwords by name, of persons with their own user.
     """
     places = list(vhosts)
     made: dict[str, Any] = {
         "vhosts": [{"name": vhost} for vhost in places],
         "users": [_user(login(name), passwords[name]) for name in RIGHTS if name in passwords],
         "permissions": [],
-        # RabbitMQ 4.3 refuses a right on the keys of an exchange that is not there.
+        # RabbitMQ 4.3 refuses rights to the keys of an exchange that does not exist.
         "exchanges": [_exchange(exchange, v) for v in places for exchange in topology.EXCHANGES],
         "topic_permissions": [],
     }
@@ -212,7 +223,7 @@ def _user(name: str, password: str, *tags: str) -> dict[str, Any]:
 
 
 def main() -> int:
-    """Print the definitions; returns the exit code, 2 for a bad configuration."""
+    """Print the definitions; return the exit code, 2 for a bad configuration."""
     try:
         passwords = settings().passwords_of(RIGHTS)
         operators = settings().passwords_in("OPERATOR_PASSWORDS")

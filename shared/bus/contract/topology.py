@@ -1,17 +1,20 @@
 """The topology: every exchange, queue, binding and argument, as data.
 
-A deployment declares it in a step of its own, as a user who may; where that was not done, whoever
-starts first and may does it. Declaring is idempotent. It holds on RabbitMQ 3.10 and 4.x: quorum
-queues, a delivery limit that is always set, at-least-once dead lettering.
+A deployment declares it by `python -m shared.bus.declare`; otherwise the first process with the
+rights does. Declaring is idempotent. It works on RabbitMQ 3.10 and 4.x: quorum queues, an explicit
+delivery limit, at-least-once dead lettering.
 
-Args that recur:
+Arguments that recur:
     x-delivery-limit: after so many redeliveries the broker dead-letters a message by itself.
-        Set explicitly: 3.10 has no default, 4.x has 20, and -1 would lose messages.
+        Explicit, since 3.10 has no default and 4.x has 20.
     x-dead-letter-strategy: at-least-once. It needs x-overflow: reject-publish; with the default
         drop-head the broker silently falls back to at-most-once.
 """
 
+import re
+import zlib
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
 from shared.config.settings import JOURNAL_DAYS
@@ -34,7 +37,7 @@ class Exchange:
 
 @dataclass(frozen=True, slots=True)
 class Binding:
-    """Messages of `exchange` whose routing key matches `key` reach the queue."""
+    """Routes messages of `exchange` whose routing key matches `key` to a queue."""
 
     exchange: str
     key: str
@@ -50,13 +53,13 @@ class Queue:
 
     @property
     def dead(self) -> str:
-        """The name of the queue that its dead messages wait in."""
+        """The name of its dead letter queue."""
         return f"{self.name}.dead"
 
 
 @dataclass(frozen=True, slots=True)
-class Rung:
-    """One rung of the retry ladder: a queue nobody consumes, which hands back after `seconds`."""
+class DelayQueue:
+    """A queue without consumers, from which messages return to their queue after `seconds`."""
 
     name: str
     seconds: int
@@ -78,8 +81,8 @@ def _work(name: str, *bindings: Binding) -> Queue:
 
 
 def _dead(work: Queue) -> Queue:
-    # Looking at a message and putting it back counts as a delivery, and RabbitMQ 4 drops after 20
-    # by default. A dead queue has nowhere further to send, so its limit is one nobody reaches.
+    # Reading a message and putting it back counts as a delivery, and RabbitMQ 4 drops a message
+    # after 20 by default. A dead letter must stay, so the limit is out of reach.
     return Queue(
         work.dead,
         (Binding(DEAD, work.name),),
@@ -87,10 +90,10 @@ def _dead(work: Queue) -> Queue:
     )
 
 
-def _retry(rung: Rung) -> Queue:
-    # No x-dead-letter-routing-key: the default exchange routes an expired message by the key it
-    # came with, which is the name of the queue to come back to. The time to live is the queue's:
-    # a message's own would wait behind the head.
+def _retry(rung: DelayQueue) -> Queue:
+    # No x-dead-letter-routing-key: the default exchange routes an expired message by its own key,
+    # which is the name of the queue to return to. The TTL is the queue's, since a message with its
+    # own TTL expires only at the head of the queue.
     return Queue(
         rung.name,
         (Binding(rung.name, "#"),),
@@ -105,6 +108,40 @@ def _retry(rung: Rung) -> Queue:
 
 
 ORDERS_INTAKE = _work("orders.intake", Binding(INTAKE, "#"))
+# A quorum queue has one leader, which has one core and one disk. With `INTAKE_SHARDS` above 1
+# further queues hold a part of the messages, by account. Only publishers and consumers know them:
+# failed messages return to the first queue, and become dead letters of that.
+INTAKE_SHARDS = Exchange("intake.shards", "direct")
+"""The exchange of messages for shards; the routing key is the name of the shard."""
+SHARDS = re.escape(ORDERS_INTAKE.name) + r"\.[1-9][0-9]?"
+"""A regular expression for the names of shards."""
+_SHARD = re.compile(SHARDS)
+
+
+@lru_cache(maxsize=64)  # called for each order
+def shards(count: int) -> tuple[Queue, ...]:
+    """Return the shards beside `orders.intake`, for `count` queues in all."""
+    names = [f"{ORDERS_INTAKE.name}.{number}" for number in range(1, count)]
+    # Otherwise all leaders would be on the node on which they are declared.
+    arguments = ORDERS_INTAKE.arguments | {"x-queue-leader-locator": "balanced"}
+    return tuple(Queue(name, (Binding(INTAKE_SHARDS.name, name),), arguments) for name in names)
+
+
+def whole(name: str) -> str:
+    """Return the name of the queue that a shard belongs to; other names unchanged."""
+    return ORDERS_INTAKE.name if _SHARD.fullmatch(name) else name
+
+
+def shard_of(account: str, count: int) -> int:
+    """Return the number of an account's shard; 0 is `orders.intake` itself.
+
+    Args:
+        account: its id as in messages: 36 characters in lower case.
+        count: the number of queues.
+    """
+    return zlib.crc32(account.encode()) % count
+
+
 KYC_DECISIONS = _work("kyc.decisions", Binding(COMMANDS, "kyc.decide"))
 SECRETS_ISSUE = _work(
     "secrets.issue", Binding(EVENTS, "kyc.approved"), Binding(EVENTS, "kyc.revoked")
@@ -115,7 +152,7 @@ SECRETS_ROTATE = _work(
     Binding(COMMANDS, "webhook.limit"),
     Binding(COMMANDS, "account.block"),
 )
-# A one-time code never waits behind a hundred thousand order emails.
+# Separate queues, so that a one-time code does not wait behind order emails,
 NOTIFIER_URGENT = _work(
     "notifier.urgent",
     Binding(EVENTS, "account.*"),
@@ -124,13 +161,13 @@ NOTIFIER_URGENT = _work(
     Binding(EVENTS, "webhook.*"),
 )
 NOTIFIER_ORDERS = _work("notifier.orders", Binding(EVENTS, "order.*"))
-# Nor does an order email of one account behind a hundred thousand of another's.
+# and an order email of one account not behind a hundred thousand of another.
 BULK = "bulk."
-"""Before the key of a fact, puts it into the lane for what an account sends beyond its share."""
+"""Prefix of the routing key of facts that an account causes beyond its share."""
 NOTIFIER_BULK = _work("notifier.bulk", Binding(EVENTS, f"{BULK}order.*"))
 NOTIFIER = (NOTIFIER_URGENT, NOTIFIER_ORDERS, NOTIFIER_BULK)
-"""What emails wait in."""
-# What the audit log keeps; one-time codes and what senders say are not among it.
+"""The queues of emails."""
+# The facts of the audit log; one-time codes and orders are not among them.
 AUDIT = _work(
     "audit",
     Binding(EVENTS, "account.verified"),
@@ -157,22 +194,21 @@ WORK_QUEUES = (
 )
 DEAD_QUEUES = tuple(_dead(queue) for queue in WORK_QUEUES)
 
-RETRY_LADDER = (
-    Rung("retry.0s", 0),  # for what has happened already: see retry.py
-    Rung("retry.5s", 5),
-    Rung("retry.30s", 30),
-    Rung("retry.2m", 120),
-    Rung("retry.10m", 600),
-    Rung("retry.1h", 3600),
+RETRY_DELAYS = (
+    DelayQueue("retry.0s", 0),  # for messages that were done: see retry.py
+    DelayQueue("retry.5s", 5),
+    DelayQueue("retry.30s", 30),
+    DelayQueue("retry.2m", 120),
+    DelayQueue("retry.10m", 600),
+    DelayQueue("retry.1h", 3600),
 )
-RETRY_QUEUES = tuple(_retry(rung) for rung in RETRY_LADDER)
+RETRY_QUEUES = tuple(_retry(rung) for rung in RETRY_DELAYS)
 
 FEED_KEYS = ("secret.#", "kyc.revoked", "account.changed", "webhook.allowlist_changed")
-"""What an ingress worker's own queue is bound by: all that may end a webhook secret, block an
-account, or say otherwise from where and how it may send."""
+"""The bindings of an ingress worker's queue: facts that may end a webhook secret, block an account,
+or change from where and how it may send."""
 
-# The replayable record of a week. Orders and facts are published into it by the batch: see
-# journal.py.
+# The replayable record of a week. Orders and facts are published to it in batches; see journal.py.
 JOURNAL_OF_FACTS = "journal.facts"
 JOURNAL = Queue(
     "journal",
@@ -180,7 +216,7 @@ JOURNAL = Queue(
         Binding("journal", "#"),
         Binding(JOURNAL_OF_FACTS, "#"),
         Binding(COMMANDS, "#"),
-        # Nobody else wants it, and the broker would return it.
+        # No other queue takes it, and the broker would return it as unroutable.
         Binding(EVENTS, "email.undeliverable"),
     ),
     {
@@ -189,7 +225,7 @@ JOURNAL = Queue(
         "x-stream-max-segment-size-bytes": 100_000_000,
     },
 )
-# Type by type where `account.#` would bring the sealed one-time codes along.
+# By type, since `account.#` would include the sealed one-time codes.
 JOURNAL_FACTS = (
     "account.verified",
     "account.changed",
@@ -204,35 +240,35 @@ JOURNAL_FACTS = (
     "email.suppression_lifted",
     "email.locale_changed",
 )
-"""The keys of the facts that their publisher writes into the journal."""
+"""The routing keys of facts that their publisher writes to the journal."""
 FORMERLY_BOUND = (*JOURNAL_FACTS, "email.#")
-"""What the broker brought into the journal, and confirmed nothing of while that was stuck."""
+"""Bindings of earlier versions, whose confirms had to wait for the journal."""
 
 
 EXCHANGES = (
-    # Everything in it is for the one queue bound to it, and matching a pattern costs the broker as
-    # much as a third of its time for an order (docs/performance.md).
+    # A fanout, since matching a topic pattern costs a third of the broker's time for an order
+    # (docs/performance.md), and there is one queue.
     Exchange(INTAKE, "fanout"),
     Exchange(JOURNAL.name, "fanout"),
     Exchange(JOURNAL_OF_FACTS, "fanout"),
     Exchange(COMMANDS, "topic"),
     Exchange(EVENTS, "topic"),
-    # Topic exchanges these, since the broker checks keys on no other kind: what failed in one queue
-    # must not come back in another's (see permissions.py).
+    # Topic exchanges, since the broker checks rights to keys on no other kind: a service must not
+    # return a failed message to another service's queue (see permissions.py).
     Exchange(DEAD, "topic"),
-    *(Exchange(rung.name, "topic") for rung in RETRY_LADDER),
+    *(Exchange(rung.name, "topic") for rung in RETRY_DELAYS),
 )
 _FANOUTS = frozenset(exchange.name for exchange in EXCHANGES if exchange.kind == "fanout")
 QUEUES = (*WORK_QUEUES, *DEAD_QUEUES, *RETRY_QUEUES, JOURNAL)
 
 
 def reached(exchange: Exchange, key: str) -> list[Queue]:
-    """The queues that a message of this routing key gets into, as the broker would decide."""
+    """Return the queues that the broker routes a message to."""
     return [queue for queue in QUEUES if takes(queue, exchange.name, key)]
 
 
 def takes(queue: Queue, exchange: str, key: str) -> bool:
-    """Whether a message of this exchange and routing key gets into a queue."""
+    """Whether the broker routes a message of this exchange and routing key to a queue."""
     return any(
         binding.exchange == exchange and (exchange in _FANOUTS or matches(binding.key, key))
         for binding in queue.bindings
@@ -240,30 +276,30 @@ def takes(queue: Queue, exchange: str, key: str) -> bool:
 
 
 def carries(exchange: str, key: str, of: str, type_: str) -> bool:
-    """Whether an exchange and a routing key are those by which a type of message is published.
+    """Whether a message has the exchange and a routing key of its type.
 
     Args:
-        exchange: where a message came by.
+        exchange: of the message.
         key: its routing key.
-        of: the type's exchange.
-        type_: the type, which is its key too.
+        of: the exchange of the type.
+        type_: the type, which is its routing key as well.
     """
     return exchange == of and (exchange in _FANOUTS or key in (type_, BULK + type_))
 
 
 def misrouted(queue: Queue, exchange: str, key: str) -> str:
-    """Why a message has no business in a work queue; empty when it has.
+    """Return why a message does not belong in a work queue; empty if it does.
 
-    Brokers before rabbitmq-server's pull request 12553 check no right on the keys of CC and BCC,
-    by which anybody who may publish reaches any queue. A delivery bears the main key alone.
+    Brokers before rabbitmq-server's pull request 12553 check no rights to the keys of CC and BCC,
+    so any publisher could reach any queue by them. A delivery shows the main key only.
     """
-    # By the default exchange it comes back from the retry ladder, or was put back.
+    # By the default exchange, messages return from delay queues and are put back by ops staff.
     fits = takes(queue, exchange, key) if exchange else key == queue.name
     return "" if fits else f"it came by {exchange or 'the default exchange'} with the key {key!r}"
 
 
 def matches(pattern: str, key: str) -> bool:
-    """Whether a binding's key takes a routing key of a topic exchange (AMQP 0-9-1, 3.1.3.3).
+    """Whether a binding key matches a routing key of a topic exchange (AMQP 0-9-1, 3.1.3.3).
 
     Args:
         pattern: words separated by dots; `*` is one word, `#` at the end any number of them.

@@ -1,1 +1,1 @@
-"""How a message leaves: published with confirms, many outstanding at once."""
+"""Publish messages with pipelined confirms."""

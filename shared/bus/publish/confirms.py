@@ -1,6 +1,7 @@
-"""What becomes of a message that was published: its confirms, or the error that tells why not.
+"""The outcome of a published message: its confirms, or an error.
 
-A caller may wait for more than one confirm, and a message of the journal confirms for many callers.
+A caller may wait for two confirms (the queue's and the journal's), and one journal message confirms
+for many callers.
 """
 
 import asyncio
@@ -8,39 +9,43 @@ from collections.abc import Sequence
 
 
 class PublishError(Exception):
-    """The message is not known to be safe on the bus."""
+    """The message was not confirmed."""
 
 
 class UnavailableError(PublishError):
-    """There is no connection, it was lost, or its broker has stopped confirming."""
+    """There is no connection, it was lost, or the broker has stopped confirming."""
 
 
 class BlockedError(PublishError):
-    """The broker has an alarm and takes nothing."""
+    """The broker has a memory or disk alarm."""
 
 
 class OverloadedError(PublishError):
-    """As many messages are outstanding as may be."""
+    """The limit of outstanding messages is reached."""
 
 
 class ConfirmTimeoutError(PublishError):
-    """No confirm in time. The message may be on the bus all the same."""
+    """The confirm did not arrive in time; the message may be in its queue all the same."""
 
 
 class NackedError(PublishError):
-    """The broker refused it."""
+    """The broker sent `basic.nack`."""
 
 
 class ReturnedError(PublishError):
-    """No queue is bound to its exchange and key."""
+    """No queue is bound for its exchange and routing key."""
 
 
-class Waiting:
-    """A caller who waits for a message to be safe.
+class NoShardError(UnavailableError):
+    """The message's shard does not exist. Later messages go to the first queue; so may a retry."""
+
+
+class PendingConfirm:
+    """A caller's wait for the confirms of one message.
 
     Attributes:
-        future: what is awaited.
-        left: how many confirms it takes: the journal has one of its own to give.
+        future: awaited by the caller.
+        left: the number of confirms that are missing; the journal's is one of them.
     """
 
     __slots__ = ("future", "left")
@@ -50,32 +55,33 @@ class Waiting:
         self.left = left
 
     def confirmed(self) -> None:
-        """One of the confirms came."""
+        """Count a confirm."""
         self.left -= 1
         if not self.left and not self.future.done():
             self.future.set_result(None)
 
     def failed(self, error: PublishError) -> None:
-        """One of them will not come."""
+        """Fail the wait."""
         if not self.future.done():
             self.future.set_exception(error)
-            self.future.exception()  # whoever stopped waiting must not cause a warning
+            self.future.exception()  # retrieved, or asyncio logs a warning if the caller is gone
 
 
 class Outstanding:
-    """A message that the broker has not confirmed yet, and who waits for it.
+    """A published message without a confirm.
 
     Attributes:
         message_id: its id.
-        waiting: who waits; for a message of the journal, all whose messages are in it.
-        deadline: until when, on the monotonic clock.
-        counts: 1, or 0 for a message of the journal, which nobody has asked to publish.
+        waiting: the waits that its confirm counts for; of a journal message, those of all its
+            events.
+        deadline: by the monotonic clock.
+        counts: its share of the outstanding messages: 1, or 0 for a journal message.
     """
 
     __slots__ = ("counts", "deadline", "message_id", "waiting")
 
     def __init__(
-        self, message_id: str, waiting: Sequence[Waiting], deadline: float, counts: int
+        self, message_id: str, waiting: Sequence[PendingConfirm], deadline: float, counts: int
     ) -> None:
         self.message_id = message_id
         self.waiting = waiting
@@ -83,6 +89,6 @@ class Outstanding:
         self.counts = counts
 
     def failed(self, error: PublishError) -> None:
-        """It will not be confirmed."""
+        """Fail all waits."""
         for one in self.waiting:
             one.failed(error)

@@ -1,9 +1,9 @@
-"""A message as AMQP 0-9-1 frames, in one piece.
+"""Encode a message as AMQP 0-9-1 frames.
 
-pika encodes properties and headers generically, field by field, and writes each frame on its own;
-both are most of what publishing costs. A message of ours always has the same fields, so this module
-encodes just those, and what is the same in each of a kind once (`bench/` compares; `tests/` decodes
-the result with pika).
+pika encodes properties and headers field by field and writes each frame separately, which is most
+of the cost of publishing. Our messages always have the same fields, so this module encodes just
+those, and caches the constant parts of each kind of message (`bench/` compares the two; tests
+decode the result with pika).
 
 Layout: AMQP 0-9-1 specification, 2.3.5 (frames), 4.2.6 (content header), 1.8 (basic class).
 """
@@ -19,32 +19,32 @@ _FRAME_END = b"\xce"
 _METHOD, _HEADER, _BODY = 1, 2, 3
 _FRAME_OVERHEAD = _FRAME.size + len(_FRAME_END)
 
-_BASIC = b"\x00\x3c\x00\x00"  # class 60, weight 0; then come the body's size and the flags
+_BASIC = b"\x00\x3c\x00\x00"  # class 60, weight 0; followed by the body size and the property flags
 _CONTENT_BYTES = 14
-_PUBLISH = b"\x00\x3c\x00\x28\x00\x00"  # class 60, method 40, the reserved short
+_PUBLISH = b"\x00\x3c\x00\x28\x00\x00"  # class 60, method 40, reserved short
 _MANDATORY = b"\x01"
-# content-type, headers, delivery-mode, correlation-id, message-id, timestamp, type: the bits 15,
-# 13, 12, 10, 7, 6 and 5, and the fields in that order.
+# content-type, headers, delivery-mode, correlation-id, message-id, timestamp and type: bits 15, 13,
+# 12, 10, 7, 6 and 5; the fields follow in this order.
 _FLAGS = (1 << 15 | 1 << 13 | 1 << 12 | 1 << 10 | 1 << 7 | 1 << 6 | 1 << 5).to_bytes(2)
 _CONTENT_TYPE = b"\x10application/json"
 _PERSISTENT = b"\x02"
 _LENGTH = Struct(">I")
-_QUAD = Struct(">Q")  # of the body's size, and of the timestamp
+_QUAD = Struct(">Q")  # body size and timestamp
 
 
 def publish_frames(channel: int, message: Message, frame_max: int) -> bytes:
-    """The frames of a persistent, mandatory `basic.publish`.
+    """Return the frames of a persistent, mandatory `basic.publish`.
 
     Args:
         channel: the channel's number.
-        message: what to publish.
-        frame_max: the largest frame that was negotiated, in bytes.
+        message: the message.
+        frame_max: the negotiated frame size, in bytes.
 
     Raises:
         ValueError: a short string is longer than 255 bytes, or the headers do not fit a frame.
     """
     body = message.body
-    # What is asked for twice is encoded once: in the properties, and as a header.
+    # Encoded once, used twice: as properties and as CloudEvents headers.
     message_id, subject = message.message_id.encode(), message.correlation_id.encode()
     time = message.time.isoformat(timespec="milliseconds").encode()
     trace = message.traceparent.encode() if message.traceparent else b""
@@ -55,7 +55,7 @@ def publish_frames(channel: int, message: Message, frame_max: int) -> bytes:
     size = len(body)
     room = frame_max - _FRAME_OVERHEAD
     if kind.size > room:
-        # A content header is one frame, whatever is in it (4.2.6): the broker would hang up.
+        # A content header must fit into one frame (4.2.6), or the broker closes the connection.
         raise ValueError(
             f"a message's properties and headers may take {room - _CONTENT_BYTES} "
             f"bytes, not {kind.size - _CONTENT_BYTES}"
@@ -88,12 +88,12 @@ def publish_frames(channel: int, message: Message, frame_max: int) -> bytes:
 
 
 class _Kind(NamedTuple):
-    """What is the same in all messages of a kind whose values are as long: all between those.
+    """The constant bytes between the values, for messages of one kind with values of equal length.
 
     Attributes:
         size: of the content header, in bytes.
-        begin: up to the body's size.
-        to_id: from there up to the header `ce-id`, and so on.
+        begin: up to the body size.
+        to_id: from there to the value of `ce-id`, and so on.
     """
 
     size: int
@@ -129,7 +129,7 @@ def _kind(of: tuple[int, str, str, str, str], lengths: tuple[int, int, int, int]
     to_message_id = _short_length(lengths[0])
     end = _short(type_.encode())
     own = (to_id, to_time, to_subject, to_trace, to_correlation_id, to_message_id, end)
-    # Id and subject stand there twice; the two numbers are the body's size and the timestamp.
+    # Id and subject occur twice; 16 bytes are the body size and the timestamp.
     size = len(_BASIC) + sum(map(len, own)) + sum(lengths) + lengths[0] + lengths[2] + 16
     begin = (
         _FRAME.pack(_METHOD, channel, len(payload))

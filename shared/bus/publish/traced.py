@@ -1,4 +1,4 @@
-"""Publishing with spans. This class is in use only while tracing is on."""
+"""A publisher that records spans, used while tracing is on."""
 
 import asyncio
 
@@ -11,7 +11,7 @@ from shared.telemetry import tracing
 
 
 def publisher_class() -> type[Publisher]:
-    """The publisher to use in this process."""
+    """Return the publisher class of this process."""
     return TracedPublisher if tracing.is_on() else Publisher
 
 

@@ -1,1 +1,1 @@
-"""Locks: whose number is which, and how long a change of the schema waits for one."""
+"""Advisory lock numbers, and lock timeouts with retries for schema changes."""

@@ -1,4 +1,4 @@
-"""Alembic's environment: one advisory lock, and a transaction for each version."""
+"""Alembic's environment: one advisory lock, and one transaction per migration."""
 
 import time
 
@@ -9,15 +9,15 @@ from shared.config.environment import ConfigurationError
 from shared.config.loading import settings
 from shared.db import grants
 from shared.db.locking.advisory_locks import MIGRATIONS
-from shared.db.locking.lock_patience import LOOK_SECONDS, patiently
+from shared.db.locking.lock_retry import POLL_SECONDS, with_lock_retries
 from shared.db.models import Base
 from shared.db.session import connect_args
 
 
 def run() -> None:
-    """Run the migrations on the database that the caller, or the environment, names."""
-    given = context.config.attributes
-    url = given.get("database_url") or settings().database_url
+    """Run the migrations on the database of the caller, or else of the environment."""
+    attributes = context.config.attributes
+    url = attributes.get("database_url") or settings().database_url
     engine = create_engine(
         url, poolclass=NullPool, connect_args=connect_args(url, name="migrations")
     )
@@ -28,19 +28,19 @@ def run() -> None:
                 f"The database of DATABASE_URL is encoded as {encoding}, which cannot hold every "
                 "name. Make one by CREATE DATABASE order_fellow ENCODING 'UTF8' TEMPLATE template0."
             )
-        # Until the connection ends. Asked for again and again: whoever waits inside a statement has
-        # a snapshot, which an index that another migration builds CONCURRENTLY waits for.
-        mine = text("SELECT pg_try_advisory_lock(:key)")
-        while not connection.scalar(mine, {"key": MIGRATIONS}):
+        # Held until the connection ends. Polled, because a session that waits inside a statement
+        # has a snapshot, for which a CREATE INDEX CONCURRENTLY of another migration would wait.
+        try_lock = text("SELECT pg_try_advisory_lock(:key)")
+        while not connection.scalar(try_lock, {"key": MIGRATIONS}):
             connection.commit()
-            time.sleep(LOOK_SECONDS)
+            time.sleep(POLL_SECONDS)
         connection.commit()
 
         def migrate() -> None:
             context.configure(
                 connection=connection,
                 target_metadata=Base.metadata,
-                # What is locked by one version is free before the next.
+                # Locks of one migration are released before the next.
                 transaction_per_migration=True,
             )
             with context.begin_transaction():
@@ -48,11 +48,11 @@ def run() -> None:
 
         def grant() -> None:
             with connection.begin():
-                grants.apply(connection, given["passwords"])
+                grants.apply(connection, attributes["passwords"])
 
-        patiently(connection, migrate)
-        if "passwords" in given:
-            patiently(connection, grant)
+        with_lock_retries(connection, migrate)
+        if "passwords" in attributes:
+            with_lock_retries(connection, grant)
 
 
 run()

@@ -1,1 +1,1 @@
-"""HTTP/1.1 on a connection: what uvicorn and httptools leave without a bound."""
+"""The HTTP/1.1 protocol of a connection: limits that uvicorn and httptools lack."""

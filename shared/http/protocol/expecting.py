@@ -1,31 +1,32 @@
-"""`Expect: 100-continue` (RFC 9110, 10.1.1): a body is asked for when somebody wants to read it.
+"""Implements `Expect: 100-continue` (RFC 9110, 10.1.1): sends 100 when the handler reads the body.
 
-Falcon waits for a first piece before it calls a handler, at which uvicorn would ask for the body:
-also of a request that is refused for its head alone.
+Falcon receives a first piece before it calls a handler, at which uvicorn would send 100, even for a
+request that is refused by its headers.
 """
 
 from typing import Any, Protocol
 
 
 class Connection(Protocol):
-    """What ends a connection."""
+    """The part of a connection's protocol that `Deferred` uses."""
 
-    def end_with(self, words: bytes) -> None:
-        """Close it, with an answer or with none."""
+    def end_with(self, response: bytes) -> None:
+        """Close the connection, after a response unless it is empty."""
 
 
 class Deferred:
-    """An ASGI app that is told of one request's body before it is there.
+    """Wraps an ASGI app for one request with `Expect: 100-continue`.
 
-    An answer without the body closes the connection: whether the client sends it all the same
-    nobody can know, and another request must not be taken for it.
+    Its first `receive` returns an empty piece without sending 100. If the app responds without
+    reading the body, the connection is closed: the client may send the body nevertheless, which
+    must not be parsed as the next request.
 
     Args:
-        app: answers the request.
-        connection: that it came by.
+        app: the ASGI app.
+        connection: of the request.
 
     Attributes:
-        cycle: uvicorn's, of that request.
+        cycle: uvicorn's cycle of the request.
     """
 
     def __init__(self, app: Any, connection: Connection) -> None:
@@ -38,7 +39,7 @@ class Deferred:
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         """Called by uvicorn."""
         cycle = self.cycle
-        if not cycle.more_body:  # it came with the head, or there is none
+        if not cycle.more_body:  # it arrived with the head, or there is none
             cycle.waiting_for_100_continue = False
 
         async def receive_later() -> Any:
@@ -50,9 +51,11 @@ class Deferred:
         async def answer(event: Any) -> None:
             if cycle.waiting_for_100_continue:
                 self._is_refused = True
-                cycle.keep_alive = False  # is said in the head
+                cycle.keep_alive = False  # adds `Connection: close`
                 await send(event)
-                cycle.keep_alive = True  # else uvicorn closes, and a reset may take the answer
+                cycle.keep_alive = (
+                    True  # otherwise uvicorn closes, and a reset may lose the response
+                )
             else:
                 await send(event)
             if self._is_refused and cycle.response_complete:

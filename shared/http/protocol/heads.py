@@ -1,8 +1,8 @@
-"""uvicorn's HTTP/1.1 protocol with what httptools leaves out: bounds, order, and no upgrade.
+"""Extends uvicorn's HTTP/1.1 protocol: limits for heads and pipelining, and ignored upgrades.
 
-httptools keeps a field until it is whole, gives trailers as headers, and takes an offered upgrade
-for a change of protocol, after which it reads the request's body as the next request. uvicorn keeps
-whatever is pipelined, and reads on after each answer.
+httptools buffers incomplete fields without a limit, reports trailers as headers, and treats an
+offered upgrade as a change of protocol, after which it parses the request's body as the next
+request. uvicorn keeps any number of pipelined requests.
 """
 
 import asyncio
@@ -24,13 +24,13 @@ TARGET_BYTES = 8_190
 HEAD_BYTES = 32_768  # of names and values
 LINGER_SECONDS = 2.0
 MOST_WAITING = 64
-"""Requests of one connection that wait, whole, for the answers before theirs."""
+"""Most complete pipelined requests of a connection that wait for earlier responses."""
 _VERSIONS = ("1.1", "1.0")
 _MOST_UNPRODUCTIVE = HEAD_BYTES + TARGET_BYTES
 
 
 def answer(status: bytes, body: bytes) -> bytes:
-    """Give a whole answer, after which the connection is closed."""
+    """Return a complete response with `Connection: close`."""
     head = b"HTTP/1.1 %s\r\nConnection: close\r\nContent-Type: application/json\r\n" % status
     return head + b"Content-Length: %d\r\n\r\n%s" % (len(body), body)
 
@@ -47,22 +47,22 @@ _UNKNOWN_CODING = answer(
     b"501 Not Implemented",
     b'{"error":"The only Transfer-Encoding is chunked.","code":"unknown_transfer_coding"}',
 )
-_MEANT_FOR_US = frozenset({b"host", b"expect", b"transfer-encoding"})
+_CHECKED = frozenset({b"host", b"expect", b"transfer-encoding"})
 
 
 class HeadError(ValueError):
-    """A head that is refused; what is raised in httptools' callbacks ends the parsing."""
+    """A refused head; raised in a callback of httptools, it ends the parsing."""
 
 
 class BoundedProtocol(HttpToolsProtocol):
-    """One connection whose heads are bounded before anybody is given them."""
+    """A connection that checks the size of heads before the app sees them."""
 
     _refusal = _NO_HTTP
-    _last_words: bytes | None = None
+    _final_response: bytes | None = None
     headers: Any
     url = b""
-    _unproductive = 0  # bytes since the last that ended a head or were of a body; 0 in mid-data
-    _begun = -1  # bytes that came in one piece with which a request began; -1 in the next pieces
+    _unproductive = 0  # bytes received since the last complete head or piece of a body
+    _begun = -1  # size of the data with which the current request began; -1 in later data
     _hosts = 0
     _is_offered = False
     _is_chunked = False
@@ -84,15 +84,15 @@ class BoundedProtocol(HttpToolsProtocol):
             self._go_on(offer, memoryview(data))
         except httptools.HttpParserError:
             self.end_with(self._refusal)
-        # A field that is not whole, of a head or a trailer, lies in httptools: nobody has seen it.
-        if self._unproductive > _MOST_UNPRODUCTIVE and self._last_words is None:
+        # Counts incomplete fields of heads and trailers, which are buffered inside httptools.
+        if self._unproductive > _MOST_UNPRODUCTIVE and self._final_response is None:
             is_target = not self.headers and len(self.url) > TARGET_BYTES
             self.end_with(_URL_TOO_LONG if is_target else _HEAD_TOO_LARGE)
 
     def _go_on(self, offer: httptools.HttpParserUpgrade, data: memoryview) -> None:
-        """Parse what an upgrade was offered in again, without the offer, and what is behind it.
+        """Parse a request that offers an upgrade again without the offer, and the data after it.
 
-        httptools skips the body of such a request, and cannot be told not to.
+        httptools always skips the body of such a request.
         """
         try:
             while True:
@@ -112,7 +112,7 @@ class BoundedProtocol(HttpToolsProtocol):
             self.end_with(self._refusal)
 
     def _head_without_upgrade(self) -> bytes:
-        """The head again, as of a sender that offers none (RFC 9110, 7.8: it may be ignored)."""
+        """Return the head without the upgrade, which may be ignored (RFC 9110, 7.8)."""
         method, version = self.parser.get_method(), self.parser.get_http_version().encode()
         lines = [b"%s %s HTTP/%s\r\n" % (method, self.url, version)]
         for name, value in self.headers:
@@ -127,29 +127,29 @@ class BoundedProtocol(HttpToolsProtocol):
     def on_header(self, name: bytes, value: bytes) -> None:
         """Called by httptools, for trailers too."""
         name = name.lower()
-        if name in _MEANT_FOR_US:
-            self._take(name, value.strip().lower())
+        if name in _CHECKED:
+            self._check(name, value.strip().lower())
         self.headers.append((name, value.strip()))
 
-    def _take(self, name: bytes, value: bytes) -> None:
+    def _check(self, name: bytes, value: bytes) -> None:
         if name == b"host":
             self._hosts += 1
         elif name == b"expect":
             self.expect_100_continue = self.expect_100_continue or value == b"100-continue"
         elif value != b"chunked":
-            # Another coding is not undone by anybody here (RFC 9112, 6.1).
+            # No other coding is decoded here (RFC 9112, 6.1).
             self._refusal = _UNKNOWN_CODING
             raise HeadError
         else:
             self._is_chunked = True
 
     def on_headers_complete(self) -> None:
-        """Called by httptools; what is raised here ends the parsing.
+        """Called by httptools; an exception ends the parsing.
 
-        A request line without a version counts as HTTP/0.9 there, which Falcon answers with a 500.
-        Host is there exactly once (RFC 9112, 3.2); HTTP/1.0 may leave it out.
+        httptools parses a request line without a version as HTTP/0.9, for which Falcon returns 500.
+        Host is required exactly once (RFC 9112, 3.2); in HTTP/1.0 it is optional.
         """
-        # A head that came whole and first in a piece no larger than a field needs no counting.
+        # A head that arrived in one piece, no larger than a field, needs no counting.
         is_small = self._unproductive == self._begun <= FIELD_BYTES
         if not is_small or len(self.headers) > FIELDS:
             self._require_bounds()
@@ -162,7 +162,7 @@ class BoundedProtocol(HttpToolsProtocol):
             self._is_offered = True
             return
         if self.pipeline and len(self.pipeline) >= MOST_WAITING:
-            # Who pipelines has to send again what is not answered (RFC 9112, 9.3.2).
+            # The client must retry unanswered requests (RFC 9112, 9.3.2).
             self._refusal = b""
             raise HeadError
         self._unproductive = 0
@@ -171,11 +171,11 @@ class BoundedProtocol(HttpToolsProtocol):
         else:
             super().on_headers_complete()
         if self._is_chunked:
-            # Of what says no length only uvicorn knows whether it ended. Not the cycle itself: it
-            # has the scope, and both would wait for the garbage collector.
+            # Only uvicorn knows whether a chunked body is complete. A weak reference, because the
+            # cycle refers to the scope, and both would wait for the garbage collector.
             self.scope["state"][CYCLE] = ref(self.cycle)
             self._is_chunked = False
-        # Trailers go here, and nowhere else (RFC 9110, 6.5.1).
+        # Receives the trailers, which must not be merged into the headers (RFC 9110, 6.5.1).
         self.headers = []
 
     def _begin_deferred(self, version: str) -> None:
@@ -194,7 +194,7 @@ class BoundedProtocol(HttpToolsProtocol):
             raise HeadError
 
     def on_body(self, body: bytes) -> None:
-        """Called by httptools. As uvicorn's, which asks at each piece whether to upgrade."""
+        """Called by httptools. As in uvicorn, without its check for an upgrade at each piece."""
         self._unproductive = 0
         cycle = self.cycle
         if not cycle.response_complete:
@@ -204,85 +204,85 @@ class BoundedProtocol(HttpToolsProtocol):
             cycle.message_event.set()
 
     def on_message_complete(self) -> None:
-        """Called by httptools, also where it gives up at an offered upgrade."""
+        """Called by httptools, also when it stops at an offered upgrade."""
         if not self._is_offered:
             self._unproductive = self._hosts = 0
-            self.headers = None  # as before the first request
+            self.headers = None  # the state before the first request
             cycle = self.cycle
             if not cycle.response_complete:
                 cycle.more_body = False
                 cycle.message_event.set()
 
-    def end_with(self, words: bytes) -> None:
-        """End the connection with an answer, when all whole requests before have theirs.
+    def end_with(self, response: bytes) -> None:
+        """Close the connection with a response, after those to all complete requests before.
 
-        Nothing that comes is read any more.
+        Further data is discarded.
 
         Args:
-            words: a whole answer; empty where there is one already.
+            response: complete; empty if it was already sent.
         """
-        if self._last_words is not None or self.transport.is_closing():
+        if self._final_response is not None or self.transport.is_closing():
             return
-        self._last_words = words
+        self._final_response = response
         self.transport.set_protocol(_Lingering(self))
         cycle = self.cycle
-        owed = cycle is not None and not cycle.response_complete
-        if owed and cycle.more_body:  # it is this request that is answered here
+        is_pending = cycle is not None and not cycle.response_complete
+        if is_pending and cycle.more_body:  # the response is for this incomplete request
             cycle.disconnected = True
             cycle.message_event.set()
-            owed = bool(self.pipeline)
-            if owed:
+            is_pending = bool(self.pipeline)
+            if is_pending:
                 self.pipeline.popleft()
             elif cycle.response_started:
-                self._last_words = b""
-        if owed:
+                self._final_response = b""
+        if is_pending:
             waiting: deque[Any] = self.pipeline
-            waiting.appendleft((_LastWords(self._say_last_words), None))
+            waiting.appendleft((_FinalResponse(self._send_final_response), None))
         else:
-            self._say_last_words()
+            self._send_final_response()
 
-    def _say_last_words(self) -> None:
-        """Answer, and close in stages (RFC 9112, 9.6): a reset would take the answer back."""
+    def _send_final_response(self) -> None:
+        """Respond, and close in stages (RFC 9112, 9.6): after a reset the response may be lost."""
         if self.transport.is_closing():
             return
         self._unset_keepalive_if_required()
-        if self._last_words:
-            self.transport.write(self._last_words)
+        if self._final_response:
+            self.transport.write(self._final_response)
         self.transport.write_eof()
         self.flow.resume_reading()
         self.loop.call_later(LINGER_SECONDS, self.transport.close)
 
-    def send_400_response(self, msg: str) -> None:  # noqa: ARG002 - in the shape of all our errors
-        """Called by uvicorn for what cannot be parsed."""
+    def send_400_response(self, msg: str) -> None:  # noqa: ARG002 - our errors have one shape
+        """Called by uvicorn for requests that cannot be parsed."""
         self.end_with(_NO_HTTP)
 
 
 class _Flow(FlowControl):
-    """Reads nothing more while requests wait that have been read."""
+    """Pauses reading while pipelined requests wait."""
 
     def __init__(self, transport: asyncio.Transport, waiting: deque[Any]) -> None:
         super().__init__(transport)
         self._waiting = waiting
 
     def resume_reading(self) -> None:
-        """Called by uvicorn at each answer, and where an app asks for its request."""
+        """Called by uvicorn after each response, and when an app receives."""
         if self.read_paused and not self._waiting:
             super().resume_reading()
 
 
-class _LastWords:
-    """Stands in uvicorn's pipeline for the last answer of a connection, where a request would."""
+class _FinalResponse:
+    """An entry of uvicorn's pipeline that sends the final response of a connection."""
 
-    def __init__(self, say: Callable[[], None]) -> None:
-        self._say = say
+    def __init__(self, send: Callable[[], None]) -> None:
+        self._send = send
 
     async def run_asgi(self, _: Any) -> None:
-        """Called by uvicorn when all before it are answered."""
-        self._say()
+        """Called by uvicorn after all earlier responses."""
+        self._send()
 
 
 class _Lingering(asyncio.Protocol):
-    """Reads past what comes after the last answer, until the other side closes."""
+    """Discards data after the final response, until the client closes."""
 
     def __init__(self, ended: BoundedProtocol) -> None:
         self._ended = ended

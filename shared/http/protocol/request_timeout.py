@@ -1,8 +1,7 @@
-"""A bound on how long a request may take to arrive, and an answer to be read, at every app.
+"""Timeouts for receiving a request and for a client to read the response.
 
-uvicorn waits for ever for the rest of a head or of a body, and for a client to take its answer. A
-sweep over all connections ends those that keep it waiting; a request pays nothing for it (a timer
-for each cost 4% of the hot path).
+uvicorn waits for both without a timeout. A periodic sweep over all connections ends the late ones,
+at no cost per request (a timer per request cost 4% of the hot path).
 """
 
 import asyncio
@@ -18,7 +17,7 @@ from shared.config.loading import settings
 from shared.http.protocol.heads import BoundedProtocol, answer
 
 _RESET = struct.pack("ii", 1, 0)
-SWEEPS = 10  # in the time that a request has
+SWEEPS = 10  # per timeout
 _TOO_SLOW = answer(
     b"408 Request Timeout",
     b'{"error":"The request took too long to arrive.","code":"request_timeout"}',
@@ -26,8 +25,8 @@ _TOO_SLOW = answer(
 _swept: WeakSet[Any] = WeakSet()  # states of uvicorn's servers
 
 
-class ImpatientProtocol(BoundedProtocol):
-    """One connection; the first of a server starts the sweep."""
+class RequestTimeoutProtocol(BoundedProtocol):
+    """A connection with timeouts; the first connection of a server starts the sweep."""
 
     _awaited: tuple[object, float] = (None, 0.0)
     _unread, _unread_since = 0, 0.0
@@ -40,25 +39,25 @@ class ImpatientProtocol(BoundedProtocol):
             _sweep(self.connections, self.loop, settings().request_seconds)
 
     def end_if_late(self, now: float, seconds: float) -> None:
-        """Answer 408 (RFC 9110, 15.5.9) and close, if the same request is awaited for too long.
+        """Respond 408 (RFC 9110, 15.5.9) and close if a request is incomplete for too long.
 
-        Or drop the client, if it has taken nothing of what waits for it for as long: also when
-        the connection is closed already, which does not happen before all is taken.
+        Or reset the connection if the client has read nothing of a pending response for as long,
+        even after close(), which waits until all is read.
 
         Args:
             now: by the loop's clock.
-            seconds: how long a request may take.
+            seconds: the timeout.
         """
-        before, self._unread = self._unread, self._what_is_unread()
+        before, self._unread = self._unread, self._unread_bytes()
         if not before or self._unread < before:
             self._unread_since = now
         elif now - self._unread_since > seconds:
-            # With a reset (socket(7)): else the kernel goes on with what it has, for minutes.
-            its_socket = self.transport.get_extra_info("socket")
-            its_socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+            # With a reset (socket(7)); otherwise the kernel keeps sending for minutes.
+            client = self.transport.get_extra_info("socket")
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
             self.transport.abort()
             return
-        awaited = self._what_is_awaited()
+        awaited = self._incomplete_request()
         if awaited is None:
             self._awaited = (None, 0.0)
         elif self._awaited[0] is not awaited:
@@ -66,10 +65,10 @@ class ImpatientProtocol(BoundedProtocol):
         elif now - self._awaited[1] > seconds:
             self.end_with(_TOO_SLOW)
 
-    def _what_is_unread(self) -> int:
-        """How many bytes the client has not taken yet; 0 while the kernel has them all.
+    def _unread_bytes(self) -> int:
+        """Return the response bytes that the client has not read; 0 if the kernel has them all.
 
-        With those that the kernel has, which lets us write again only when much of it is taken.
+        Includes the kernel's send buffer, which becomes writable only after much of it is read.
         """
         waiting: int = self.transport.get_write_buffer_size()
         if waiting:
@@ -78,13 +77,13 @@ class ImpatientProtocol(BoundedProtocol):
             waiting += int.from_bytes(in_kernel, sys.byteorder)
         return waiting
 
-    def _what_is_awaited(self) -> object:
-        """What stands for the request that has not arrived whole; None when none is under way."""
+    def _incomplete_request(self) -> object:
+        """Return an object that identifies the incomplete request; None if there is none."""
         cycle = self.cycle
         if cycle is None:
             return self
         if cycle.response_complete:
-            # Between two requests uvicorn's own timer runs, until the next one begins.
+            # Between two requests uvicorn's keep-alive timer applies until the next one begins.
             return cycle if self.timeout_keep_alive_task is None else None
         return cycle if cycle.more_body and not cycle.response_started else None
 

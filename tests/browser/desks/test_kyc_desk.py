@@ -73,6 +73,23 @@ def test_after_a_decision_comes_the_next_one_of_the_same_list(page, running):
     expect(page.locator(f"#account-{first.id} h2 a")).to_be_focused()
 
 
+def test_what_was_answered_with_yes_cannot_be_answered_with_no_beside_it(page, running):
+    with running.session() as session:
+        business = account(session, status="pending", company_name="Slow Spoon")
+    page.goto("/kyc?words=slow")
+    page.locator(f"#account-{business.id}").get_by_role("button", name="Approve").click()
+    yes = page.get_by_role("button", name="Approve Slow Spoon")
+    expect(yes).to_be_visible()
+    # Behind the page's own script; it is read on the next page, as nothing can be asked meanwhile.
+    page.evaluate(
+        "document.addEventListener('submit', () => setTimeout(() => sessionStorage.setItem("
+        "'off', [...document.querySelectorAll('main button')].map((one) => one.disabled))))"
+    )
+    yes.click()
+    expect(page.locator("[data-outcome='carried out']")).to_contain_text("is approved")
+    assert page.evaluate("sessionStorage.getItem('off')") == "true,true"
+
+
 def test_a_number_used_twice_is_pointed_out_before_it_is_approved(page, running):
     with running.session() as session:
         account(session, status="approved", company_name="Blue Ladle", number="RC 8-8")

@@ -3,7 +3,7 @@
 from playwright.sync_api import expect
 from sqlalchemy import text
 
-from services.audit.parsing import SOMEBODY
+from services.audit.parsing import UNKNOWN
 from shared.bus.contract.events import encode
 from tests.browser.arrange import audited, customer, is_recorded, is_told, park
 from tests.integration.arrange import order_created, until
@@ -65,5 +65,5 @@ def test_a_name_of_64_emoji_at_the_sign_in_stops_nothing(running, browser):
     visitor.get_by_role("button", name="Sign in").click()
     expect(visitor.get_by_role("alert")).to_be_visible()
     visitor.close()
-    until(lambda: audited(running, "ops.sign_in_failed", SOMEBODY), "it is audited")
+    until(lambda: audited(running, "ops.sign_in_failed", UNKNOWN), "it is audited")
     until(lambda: waiting(running) == 0, "nothing is left")

@@ -1,18 +1,29 @@
-"""Three RabbitMQ nodes, all in `AMQP_URL` and no balancer before them: the leader killed, two of
-three killed, one cut off from the others."""
+"""Three RabbitMQ nodes with the files of docker-compose.cluster.yml, all in `AMQP_URL` and no
+balancer before them: the leader killed, two killed, one cut off from the others, one replaced."""
+
+import re
+import shlex
+import shutil
 
 import pytest
 
+from stack.folders import ROOT
 from stack.servers.rabbitmq import Cluster, RabbitMQ
 from stack.servers.sources import install_missing
 from tests.integration.arrange import until
+from tests.machines.deployment import steps
 
 
 @pytest.fixture(scope="module")
-def nodes(tmp_path_factory):
-    install_missing()
+def folders(tmp_path_factory):
     base = tmp_path_factory.mktemp("cluster")
-    cluster = Cluster(tuple(base / f"node{number}" for number in range(3)))
+    return tuple(base / f"node{number}" for number in range(3))
+
+
+@pytest.fixture(scope="module")
+def nodes(folders):
+    install_missing()
+    cluster = Cluster(folders)
     made = [RabbitMQ(folder, cluster) for folder in cluster.folders]
     try:
         made[0].start()
@@ -112,3 +123,64 @@ def both(others, cookie):
     value = f"'{cookie}'" if cookie else "erlang:get_cookie()"
     names = ", ".join(f"'{node.name}'" for node in others)
     return f"[begin erlang:set_cookie(N, {value}), erlang:disconnect_node(N) end || N <- [{names}]]"
+
+
+def test_they_have_what_the_compose_file_mounts(nodes):
+    for node in nodes:
+        for setting, value in (("cluster_partition_handling", "pause_minority"),
+                               ("consumer_timeout", "2592000000")):  # fmt: skip
+            said = node.evaluate(f"application:get_env(rabbit, {setting})")
+            assert said == f"{{ok, {value}}}", node.name
+
+
+def test_a_node_is_replaced(stand, nodes, folders):
+    """Its volume is gone: by the printed steps all is three times there again."""
+    lost = nodes[2]
+    with stand.load() as load:
+        stand.go_on(1)
+        # Before one is upgraded it is asked whether the others are enough.
+        told("### Upgrading the brokers", nodes, only="docker compose exec rabbitmq3 ")
+        lost.kill()
+        shutil.rmtree(folders[2] / "mnesia")
+        stand.go_on(2)
+        told("### A broker whose volume is gone", nodes)
+        stand.go_on(2)
+    stand.settle(load).accepted_all()
+    for queue in ("orders.intake", "notifier.orders", "journal"):
+        assert len(members(nodes[0], queue)) == 3, queue
+
+
+def members(node, queue):
+    said = node.evaluate(MEMBERS.format(queue=queue))
+    return set(re.findall(r"'(\S+?)'", said))
+
+
+MEMBERS = (
+    '{{ok, Q}} = rabbit_amqqueue:lookup(rabbit_misc:r(<<"/">>, queue, <<"{queue}">>)), '
+    "maps:get(nodes, amqqueue:get_type_state(Q))"
+)
+
+
+def told(heading, nodes, only=""):
+    """Do what a block of docs/deploying.md says.
+
+    Args:
+        heading: it stands below that.
+        nodes: all three.
+        only: of the lines, those that begin so.
+    """
+    by_service = dict(zip(("rabbitmq", "rabbitmq2", "rabbitmq3"), nodes, strict=True))
+    lines = steps((ROOT / "docs" / "deploying.md").read_text(), heading)
+    lines = [line.partition("#")[0] for line in lines if line.startswith(only)]
+    assert lines
+    for line in lines:
+        verb, *words = shlex.split(line)[2:]
+        if verb == "up":
+            by_service[words[-1]].start()
+        else:
+            service, program, *arguments = words
+            named = [
+                by_service[word.removeprefix("rabbit@")].name if "@" in word else word
+                for word in arguments
+            ]
+            by_service[service].control(*named, program=program)

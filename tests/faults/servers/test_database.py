@@ -10,7 +10,7 @@ from sqlalchemy.exc import OperationalError
 from shared.db import migrate
 
 AWAY_SECONDS = 60.0
-EARLIER = "0048"  # what follows builds indexes; no column is taken away that a process names
+EARLIER = "0056"  # what follows takes no column away that a process names
 
 
 @pytest.fixture(autouse=True)
@@ -85,13 +85,13 @@ def test_too_many_connections(stand):
             held[0].execute(others)
             take_every_connection(stand, held)
             stand.go_on(4)
-            let_go(held)
+            release_connection(held)
     finally:
-        let_go(held)
+        release_connection(held)
     stand.settle(load).accepted_all()
 
 
-def let_go(held):
+def release_connection(held):
     while held:
         connection = held.pop()
         connection.close()

@@ -1,30 +1,35 @@
-"""The primary dies for good, and its synchronous standby takes over; `DATABASE_URL` names both."""
+"""The primary dies for good, its synchronous standby takes over, and the first comes back to follow
+it; `DATABASE_URL` names both."""
 
 import pytest
 from sqlalchemy import make_url, text
 
 from stack.servers.credentials import as_service
+from stack.servers.listening import DidNotStartError
 from stack.servers.postgres import PostgreSQL
 from stack.servers.sources import install_missing
-from tests.faults.servers.standby import Standby
+from tests.faults.servers.standby import Node, told
 from tests.integration.arrange import until
 
 
 @pytest.fixture(scope="module")
 def pair(open_folder):
     install_missing(needs_broker=False)
-    primary = PostgreSQL(open_folder / "primary", durable=False)
-    standby = Standby(open_folder / "standby", primary)
+    primary = Node(open_folder / "primary", begins=True)
+    standby = Node(open_folder / "standby", begins=False)
+    primary.peer, standby.peer = standby, primary
     try:
         primary.start()
-        standby.start()
-        # Else what was committed a moment before the end would be lost with the primary.
-        primary.execute("ALTER SYSTEM SET synchronous_standby_names = '*'")
-        primary.execute("SELECT pg_reload_conf()")
+        told("### A second database beside one that is there", named(primary, standby))
         yield primary, standby
     finally:
         standby.close()
         primary.close()
+
+
+def named(*pair):
+    """By the services of docker-compose.cluster.yml."""
+    return dict(zip(("postgres", "postgres2"), pair, strict=True))
 
 
 @pytest.fixture(scope="module")
@@ -46,18 +51,69 @@ def service_environment(pair):
     return lambda name: {"DATABASE_URL": as_service(both, name)}
 
 
-def test_the_standby_is_promoted(stand, pair):
+IN_STEP = text("SELECT sync_state FROM pg_stat_replication")
+COUNT = text("SELECT count(*) FROM orders")
+
+
+def test_the_standby_takes_over_and_the_first_comes_back_to_follow(stand, pair):
     primary, standby = pair
-    with stand.engine.connect() as connection:
-        state = text("SELECT sync_state FROM pg_stat_replication")
-        until(lambda: connection.execute(state).scalar() in ("sync", "quorum"), "in step")
+    waits_for(stand.engine)
     with stand.load() as load:
         stand.go_on(3)
         primary.kill()
         stand.go_on(3)
-        standby.promote()
+        told("### The second database takes over", named(*pair))
         stand.go_on(3)
+        # A host that starts anew starts both, and neither has an answer of the other.
+        standby.stop()
+        refuses(primary, "this one led before: two must not")
+        standby.start()
+        # Of one that could not be told the other one's word is all there is.
+        (primary.cluster / "retired").unlink()
+        refuses(primary, "this one led before: two must not")
+        told("### The one that led before", named(*pair))
+        stand.go_on(1)
     stand.move_books(standby.url())
+    waits_for(stand.engine)
     balance = stand.settle(load)
     balance.accepted_all()
     assert balance.doubled == 0
+    with stand.engine.connect() as leading:
+        recorded = leading.scalar(COUNT)
+    # And back again, with the names exchanged.
+    told("### The second database takes over", named(standby, primary))
+    told("### The one that led before", named(standby, primary))
+    stand.move_books(primary.url())
+    waits_for(stand.engine)
+    with stand.engine.connect() as leading:
+        assert leading.scalar(COUNT) == recorded
+    stand.ready()
+
+
+def test_an_empty_volume_is_no_database_beside_a_copy(pair):
+    """All services would take it, since they look there first."""
+    primary, standby = pair
+    primary.stop()
+    kept = primary.cluster.rename(primary.cluster.with_name("kept"))
+    refuses(primary, "has a database and follows")
+    # Nor while the other one is only about to start.
+    standby.stop()
+    primary.peer_seconds = 60
+    primary.launch()
+    standby.start()
+    refuses(primary, "has a database and follows", PostgreSQL.wait)
+    assert list(primary.cluster.iterdir()) == []
+    primary.cluster.rmdir()
+    kept.rename(primary.cluster)
+    primary.start()
+
+
+def refuses(server, why, start=PostgreSQL.start):
+    with pytest.raises(DidNotStartError, match=why):
+        start(server)
+
+
+def waits_for(engine):
+    """Commits wait for the one that follows."""
+    with engine.connect() as connection:
+        until(lambda: connection.scalar(IN_STEP) in ("sync", "quorum"), "in step")

@@ -3,11 +3,12 @@
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from sqlalchemy import text, update
+from sqlalchemy import delete, text, update
 
 from shared.bus.contract.events import AccountChanged, AccountSignedIn, SecretRevoked, decode
 from shared.db.models import (
     Account,
+    KnownNetwork,
     KycApplication,
     OutboxMessage,
     PendingProof,
@@ -180,7 +181,12 @@ def test_a_closed_account_is_over_and_its_address_is_free(api, email):
         session.commit()
     assert post(api, "close", pair, password="not this one").status_code == 403
     assert api.http.post("/webhook/secret/", headers=bearer(pair["access"])).status_code == 201
+    allowed = {"allowed_networks": ["192.0.2.0/24"]}
+    policy = api.http.put("/webhook/allowlist/", json=allowed, headers=bearer(pair["access"]))
+    assert policy.status_code == 200, policy.text
     assert post(api, "close", pair, password=PASSWORD).status_code == 204
+    with api.session() as session:
+        assert session.get_one(WebhookPolicy, account.id).allowed_networks == []
     assert not is_in(api, pair)
     assert post(api, "auth/refresh", refresh=pair["refresh"]).status_code == 401
     assert login(api, email).status_code == 401
@@ -249,6 +255,14 @@ def test_only_a_sign_in_from_somewhere_new_is_marked(api, email):
     login(api, email)
     login(api, email)
     assert sign_ins() == [False, True, False]
+    # A year after the last sign-in nothing is known any more, and a thief may be the first.
+    with api.session() as session:
+        session.execute(delete(KnownNetwork).where(KnownNetwork.account_id == account.id))
+        session.commit()
+    login(api, email)
+    login(api, email)
+    # Known networks are recorded twice a minute, new ones always.
+    assert sign_ins() == [False, True, False, True]
 
 
 def test_an_old_reset_code_is_told_to_be_old_only_to_who_has_it(api, email):

@@ -1,10 +1,10 @@
 """A business names itself in its emails, and says where answers go, once the address is proved."""
 
 import pytest
-from sqlalchemy import select
+from sqlalchemy import delete, select, text, update
 
 from shared.bus.contract.events import AccountChanged
-from shared.db.models import EmailSender
+from shared.db.models import AttemptCount, EmailSender, PendingProof
 from tests.integration.accounts.test_accounts import PASSWORD, bearer, login, new_email
 from tests.integration.accounts.test_credentials import email, post, told, wrong
 from tests.integration.arrange import facts
@@ -103,6 +103,19 @@ def test_it_waits_no_more_when_the_address_is_given_up(api, pair):
     code = api.code_for(other)
     assert put(api, pair).json()["awaits_code"] is None
     assert prove(api, pair, code).json()["code"] == "invalid_otp"
+
+
+def test_a_name_is_changed_beside_an_awaited_code_without_a_second_email(api, pair):
+    other = new_email()
+    put(api, pair, display_name="Kettels", reply_to=other)
+    code = api.code_for(other)
+    with api.session() as session, session.begin():
+        # As if it had been mailed so long ago that another may be.
+        session.execute(update(PendingProof).values(code_made_at=text("now() - '2 min'::interval")))
+        session.execute(delete(AttemptCount))
+    named = put(api, pair, display_name="Kettles", reply_to=other)
+    assert named.json() == {"display_name": "Kettles", "reply_to": None, "awaits_code": other}
+    assert prove(api, pair, code).json()["reply_to"] == other
 
 
 def test_codes_to_strangers_are_bounded(api, pair):

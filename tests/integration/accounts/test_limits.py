@@ -9,6 +9,8 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from sqlalchemy import delete, select, update
 
+from services.accounts import guesses
+from services.accounts.codes import RESEND_AFTER
 from shared.bus.contract.events import AccountOtpRequested
 from shared.db.attempts import REMEMBERED_SECONDS
 from shared.db.models import Account, AttemptCount, KnownNetwork, OutboxMessage, PendingProof
@@ -450,6 +452,61 @@ def test_who_asked_for_a_code_has_tries_of_their_own(api, email):
         post(api, "password/reset", somewhere(), email=email, otp="000000", password=MINE)
     answer = post(api, "password/reset", away, email=email, otp=code, password="new horse battery")
     assert answer.status_code == 200, answer.text
+
+
+def test_who_asks_for_a_code_after_the_owner_takes_none_of_their_tries(api, email):
+    """The newest code is for both, and each who asked has tries of their own."""
+    away, stranger = somewhere(), somewhere()
+    for asks in (away, stranger):
+        assert post(api, "password/reset-code", asks, email=email).status_code == 200
+        with api.session() as session:
+            session.execute(
+                update(PendingProof).values(code_made_at=PendingProof.code_made_at - RESEND_AFTER)
+            )
+            session.commit()
+    code = api.code_for(email)
+    wrong = f"{(int(code) + 1) % 1_000_000:06}"
+    for guesser in (somewhere(), stranger):
+        for _ in range(5):
+            post(api, "password/reset", guesser, email=email, otp=wrong, password=MINE)
+    answer = post(api, "password/reset", away, email=email, otp=code, password="new horse battery")
+    assert answer.status_code == 200, answer.text
+
+
+def mailed_to(session, recipient, network):
+    return guesses.attempts.take(*guesses.mails(session, recipient, network)) == 0
+
+
+def test_a_mailbox_is_one_whatever_stands_behind_a_plus(settings, db):
+    name = uuid.uuid4().hex[:10]
+    tagged = [f"{name}+{n}@X.example" for n in range(30)]
+    assert sum(mailed_to(db, address, network_of(somewhere())) for address in tagged) == 24
+    # Nobody's requests there leave the owner's of the address itself their own.
+    plain = f"{name}@x.example"
+    assert sum(mailed_to(db, plain, network_of(somewhere())) for _ in range(10)) == 8
+
+
+def test_one_network_leaves_others_codes_at_the_addresses_behind_a_plus(settings, db):
+    name, one, other = uuid.uuid4().hex[:10], somewhere(), somewhere()
+    tagged = [f"{name}+{n}@x.example" for n in range(24)]
+    assert sum(mailed_to(db, address, network_of(one)) for address in tagged) == 8
+    assert mailed_to(db, f"{name}+own@x.example", network_of(other))
+
+
+def test_who_asks_for_a_code_behind_a_plus_has_no_claim_to_the_codes_of_the_address(settings, db):
+    name, one = uuid.uuid4().hex[:10], network_of(somewhere())
+    asked = guesses.ask_for_mail(db, "password_reset", f"{name}+1@x.example", one)
+    assert not any(asked)
+    assert guesses.is_own(db, "code", f"{name}+1@x.example", one)
+    assert not guesses.is_own(db, "code", f"{name}@x.example", one)
+
+
+def test_one_network_mails_so_many_strangers_an_hour_and_no_more(settings, db):
+    one = network_of(somewhere())
+    limit = guesses.MAILS_MINUTES * settings.sign_in_attempts_per_minute
+    mailed = [mailed_to(db, new_email(), one) for _ in range(limit + 5)]
+    assert mailed == [True] * limit + [False] * 5
+    assert mailed_to(db, new_email(), network_of(somewhere()))
 
 
 @pytest.mark.parametrize("asks_again", [False, True])

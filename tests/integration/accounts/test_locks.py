@@ -13,7 +13,7 @@ from sqlalchemy.orm import undefer
 
 from services.accounts import codes, credentials, registration, sign_in
 from services.accounts.guesses import attempts
-from shared.bus.contract.events import AccountOtpRequested
+from shared.bus.contract.events import AccountOtpRequested, AccountSignInFailed
 from shared.db import attempts as counting
 from shared.db.attempts import HOUR, Limit
 from shared.db.models import Account, AttemptCount, OutboxMessage, PendingProof
@@ -22,7 +22,7 @@ from shared.db.session import engine as session_engine
 from shared.http.errors import ApiError
 from shared.security import passwords
 from shared.security.encryption import code_sealer
-from tests.integration.arrange import facts, until
+from tests.integration.arrange import facts, until, written
 
 EMAIL = "it@kettle.example"
 WAITS = text("SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' "
@@ -278,3 +278,20 @@ def test_who_is_there_is_told_by_no_work_that_is_left_out(account, db, asks):
             assert another[0] == one[0]
             assert another[1] == one[1]
     assert bool(first[-1][1]) is (asks[-1] is not reset)
+
+
+@pytest.mark.parametrize("first", [EMAIL, "nobody@kettle.example"])
+def test_who_is_there_is_told_by_no_wrong_password(account, db, monkeypatch, first):
+    """By what is written, which takes the time: also once the audit log has heard enough."""
+    # What is used up longer ago than it is remembered, and nobody sweeps meanwhile.
+    monkeypatch.setattr(counting, "REMEMBERED_SECONDS", -1.0)
+    monkeypatch.setattr(counting, "secrets", SimpleNamespace(randbelow=lambda _: 1))
+    work = {EMAIL: [], "nobody@kettle.example": []}
+    for email in (first, *work, *work, *work, "another@kettle.example"):
+        with written() as rows, transaction() as session:
+            refused = sign_in.sign_in(session, email, "wrong horse", AWAY)
+            assert refused.code == "invalid_credentials"
+        work.setdefault(email, []).append(rows)
+    assert {tuple(rows) for tries in work.values() for rows in tries} == {tuple(work[first][0])}
+    told = [fact.account_id for fact in facts(db, AccountSignInFailed.TYPE)]
+    assert [told.count(account.id), told.count(None)] == [1, 1]

@@ -47,13 +47,13 @@ def test_sign_ins_at_once_take_the_memory_of_a_few(module_amqp_url, module_datab
         taken = peak(worker) - before
     assert {answer.status_code for answer in answers} <= {401, 503}
     assert answers[0].status_code == 401
-    assert HASH <= taken < (passwords.at_once() + 1) * HASH
+    assert HASH <= taken < (passwords.parallel_hashes() + 1) * HASH
 
 
 def test_who_would_wait_for_long_is_refused_in_words(monkeypatch):
     monkeypatch.setattr(passwords, "PATIENCE", 0.05)
     stored = passwords.hash_password("a long password")
-    taken = [passwords._turn() for _ in range(passwords.at_once())]
+    taken = [passwords._turn() for _ in range(passwords.parallel_hashes())]
     for turn in taken:
         turn.__enter__()
     try:
@@ -88,7 +88,7 @@ def bytes_of(limit):
 
 def needs(count):
     # The master of gunicorn, its workers and, beside them, a command of an operator.
-    return (count + 2) * PROCESS + count * passwords.at_once(count) * HASH
+    return (count + 2) * PROCESS + count * passwords.parallel_hashes(count) * HASH
 
 
 @pytest.mark.parametrize(("name", "count"), [*(("ingress", n) for n in range(1, 9)), ("ops", 1)])

@@ -7,7 +7,7 @@ from uuid import uuid4
 import falcon.asgi
 import pytest
 from falcon.testing import TestClient
-from sqlalchemy import update
+from sqlalchemy import select, update
 
 from services.accounts import session_api, sessions
 from services.ingress.app import ROUTES, _throttle
@@ -122,6 +122,27 @@ def test_a_list_of_sessions_that_ends_says_so(settings, db):
         with transaction() as session:
             told = session_api.show(session, call).body
         assert (len(told.sessions), told.more) == (sessions.MOST_LISTED, more)
+
+
+def test_an_account_has_so_many_sessions_and_the_least_used_are_deleted(settings, db):
+    """Each that a thief begins makes ending them all take longer."""
+    made = account(db)
+    ahead = datetime.now(UTC) + timedelta(hours=1)
+    values = {"account_id": made.id, "network": "", "client": "", "expires_at": ahead}
+    ids = [new_id() for _ in range(sessions.MAX_LIVE + 5)]
+    db.add_all(
+        AccountSession(
+            id=id_, refresh_id=new_id(), renewed_at=ahead - timedelta(days=1, hours=n), **values
+        )
+        for n, id_ in enumerate(ids)
+    )
+    db.commit()
+    sessions.begin(db, made, "", "")
+    db.commit()
+    left = set(db.scalars(select(AccountSession.id).where(AccountSession.account_id == made.id)))
+    assert len(left) == sessions.MAX_LIVE
+    assert left.intersection(ids) == set(ids[: sessions.MAX_LIVE - 1])
+    assert sessions.end(db, made.id) == sessions.MAX_LIVE
 
 
 def test_sessions_are_listed_and_ended_one_by_one_and_all(api, email):

@@ -6,14 +6,20 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import pytest
 from amqp import Channel
 from kombu import Connection
+from msgspec.structs import replace
 from sqlalchemy import select, text
 
+from shared.bus.broker import declaration
+from shared.bus.consume import session
 from shared.bus.consume.consumer import Consumer
+from shared.bus.consume.receiving import sources
 from shared.bus.consume.subscription import Subscription
 from shared.bus.contract import topology
 from shared.bus.contract.errors import Hold, Permanent, UnderWay
@@ -23,14 +29,19 @@ from stack.folders import ROOT
 from tests.integration.arrange import (
     PATIENCE,
     consuming,
+    declare,
     depth,
     headers,
+    in_shards,
+    join,
     order_created,
+    orders_of_shards,
     publish,
     publish_raw,
     take,
     until,
 )
+from tests.integration.gate import Gate
 from tests.zygote.forks import spawn
 
 QUEUE = topology.ORDERS_INTAKE
@@ -75,6 +86,17 @@ def test_messages_are_handled_in_batches_and_acknowledged(settings, db):
     assert sorted(recorder.handled) == sorted(m.message_id for m in sent)
     assert max(map(len, recorder.batches)) == 100
     assert len(db.scalars(select(InboxEntry)).all()) == len(sent)
+
+
+def test_a_batch_of_large_messages_is_bounded_by_its_bytes(settings, monkeypatch):
+    monkeypatch.setattr(session, "MAX_BATCH_BYTES", 10_000)
+    sent = [replace(one, body=one.body + b" " * 4_000) for one in messages(41)]
+    publish(settings.amqp_url, *sent)
+    recorder = Recorder()
+    with consuming(settings, subscription(recorder, batch_size=100, batch_seconds=0.5)):
+        until(lambda: len(recorder.handled) == len(sent), "all handled")
+    assert max(map(len, recorder.batches)) == 2
+    assert recorder.handled == [message.message_id for message in sent]
 
 
 def test_a_redelivery_has_no_effect(settings):
@@ -136,11 +158,11 @@ def test_what_the_database_can_never_hold_is_poison_and_no_outage(settings):
 
 
 def waiting_in_ladder(settings):
-    return sum(depth(settings.amqp_url, rung.name) for rung in topology.RETRY_LADDER)
+    return sum(depth(settings.amqp_url, rung.name) for rung in topology.RETRY_DELAYS)
 
 
 def from_ladder(settings):
-    for rung in topology.RETRY_LADDER:
+    for rung in topology.RETRY_DELAYS:
         found = take(settings.amqp_url, rung.name)
         if found is not None:
             return found
@@ -256,6 +278,170 @@ def test_a_held_batch_burns_nothing(settings):
         until(lambda: ready(settings) == 0, "queue empty")
     assert waiting_in_ladder(settings) == 0
     assert depth(settings.amqp_url, QUEUE.dead) == 0
+
+
+@contextmanager
+def two_in_order(settings, configure, handle):
+    """Two processes that consume in order, of which the first has its turn by the gate.
+
+    Yields what begins the second, as it is configured, the gate, and the first one's standing.
+    """
+    stopping, threads = threading.Event(), []
+
+    def begin(config, name):
+        asked = subscription(partial(handle, name), in_order=True)
+        consumer = Consumer(config.amqp_url, config.amqp_heartbeat, asked, stopping)
+        threads.append(threading.Thread(target=consumer.run, daemon=True))
+        threads[-1].start()
+        return consumer
+
+    for text_ in ("one", "two"):
+        body = message_for(order_created(item_summary=text_), source="tests", correlation_id="x")
+        publish_raw(settings.amqp_url, "intake", "order.created", body.body, type="order.created")
+    with Gate(settings.amqp_url) as gate:
+        first = begin(configure(amqp_url=gate.url), "first")
+        try:
+            yield partial(begin, name="second"), gate, first.standing
+        finally:
+            stopping.set()
+            join(threads)
+
+
+def test_who_has_lost_the_broker_tries_nothing_that_it_had_in_hand(settings, configure):
+    """Without an id nothing would tell that another has done it, and what came behind it, since."""
+    done, held, is_away = [], threading.Event(), threading.Event()
+    is_away.set()
+
+    def handle(name, session, received):
+        if name == "first" and is_away.is_set():
+            held.set()
+            raise Hold("the mail server is away")
+        done.extend((name, m.data.item_summary) for m in received)
+
+    with two_in_order(settings, configure, handle) as (begin_second, gate, standing):
+        assert held.wait(PATIENCE)
+        gate.cut()
+        until(lambda: not standing.status.is_well, "it has lost the broker")
+        begin_second(settings)
+        until(lambda: len(done) == 2, "the other one does both")
+        is_away.clear()
+        gate.open()
+        until(lambda: standing.status.state == "working", "it waits for its turn")
+    assert done == [("second", "one"), ("second", "two")]
+
+
+def test_whose_turn_it_is_waits_for_what_the_last_one_is_amid(settings, configure):
+    """What it commits then would else not be seen by who is to tell that it comes again."""
+    done, amid, may_go_on = [], threading.Event(), threading.Event()
+
+    def handle(name, session, received):
+        if name == "first":
+            amid.set()
+            assert may_go_on.wait(PATIENCE)
+        done.extend((name, m.data.item_summary, m.is_repeat) for m in received)
+
+    with two_in_order(settings, configure, handle) as (begin_second, gate, standing):
+        assert amid.wait(PATIENCE)
+        gate.cut()
+        until(lambda: not standing.status.is_well, "it has lost the broker")
+        second = begin_second(settings)
+        until(lambda: second.standing.status.is_well, "the other one waits for its turn")
+        asked = second.last_turn
+        until(lambda: done or second.last_turn > asked + 1, "and has asked for it")
+        assert done == []
+        may_go_on.set()
+        until(lambda: len(done) == 3, "both are done")
+    assert done == [("first", "one", False), ("second", "one", True), ("second", "two", False)]
+
+
+def test_who_waits_for_its_turn_holds_up_nobody_while_its_broker_is_silent(
+    settings, configure, engine
+):
+    """Its node may be frozen, or its host: who works would be late by all that time."""
+    done = []
+
+    def handle(name, session, received):
+        done.extend(name for _ in received)
+
+    with (
+        two_in_order(settings, configure, handle) as (begin_second, _, _),
+        Gate(settings.amqp_url) as gate,
+    ):
+        until(lambda: len(done) == 2, "the first has its turn")
+        second = begin_second(configure(amqp_url=gate.url))
+        until(lambda: second.standing.status.is_well, "the second waits for its own")
+        gate.stall()
+        until(lambda: time.monotonic() - second.last_turn > 2, "it has asked, and has no answer")
+        with engine.connect() as looker:
+            assert looker.scalar(ALONE) == 0
+        publish(settings.amqp_url, *messages(1))
+        until(lambda: len(done) == 3, "the first goes on")
+        gate.open()
+    assert done == ["first"] * 3
+
+
+ALONE = text("""
+    SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND mode = 'ExclusiveLock'
+    AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
+""")
+
+
+@pytest.fixture
+def commits(engine):
+    """Commits of turns end while it is set, as of a server whose synchronous standby is there."""
+    may_end = threading.Event()
+    with engine.begin() as connection:
+        connection.execute(WAITS_TO_COMMIT)
+    with engine.connect() as holder:
+        holder.execute(text("SELECT pg_advisory_lock(7)"))
+        letting = threading.Thread(
+            target=lambda: (
+                may_end.wait(),
+                holder.execute(text("SELECT pg_advisory_unlock(7)")),
+            ),
+            daemon=True,
+        )
+        letting.start()
+        yield may_end
+        may_end.set()
+        join([letting])
+    with engine.begin() as connection:
+        connection.execute(text("DROP FUNCTION wait_to_commit() CASCADE"))
+
+
+WAITS_TO_COMMIT = text("""
+    CREATE FUNCTION wait_to_commit() RETURNS trigger LANGUAGE plpgsql AS
+    'BEGIN PERFORM pg_advisory_xact_lock_shared(7); RETURN NULL; END';
+    CREATE CONSTRAINT TRIGGER wait_to_commit AFTER INSERT ON inbox DEFERRABLE INITIALLY DEFERRED
+    FOR EACH ROW WHEN (NEW.consumer LIKE '%turn of%') EXECUTE FUNCTION wait_to_commit()
+""")
+COMMITTING = text("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted")
+
+
+def test_nothing_is_taken_before_its_turn_is_committed(settings, engine, commits):
+    """Which may take for as long as a synchronous standby is away; the connection stays."""
+    stopping, attempts = threading.Event(), []
+    consumer = Consumer(
+        settings.amqp_url,
+        settings.amqp_heartbeat,
+        subscription(lambda _, them: attempts.extend(them), in_order=True),
+        stopping,
+    )
+    publish(settings.amqp_url, *messages(1))
+    thread = threading.Thread(target=consumer.run, daemon=True)
+    thread.start()
+    try:
+        with engine.connect() as looker:
+            until(lambda: looker.scalar(COMMITTING), "it commits")
+            began = consumer.last_turn
+            until(lambda: consumer.last_turn > began + 1, "it goes on turning", 10)
+        assert (ready(settings), attempts) == (1, [])
+        commits.set()
+        until(lambda: consumer.handled == 1, "it is handled")
+    finally:
+        commits.set()
+        stopping.set()
+        join([thread])
 
 
 def test_what_is_under_way_stays_in_hand_and_holds_up_nobody(settings, broker, engine):
@@ -403,6 +589,175 @@ def test_a_suspicious_message_is_handled_alone(settings):
     with consuming(settings, subscription(recorder, batch_size=6, batch_seconds=0.5)):
         until(lambda: len(recorder.handled) == 6, "all handled")
     assert [sent[0].message_id] in recorder.batches
+
+
+SHARDS = [QUEUE.name, *(queue.name for queue in topology.shards(4))]
+
+
+@pytest.mark.parametrize("known", [1, 2, 4])
+def test_all_shards_that_there_are_are_consumed(settings, known):
+    """What was accepted before somebody made them fewer is recorded all the same."""
+    declare(settings.amqp_url, 4)
+    sent = orders_of_shards(4, each=30)
+    publish(settings.amqp_url, *in_shards(4, sent))
+    recorder = Recorder()
+    with consuming(settings, subscription(recorder, shards=known, batch_size=50)):
+        until(lambda: len(recorder.handled) == len(sent), "all handled")
+        until(lambda: [depth(settings.amqp_url, name) for name in SHARDS] == [0] * 4, "empty")
+    assert sorted(recorder.handled) == sorted(m.message_id for m in sent)
+
+
+def test_what_waits_is_handled_once_while_shards_become_more_and_fewer(settings):
+    """Whoever publishes knows another number than whoever consumes, at each moment."""
+    recorder, sent = Recorder(), []
+
+    def send(shards):
+        messages = orders_of_shards(4, each=5)
+        publish(settings.amqp_url, *in_shards(shards, messages))
+        sent.extend(messages)
+
+    send(1)
+    declare(settings.amqp_url, 4)
+    send(4)
+    send(1)
+    with consuming(settings, subscription(recorder, shards=4)):
+        send(4)
+        assert declare(settings.amqp_url, 2) == SHARDS[2:]
+        send(2)
+        until(lambda: len(recorder.handled) == len(sent), "all handled")
+    send(2)
+    with consuming(settings, subscription(recorder, shards=2)):
+        until(lambda: len(recorder.handled) == len(sent), "all handled")
+        with Connection(settings.amqp_url) as connection:
+            for name in reversed(SHARDS[2:]):
+                connection.default_channel.queue_delete(name)
+        send(2)
+        until(lambda: len(recorder.handled) == len(sent), "it goes on")
+    assert sorted(recorder.handled) == sorted(m.message_id for m in sent)
+    with Connection(settings.amqp_url) as connection:
+        assert declaration.parts(connection, QUEUE) == SHARDS[:2]
+
+
+def test_shards_that_are_declared_late_are_found(settings, monkeypatch):
+    """Recorders may be started before the deployment's step has ended."""
+    monkeypatch.setattr(sources, "LOOK_SECONDS", 0.1)
+    recorder, sent = Recorder(), orders_of_shards(4, each=20)
+    publish(settings.amqp_url, *messages(30))
+    stopping = threading.Event()
+    consumer = Consumer(settings.amqp_url, 30, subscription(recorder, shards=4), stopping)
+    thread = threading.Thread(target=consumer.run, daemon=True)
+    thread.start()
+    try:
+        until(lambda: len(recorder.handled) == 30, "what is there is handled")
+        declare(settings.amqp_url, 4)
+        publish(settings.amqp_url, *in_shards(4, sent))
+        until(lambda: len(recorder.handled) == 110, "and what came later")
+    finally:
+        stopping.set()
+        join([thread])
+
+
+@pytest.mark.usefixtures("retried_late")
+def test_what_failed_in_a_shard_waits_for_the_queue_itself(settings):
+    """So a shard can go while the ladder has something of it."""
+    declare(settings.amqp_url, 2)
+    _, poison = orders_of_shards(2)
+    publish(settings.amqp_url, *in_shards(2, [poison]))
+
+    def act(session, received):
+        raise ZeroDivisionError("poison")
+
+    with consuming(settings, subscription(act, shards=2)):
+        until(lambda: waiting_in_ladder(settings) == 1, "the poison is in the ladder")
+    copy = from_ladder(settings)
+    assert copy.delivery_info["routing_key"] == QUEUE.name
+    assert copy.properties["message_id"] == poison.message_id
+    assert headers(copy)["x-queue"] == QUEUE.name
+
+
+def test_what_is_tried_at_the_start_has_no_other_shards_message_beside_it(settings):
+    """What kills its consumer costs nobody else a delivery."""
+    declare(settings.amqp_url, 4)
+    sent = orders_of_shards(4, each=3)
+    publish(settings.amqp_url, *in_shards(4, sent))
+    in_hand, made = [], []
+
+    def act(session, received):
+        (consumer,) = until(lambda: made, "begun")
+        in_hand.append((len(received), consumer.unacknowledged))
+
+    with consuming(settings, subscription(act, shards=4, batch_size=50)) as consumers:
+        made.extend(consumers)
+        until(lambda: sum(count for count, _ in in_hand) == 12, "all handled")
+    assert in_hand[:4] == [(1, 1)] * 4
+
+
+def test_what_waits_in_one_shard_alone_is_taken_by_the_batch(settings):
+    """All that an account sends is in one: of a prefetch by the shard it would get a part."""
+    declare(settings.amqp_url, 4)
+    sent = orders_of_shards(4, each=201)[201:402]
+    publish(settings.amqp_url, *in_shards(4, sent))
+    recorder = Recorder()
+    asked = subscription(recorder, shards=4, batch_size=50, batch_seconds=0.5)
+    with consuming(settings, asked) as consumers:
+        until(lambda: len(recorder.handled) == 201, "all handled")
+        until(lambda: set(consumers[0].reached_in) == {SHARDS[1]}, "it says how far it is")
+    assert [len(batch) for batch in recorder.batches].count(50) >= 3
+
+
+def test_shards_that_are_found_while_something_is_in_hand_are_tried_one_by_one(
+    settings, monkeypatch
+):
+    """What kills its consumer costs nobody else a delivery, whenever it is found."""
+    ask, looked, go_on = declaration.parts, threading.Event(), threading.Event()
+    made, where, first, handled = [], {}, {}, []
+
+    def parts(*given):
+        found = ask(*given)
+        if len(found) == 4:
+            looked.set()
+        return found
+
+    def act(session, received):
+        (consumer,) = until(lambda: made, "begun")
+        for message in received:
+            first.setdefault(where.get(str(message.id)), (len(received), consumer.unacknowledged))
+        handled.extend(received)
+        if len(received) > 1:
+            assert go_on.wait(PATIENCE)
+
+    # Not amid the declaration, which goes by `parts` itself.
+    monkeypatch.setattr(sources, "LOOK_SECONDS", 1e9)
+    monkeypatch.setattr(declaration, "parts", parts)
+    publish(settings.amqp_url, *messages(30))
+    with consuming(settings, subscription(act, shards=4, batch_size=50)) as consumers:
+        made.extend(consumers)
+        until(lambda: consumers[0].unacknowledged == 29, "in hand")
+        declare(settings.amqp_url, 4)
+        sent = in_shards(4, orders_of_shards(4, each=3)[3:])
+        where |= {message.message_id: message.routing_key for message in sent}
+        publish(settings.amqp_url, *sent)
+        looked.clear()
+        monkeypatch.setattr(sources, "LOOK_SECONDS", 0.0)
+        assert looked.wait(PATIENCE)
+        time.sleep(0.5)  # for what would come
+        assert consumers[0].unacknowledged == 29
+        go_on.set()
+        until(lambda: len(handled) == 39, "all handled")
+    assert [first[name] for name in SHARDS[1:]] == [(1, 1)] * 3
+
+
+def test_a_message_that_has_no_business_there_is_refused_in_a_shard_too(settings, db):
+    """By CC whoever may publish reaches any queue; the keys of a shard say nothing for it."""
+    declare(settings.amqp_url, 2)
+    (_, shard), recorder = SHARDS[:2], Recorder()
+    with Connection(settings.amqp_url) as connection:
+        connection.default_channel.queue_bind(shard, "commands", "kyc.decide")
+    publish_raw(settings.amqp_url, "commands", "kyc.decide", b"{}", type="order.created")
+    with consuming(settings, subscription(recorder, shards=2)):
+        until(lambda: depth(settings.amqp_url, QUEUE.dead) == 1, "refused")
+    assert recorder.handled == []
+    assert "none of orders.intake's" in headers(take(settings.amqp_url, QUEUE.dead))["x-reason"]
 
 
 @pytest.fixture

@@ -1,5 +1,6 @@
 """Copies of what failed: a batch's together, each confirmed before its original is acknowledged."""
 
+import re
 import time
 from contextlib import ExitStack
 
@@ -9,6 +10,7 @@ from kombu import Connection
 
 from shared.bus.contract import topology
 from shared.bus.contract.errors import Permanent, Retry
+from stack.folders import ROOT
 from tests.integration.arrange import consuming, declare, depth, publish, publish_raw, take, until
 from tests.integration.bus.test_consumer import (
     QUEUE,
@@ -20,6 +22,17 @@ from tests.integration.bus.test_consumer import (
 )
 from tests.integration.gate import Gate
 from tests.integration.relay.test_stuck import stuck
+
+
+def test_the_broker_leaves_in_hand_what_is_kept_for_days(broker):
+    """Of itself it closes a channel after half an hour, and counts that as a delivery."""
+    lines = (ROOT / "deploy" / "rabbitmq.conf").read_text().splitlines()
+    (deployed,) = [line for line in lines if line.startswith("consumer_timeout")]
+    milliseconds = int(deployed.rpartition(" = ")[2])
+    running = broker.evaluate("application:get_env(rabbit, consumer_timeout)")
+    # A node prints a blank before the number, and rabbitmqctl none.
+    assert re.findall(r"\d+", running) == [str(milliseconds)]
+    assert milliseconds >= 30 * 24 * 3_600_000
 
 
 def all_dead(settings, count):
@@ -79,7 +92,7 @@ def test_what_goes_nowhere_waits_until_its_destination_is_declared(settings, amq
         }
 
     with Connection(amqp_url) as connection:
-        for rung in topology.RETRY_LADDER:
+        for rung in topology.RETRY_DELAYS:
             connection.default_channel.queue_delete(rung.name)
     publish(settings.amqp_url, *sent)
     with consuming(settings, subscription(act, batch_size=20, batch_seconds=1.0)):
@@ -118,7 +131,7 @@ def test_what_fails_alike_is_one_line_of_the_log(settings):
     assert len(told) <= 6  # two kinds, three places, a first batch of one
 
 
-LADDER = [rung.name for rung in topology.RETRY_LADDER]
+LADDER = [rung.name for rung in topology.RETRY_DELAYS]
 
 
 @pytest.mark.usefixtures("retried_soon")
@@ -156,7 +169,7 @@ def test_a_copy_that_is_not_confirmed_holds_up_no_neighbour(
             )
             publish(amqp_url, *good)
             until(lambda: len(handled) == len(good), "those beside it are handled")
-            for message in messages(5):
+            for message in messages(2):
                 before = len(handled)
                 publish(amqp_url, message)
                 until(lambda n=before: len(handled) > n, "who comes later is handled")

@@ -19,7 +19,7 @@ from services.orders.__main__ import wire as orders
 from services.secrets.__main__ import wire as secrets
 from shared.bus.broker.standing import Standing
 from shared.bus.consume.batch import Batches, Delivery
-from shared.bus.contract.delivery import Incoming, decode_by_type
+from shared.bus.contract.delivery import RawDelivery, decode_by_type
 from shared.bus.contract.errors import Malformed, Permanent, Retry
 from shared.bus.contract.events import EVENT_TYPES
 from shared.ids import new_id
@@ -64,7 +64,7 @@ def bodies(type_):
 
 messages = st.sampled_from(TYPES).flatmap(lambda type_: st.tuples(st.just(type_), bodies(type_)))
 incomings = st.builds(
-    lambda typed, attempt: Incoming(
+    lambda typed, attempt: RawDelivery(
         body=typed[1],
         properties={"type": typed[0], "message_id": str(new_id())},
         headers={"x-attempt": attempt},

@@ -47,7 +47,7 @@ def restart_again_and_again(config, subscription):
 
 
 def is_holding(consumer):
-    return consumer.standing.told.state == "holding"
+    return consumer.standing.status.state == "holding"
 
 
 def untouched(config, queue, count):
@@ -100,7 +100,7 @@ def test_a_database_that_can_only_be_read_is_away(settings, engine):
         consumer = Consumer(settings.amqp_url, 10, subscription, stopping)
         thread = threading.Thread(target=consumer.run, daemon=True)
         thread.start()
-        until(lambda: consumer.standing.told.state == "holding", "it waits")
+        until(lambda: consumer.standing.status.state == "holding", "it waits")
     publish(
         settings.amqp_url,
         message_for(order_created(), source="tests", correlation_id="story"),

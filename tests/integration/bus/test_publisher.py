@@ -1,6 +1,7 @@
 """The publisher, on a real broker."""
 
 import asyncio
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 
@@ -9,20 +10,33 @@ import pytest
 from kombu import Connection
 from msgspec.structs import replace
 from pika import frame as pika_frame
+from prometheus_client import REGISTRY
 
+from services.ingress.webhook.acceptor import Acceptor
 from services.ops.journal import reading
 from shared.bus.contract import journal, topology
-from shared.bus.contract.delivery import Incoming
+from shared.bus.contract.delivery import RawDelivery
 from shared.bus.contract.message import message_for
 from shared.bus.publish.confirms import (
     ConfirmTimeoutError,
+    NoShardError,
     OverloadedError,
     ReturnedError,
     UnavailableError,
 )
 from shared.bus.publish.framing import publish_frames
 from shared.bus.publish.publisher import Publisher
-from tests.integration.arrange import depth, headers, order_created, take, until
+from shared.db.models import OutboxMessage
+from tests.integration.arrange import (
+    ago,
+    declare,
+    depth,
+    headers,
+    order_created,
+    orders_of_shards,
+    take,
+    until,
+)
 
 FRAME_MAX = 131_072
 
@@ -155,7 +169,9 @@ def test_without_a_broker_it_says_so_at_once():
             heartbeat=30,
         )
         await publisher.start()
-        await asyncio.sleep(0.3)
+        await asyncio.to_thread(
+            until, lambda: publisher.standing.status.state == "away", "it has tried"
+        )
         assert publisher.state == "away"
         with pytest.raises(UnavailableError):
             await publisher.publish(message())
@@ -326,7 +342,7 @@ def test_the_journal_has_what_was_published_in_as_many_messages_as_it_takes(amqp
     asyncio.run(story())
     with Connection(amqp_url) as connection:
         kept = list(reading.read(connection, begin, datetime.now(UTC)))
-        taken = [Incoming.of(take(amqp_url, topology.ORDERS_INTAKE.name)) for _ in sent]
+        taken = [RawDelivery.of(take(amqp_url, topology.ORDERS_INTAKE.name)) for _ in sent]
     assert len(kept) == 20
     for entry, got in zip(kept, taken, strict=True):
         assert (entry.incoming.body, entry.incoming.exchange) == (got.body, got.exchange)
@@ -347,6 +363,28 @@ def test_without_a_journal_orders_are_accepted_all_the_same(amqp_url):
 
     asyncio.run(story())
     assert depth(amqp_url, topology.ORDERS_INTAKE.name) == 1
+
+
+def test_orders_that_the_journal_does_not_get_are_counted(amqp_url):
+    """All those that are on the bus: a recovery by the journal would not know of them."""
+
+    def counted():
+        return REGISTRY.get_sample_value("fellow_journal_missed_total")
+
+    async def story():
+        async with publishing(amqp_url) as publisher:
+            with Connection(amqp_url) as connection:
+                name = topology.JOURNAL.name
+                connection.default_channel.queue_unbind(name, name, "#")
+            gone, failed, *futures = [publisher.send(message()) for _ in range(4)]
+            gone.cancel()  # whoever sent it waits no more
+            failed.set_exception(ConfirmTimeoutError("tried again"))
+            await asyncio.gather(failed, *futures, return_exceptions=True)
+            return states([failed, *futures])
+
+    began = counted()
+    assert asyncio.run(story()) == ["failed", "confirmed", "confirmed"]
+    assert counted() - began == 3
 
 
 @pytest.mark.parametrize("size", [0, 1, 500, FRAME_MAX - 8, FRAME_MAX - 7, 3 * FRAME_MAX])
@@ -376,10 +414,105 @@ def test_topology_that_differs_is_left_alone(bare_amqp_url):
             bare_amqp_url, name="tests", max_outstanding=1, confirm_timeout=1, heartbeat=30
         )
         await publisher.start()
-        await asyncio.sleep(1)
+        await asyncio.to_thread(
+            until, lambda: publisher.standing.status.state == "refused", "it has tried"
+        )
         state = publisher.state
         await publisher.stop()
         return state
 
     assert asyncio.run(story()) == "away"
     assert depth(bare_amqp_url, "orders.intake") == 0
+
+
+SHARDS = [topology.ORDERS_INTAKE.name, *(queue.name for queue in topology.shards(4))]
+
+
+def waiting_in(amqp_url, names=SHARDS):
+    return [depth(amqp_url, name) for name in names]
+
+
+def of_each_shard():
+    return orders_of_shards(4, each=2)
+
+
+def send(amqp_url, sent, **options):
+    async def story():
+        async with publishing(amqp_url, **options) as publisher:
+            return await asyncio.gather(
+                *(publisher.publish(m) for m in sent), return_exceptions=True
+            )
+
+    return asyncio.run(story())
+
+
+def test_what_an_account_sends_is_in_one_queue_of_several(amqp_url):
+    declare(amqp_url, 4)
+    began, sent = ago(seconds=1), of_each_shard()
+    assert send(amqp_url, sent, shards=4) == [None] * 8
+    assert waiting_in(amqp_url) == [2, 2, 2, 2]
+    for first, name in zip(sent[::2], SHARDS, strict=True):
+        got = take(amqp_url, name)
+        assert (got.body, headers(got)) == (first.body, first.headers())
+    # The journal knows of no shards.
+    with Connection(amqp_url) as connection:
+        kept = [(e.incoming.exchange, e.key) for e in reading.read(connection, began)]
+    assert kept == [("intake", "order.created")] * 8
+
+
+def test_publishers_that_know_fewer_shards_go_on_beside(amqp_url):
+    """A rolling upgrade, and a version that knows none."""
+    declare(amqp_url, 4)
+    for shards, waiting in ((4, [2, 2, 2, 2]), (1, [10, 2, 2, 2]), (2, None)):
+        assert send(amqp_url, of_each_shard(), shards=shards) == [None] * 8
+        if waiting:
+            assert waiting_in(amqp_url) == waiting
+    assert sum(waiting_in(amqp_url)) == 24
+    assert waiting_in(amqp_url)[2:] == [2, 2]
+
+
+def test_a_shard_that_is_not_there_is_never_taken_for_safe(amqp_url, settings, db):
+    """What is returned is in the outbox before it is accepted; all that follows in the queue."""
+    declare(amqp_url, 2)
+    first, *rest = reversed(of_each_shard())
+
+    async def story():
+        with ThreadPoolExecutor(1) as threads:
+            async with publishing(amqp_url, shards=4) as publisher:
+                acceptor = Acceptor(publisher, threads, max_waiting=10)
+                for message in (first, *rest):
+                    await acceptor.accept(message)
+                return acceptor.fallbacks
+
+    assert asyncio.run(story()) == 1
+    assert [str(row.message_id) for row in db.query(OutboxMessage)] == [first.message_id]
+    assert waiting_in(amqp_url, SHARDS[:2]) == [7, 0]
+
+
+def test_several_under_way_to_shards_that_are_not_there(amqp_url):
+    declare(amqp_url, 2)
+    sent = of_each_shard()
+    results = send(amqp_url, sent, shards=4)
+    assert [type(result) for result in results] == [type(None)] * 4 + [NoShardError] * 4
+    assert waiting_in(amqp_url, SHARDS[:2]) == [2, 2]
+
+
+def test_without_the_exchange_of_the_shards_all_is_published_as_before(amqp_url):
+    """To publish to an exchange that is not there closes the channel, and all that is under way
+    loses its confirm."""
+    assert send(amqp_url, of_each_shard(), shards=4) == [None] * 8
+    assert depth(amqp_url, topology.ORDERS_INTAKE.name) == 8
+
+
+def test_nothing_more_comes_into_shards_that_are_retired(amqp_url):
+    """Then what is in them can only become less, until they may be deleted."""
+    assert declare(amqp_url, 4) == []
+    assert send(amqp_url, of_each_shard(), shards=4) == [None] * 8
+    assert declare(amqp_url, 2) == SHARDS[2:]
+    # A publisher that does not know yet.
+    send(amqp_url, of_each_shard(), shards=4)
+    assert send(amqp_url, of_each_shard(), shards=2) == [None] * 8
+    assert waiting_in(amqp_url)[2:] == [2, 2]
+    assert declare(amqp_url, 4) == []
+    assert send(amqp_url, of_each_shard(), shards=4) == [None] * 8
+    assert waiting_in(amqp_url)[2:] == [4, 4]

@@ -10,6 +10,7 @@ import psycopg2
 import pytest
 from kombu import Connection
 from prometheus_client import REGISTRY
+from sqlalchemy import text
 from sqlalchemy.exc import OperationalError
 from structlog.testing import capture_logs
 
@@ -18,6 +19,7 @@ from services.ops.monitoring import heartbeats
 from services.ops.monitoring.alerts import troubles
 from services.ops.monitoring.queue_stats import Sample
 from shared import health, service
+from shared.bus.consume import session
 from shared.bus.consume.consumer import Consumer
 from shared.bus.consume.subscription import Subscription
 from shared.bus.contract import topology
@@ -54,7 +56,7 @@ def consumer(url, handle=nothing):
 
 
 def becomes(standing, state):
-    until(lambda: standing.told.state == state, f"{standing.part} {state}")
+    until(lambda: standing.status.state == state, f"{standing.part} {state}")
 
 
 def container_check(tmp_path, *standings):
@@ -78,12 +80,12 @@ def metric(part):
 
 def found_by_ops(running, name="services.orders"):
     """What the console's banner and the doctor make of its heartbeat."""
-    beat = service.heartbeat_of(heartbeat.Heart(name), [running])
-    with transaction() as session:
-        beat(session)
-    with transaction() as session:
-        now = session.connection().exec_driver_sql("SELECT clock_timestamp()").scalar_one()
-        sample = Sample(at=now, beats=heartbeats.read(session, now), broker_error="not asked")
+    beat = service.heartbeat_of(heartbeat.HeartbeatWriter(name), [running])
+    with transaction() as opened:
+        beat(opened)
+    with transaction() as opened:
+        now = opened.connection().exec_driver_sql("SELECT clock_timestamp()").scalar_one()
+        sample = Sample(at=now, beats=heartbeats.read(opened, now), broker_error="not asked")
     return [trouble for trouble in troubles([sample]) if QUEUE.name in trouble.text]
 
 
@@ -170,18 +172,35 @@ def test_a_consumer_that_holds_a_batch_is_healthy_and_says_why(settings, tmp_pat
         assert found_by_ops(running) == []
 
 
+def test_a_batch_that_does_not_end_is_said_everywhere(settings, db, tmp_path, monkeypatch):
+    """As behind somebody's `LOCK TABLE`: no error is raised, and the heartbeat goes on."""
+    monkeypatch.setattr(session, "LONG_SECONDS", 0.1)
+    with consumer(as_service(settings.amqp_url, "orders")) as running:
+        becomes(running.standing, "working")
+        db.execute(text("LOCK TABLE inbox"))
+        publish(settings.amqp_url, *messages(1))
+        becomes(running.standing, "holding")
+        assert container_check(tmp_path, running.standing) == (0, "")
+        [trouble] = found_by_ops(running)
+        assert trouble.level == "warning"
+        assert "a statement waits for a lock" in trouble.text
+        db.rollback()
+        becomes(running.standing, "working")
+        assert found_by_ops(running) == []
+
+
 def test_nothing_is_held_when_the_database_is_back_and_the_message_itself_fails(settings):
     away = OperationalError("SELECT 1", {}, psycopg2.OperationalError("the server went away"))
     tries = [away, away, ValueError("never")]
     seen = []
 
     def handle(session, messages):
-        seen.append(running.standing.told.state)
+        seen.append(running.standing.status.state)
         raise tries[min(len(seen), len(tries)) - 1]
 
     with consumer(settings.amqp_url, handle) as running:
         publish(settings.amqp_url, *messages(1))
-        ladder = [rung.name for rung in topology.RETRY_LADDER]
+        ladder = [rung.name for rung in topology.RETRY_DELAYS]
         until(lambda: any(depth(settings.amqp_url, name) for name in ladder), "it has failed")
         assert seen[2] == "holding"
         becomes(running.standing, "working")
@@ -209,9 +228,9 @@ def test_what_an_older_version_wrote_into_its_heartbeat_is_read(settings, db):
 async def after(start, stop, standing, state):
     await start()
     try:
-        while standing.told.state != state:  # noqa: ASYNC110 - no event of its own
+        while standing.status.state != state:  # noqa: ASYNC110 - no event of its own
             await asyncio.sleep(0.02)
-        return standing.told.reason
+        return standing.status.reason
     finally:
         await stop()
 

@@ -1,9 +1,15 @@
 """What a thread has no time left for leaves no connection behind, and none that others get."""
 
+import socket
+import traceback
+from contextlib import closing
+
 import pytest
-from sqlalchemy import create_engine, text
+from sqlalchemy import create_engine, make_url, text
+from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
+from services.ops.monitoring.snapshot import SnapshotCollector
 from shared.db import deadline
 from shared.db.session import make_engine
 from tests.integration.arrange import until
@@ -16,6 +22,18 @@ def engine(settings):
     made = make_engine(settings, pool_size=1)
     yield made
     made.dispose()
+
+
+def test_an_error_says_what_is_wrong_and_nothing_of_the_row(engine):
+    """The server's DETAIL has all of it: it would be in the log, and with a dead letter."""
+    row = {"name": "Zoe Doe"}
+    with Session(engine) as session:
+        session.execute(text("CREATE TEMP TABLE said (name text CHECK (name = ''))"))
+        with pytest.raises(IntegrityError) as caught:
+            session.execute(text("INSERT INTO said VALUES (:name)"), row)
+    told = f"{caught.value} {''.join(traceback.format_exception(caught.value))}"
+    assert 'violates check constraint "said_name_check"' in told
+    assert "Zoe" not in told
 
 
 def use_up():
@@ -87,3 +105,18 @@ def test_who_has_no_limit_has_all_the_time(engine):
     with deadline.within(5), Session(engine) as session:
         session.scalar(ONE)
         assert 0 < deadline.left() < 5
+
+
+def test_of_several_hosts_a_silent_one_leaves_time_for_the_next(settings, configure):
+    """As after a failover, when the machine of the first one is gone without a word."""
+    url = make_url(settings.database_url)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        hosts = [f"127.0.0.1:{silent.getsockname()[1]}", f"{url.host}:{url.port}"]
+        both = url.set(host=None, port=None).update_query_dict({"host": hosts})
+        config = configure(database_url=both.render_as_string(hide_password=False))
+        made = make_engine(config, pool_size=1)
+        with deadline.within(deadline.ANSWER_SECONDS), made.connect() as connection:
+            assert connection.scalar(ONE) == 1
+        made.dispose()
+        with closing(SnapshotCollector(config)) as looker:
+            looker.ask_database()

@@ -88,7 +88,7 @@ def test_a_lock_ends_with_the_patience_of_the_server(settings, db, configure, mo
         configure(database_url=gate.url)
         with pytest.raises(DBAPIError) as raised:
             freeze_in_the_middle()
-    assert session.is_database_away(raised.value)
+    assert session.is_database_unavailable(raised.value)
 
 
 def test_who_waits_for_a_mail_server_is_not_frozen(
@@ -98,7 +98,7 @@ def test_who_waits_for_a_mail_server_is_not_frozen(
     for module in (session, handlers):
         monkeypatch.setattr(module, "IDLE_SECONDS", 3)
     # It waits on by itself meanwhile, in the one transaction.
-    monkeypatch.setattr(handlers, "WRITE_DOWN_SECONDS", PATIENCE)
+    monkeypatch.setattr(handlers, "RECORD_SECONDS", PATIENCE)
     server.thinks_of = "slow"
     config = configure(smtp_port=str(mailbox.port))
     tell(settings.amqp_url, order_fact(customer_email="slow@shop.example"))

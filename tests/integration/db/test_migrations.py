@@ -16,7 +16,7 @@ from sqlalchemy.exc import IntegrityError
 
 from shared import erased
 from shared.db import migrate
-from shared.db.locking import lock_patience
+from shared.db.locking import lock_retry
 from shared.db.models import Base
 from shared.ids import new_id
 from stack.folders import ROOT
@@ -49,6 +49,15 @@ def test_the_migrations_and_the_models_agree(database_url):
         context = MigrationContext.configure(connection, opts={"compare_type": True})
         assert compare_metadata(context, Base.metadata) == []
     engine.dispose()
+
+
+@pytest.mark.parametrize("name", ["50% done", "feature%2Flogin", "%(here)s"])
+def test_they_are_found_wherever_the_checkout_is(name, tmp_path, monkeypatch):
+    (tmp_path / name).symlink_to(migrate.MIGRATIONS)
+    monkeypatch.setattr(migrate, "MIGRATIONS", tmp_path / name)
+    found = ScriptDirectory.from_config(migrate.config(""))
+    assert found.dir == str(tmp_path / name)
+    assert found.get_current_head()
 
 
 def test_a_message_whose_time_stops_the_relay_is_mended_on_the_way(empty):
@@ -378,11 +387,11 @@ def test_indexes_are_built_beside_who_writes_and_anew_where_one_was_broken_off(e
 
 def test_what_is_not_to_be_had_is_given_up_in_a_sentence(empty, monkeypatch):
     command.upgrade(migrate.config(empty), "0014")
-    monkeypatch.setattr(lock_patience, "GIVE_UP_SECONDS", 0.0)
+    monkeypatch.setattr(lock_retry, "GIVE_UP_SECONDS", 0.0)
     engine = create_engine(empty)
     with engine.connect() as reporting:
         reporting.execute(text("SELECT count(*) FROM orders"))
-        with pytest.raises(lock_patience.BlockedError, match="waits for a lock of pid"):
+        with pytest.raises(lock_retry.BlockedError, match="waits for a lock of pid"):
             migrate.upgrade(empty)
     # What was done before it stays, and nothing of it is locked.
     assert version(engine) == "0015"

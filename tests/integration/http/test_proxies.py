@@ -97,7 +97,8 @@ class Place:
             (r"/etc/nginx/fellow.pem", str(self.certificate)),
             (r"192\.0\.2\.1\d:8000", self.ingress),
             (r"_timeout 10s", "_timeout 2s"),
-            (r"^http \{", "http {\n    access_log off;\n    " + "\n    ".join(own)),
+            (r"^http \{", "http {\n    " + "\n    ".join(own)),
+            (r"access_log \S+", f"access_log {self.folder}/access.log"),
         )
         path = self.folder / "nginx.conf"
         path.write_text(text)
@@ -116,8 +117,13 @@ PROXIES = {
 
 @dataclass
 class Proxied:
-    """An ingress behind a proxy, and a business that sends through it."""
+    """An ingress behind a proxy, and a business that sends through it.
 
+    Attributes:
+        folder: the proxy's own, with all of its logs.
+    """
+
+    folder: Path
     port: int
     tls: ssl.SSLContext | None
     sender: Sender
@@ -231,7 +237,7 @@ def proxied(request, ingress, tmp_path_factory):
         process = Start(request.param, start, (port,), log, LISTEN_SECONDS).wait()
         stack.callback(stop, process, 10)
         tls = ssl.create_default_context(cafile=certificate) if has_tls else None
-        yield Proxied(port.number, tls, approved(ingress))
+        yield Proxied(folder, port.number, tls, approved(ingress))
 
 
 def test_orders_over_one_kept_connection(proxied):
@@ -348,3 +354,18 @@ def test_a_body_is_asked_for(proxied):
         assert connection.recv(65_536).startswith(b"HTTP/1.1 100 ")
         connection.sendall(RAW)
         assert status(read(connection)) == 201
+
+
+def test_no_access_log_has_a_token_or_a_customer(proxied):
+    head = "GET {} HTTP/1.1\r\nHost: localhost\r\n{}Connection: close\r\n\r\n"
+    for path in (
+        "/api/v1/unsubscribe/?token=lead",
+        "/api/v1/tracking/lead/",
+        "/api/v1/orders/?customer_email=lead",
+    ):
+        referer = f"Referer: https://localhost{path}\r\n"
+        assert status(proxied.exchange(head.format(path, referer).encode())) in {400, 401, 404}
+    if (log := proxied.folder / "access.log").exists():
+        until(lambda: "/api/v1/orders/ 401" in log.read_text(), "the line is written")
+    for file in proxied.folder.glob("*.log"):
+        assert "lead" not in file.read_text()

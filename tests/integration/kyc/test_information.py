@@ -5,14 +5,12 @@ from sqlalchemy import select, text
 from sqlalchemy.orm import Session
 
 from shared.bus.contract import topology
-from shared.db.models import KycApplication, OpsUser, WebhookSecret
+from shared.db.models import OpsUser, WebhookSecret
 from shared.ids import new_id
 from tests.integration.arrange import account, application, depth, headers, take, until
 from tests.integration.kyc.test_kyc import (
-    FACTS,
     answered,
     apply_again,
-    as_,
     deciding,
     die_before_the_acknowledgement,
     facts,
@@ -66,24 +64,6 @@ def test_a_question_without_words_is_none(settings, db, engine, amqp_url):
         until(lambda: depth(amqp_url, QUEUE.name) == 0, "taken")
     assert "a question needs a 'reason'" in headers(take(amqp_url, QUEUE.dead))["x-reason"]
     assert status_of(engine, business) == "pending"
-
-
-def test_the_business_sees_the_question_and_sends_again_and_is_approved(api, amqp_url):
-    """On the whole of the API, with the desk's decisions beside it."""
-    with api.session() as session:
-        business = account(session)
-    me = as_(business)
-    first = api.http.post("/kyc/", json=FACTS, headers=me).json()
-    with api.session() as session, session.begin():
-        row = session.get_one(KycApplication, first["id"])
-        row.status, row.reason = "incomplete", QUESTION
-    shown = api.http.get("/kyc/", headers=me).json()
-    assert (shown["status"], shown["reason"], shown["id"]) == ("incomplete", QUESTION, first["id"])
-    amended = FACTS | {"business_registration_number": "RC-1002"}
-    again = api.http.post("/kyc/", json=amended, headers=me)
-    assert (again.status_code, again.json()["status"]) == (201, "pending")
-    assert again.json()["id"] != first["id"]
-    assert api.http.post("/kyc/", json=amended, headers=me).json()["code"] == "kyc_already_pending"
 
 
 @pytest.mark.parametrize("answers", [True, False], ids=["sent again", "told by telephone"])

@@ -15,6 +15,8 @@ from sqlalchemy import select, text, update
 
 from services.kyc.__main__ import wire
 from services.kyc.states import NotPossible, after
+from services.ops.audit.actions import Actor
+from services.ops.commands import kyc_applications, kyc_notes
 from shared.bus.consume import inbox
 from shared.bus.consume.consumer import Consumer
 from shared.bus.contract import topology
@@ -243,13 +245,15 @@ def test_the_person_is_believed_of_the_console_alone(settings, db, engine, amqp_
         ("ops", True, "ada", False),
         ("console", True, None, False),
         ("console", True, "ada", True),
-        ("operator", True, None, True),
+        ("operator", True, None, False),
+        ("operator", True, "ada", False),
         (None, True, None, True),
     ],
 )
 def test_what_nobody_put_a_name_to_is_refused_where_it_is_set_so(
     settings, configure, db, engine, amqp_url, user, named, header, taken
 ):
+    """The operators' shared user is nobody's name: whoever has its password would approve."""
     settings = configure(kyc_unnamed_decisions="refuse")
     business = account(db, status="pending")
     url = as_service(amqp_url, user) if user else amqp_url
@@ -261,7 +265,7 @@ def test_what_nobody_put_a_name_to_is_refused_where_it_is_set_so(
         until(lambda: depth(amqp_url, QUEUE.name) == 0, "taken")
     assert status_of(engine, business) == ("approved" if taken else "pending")
     if not taken:
-        assert "nobody has put their name to it" in headers(take(amqp_url, QUEUE.dead))["x-reason"]
+        assert "it has no operator's name" in headers(take(amqp_url, QUEUE.dead))["x-reason"]
     assert depth(amqp_url, QUEUE.dead) == 0
 
 
@@ -544,3 +548,32 @@ def test_the_table_of_states(decision, status, new):
 def test_what_cannot_be_decided(decision, status):
     with pytest.raises(NotPossible):
         after(decision, status)
+
+
+def test_a_business_that_is_asked_sees_the_question_and_sends_again(api):
+    with api.session() as session:
+        business = account(session)
+    me, question = as_(business), "Which register is RC-1 in?\nSend its page."
+    first = api.http.post("/kyc/", json=FACTS, headers=me).json()
+    with api.session() as session, session.begin():
+        row = session.get_one(KycApplication, first["id"])
+        row.status, row.reason = "incomplete", question
+    shown = api.http.get("/kyc/", headers=me).json()
+    assert (shown["status"], shown["reason"], shown["id"]) == ("incomplete", question, first["id"])
+    amended = FACTS | {"business_registration_number": "RC-1002"}
+    again = api.http.post("/kyc/", json=amended, headers=me)
+    assert (again.status_code, again.json()["status"]) == (201, "pending")
+    assert again.json()["id"] != first["id"]
+    assert api.http.post("/kyc/", json=amended, headers=me).json()["code"] == "kyc_already_pending"
+
+
+def test_a_business_is_told_nothing_of_what_operators_note(api):
+    with api.session() as session:
+        business = account(session, status="pending")
+        found = kyc_applications.newest(session, business.id)
+        kyc_notes.add(session, Actor("ada", "192.0.2.7"), found, "Telephoned: not in the register.")
+        session.commit()
+    answer = api.http.get("/kyc/", headers=as_(business))
+    assert answer.status_code == 200
+    assert "note" not in answer.text
+    assert "Telephoned" not in answer.text

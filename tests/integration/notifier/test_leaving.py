@@ -6,12 +6,12 @@ from concurrent.futures import ThreadPoolExecutor
 import httpx
 import msgspec
 import pytest
-from sqlalchemy import select
+from sqlalchemy import delete, select
 
 from services.audit.parsing import decode_fact
 from services.relay.authors import refusal
 from shared.bus.contract import topology
-from shared.bus.contract.delivery import Incoming
+from shared.bus.contract.delivery import RawDelivery
 from shared.bus.contract.events import EmailSuppressionLifted, decode
 from shared.db.models import EmailDelivery, EmailSender, Order, OutboxMessage, Suppression
 from shared.ids import new_id
@@ -20,7 +20,10 @@ from stack.mailbox import text_of
 from tests.integration.arrange import PATIENCE, access_token, account, depth, publish, until
 from tests.integration.conftest import running_ingress
 from tests.integration.notifier.test_sending import deliveries, notifying, tell
+from tests.integration.of_a_file import amqp_url, database_url
 from tests.unit.notifier.facts import FACTS
+
+__all__ = ["amqp_url", "database_url"]
 
 PUBLIC = "https://orders.example"
 ONE_CLICK = b"List-Unsubscribe=One-Click"
@@ -32,15 +35,20 @@ def config(settings, configure, mailbox):
     return configure(smtp_port=str(mailbox.port), smtp_timeout="5", public_url=PUBLIC)
 
 
-@pytest.fixture
-def site(config, tmp_path, amqp_url, database_url):
+@pytest.fixture(scope="module")
+def site(module_amqp_url, module_database_url, tmp_path_factory):
     """The public app, beside the notifier."""
-    with running_ingress(tmp_path, amqp_url, database_url, PUBLIC_URL=PUBLIC) as api:
+    given = {"PUBLIC_URL": PUBLIC, "ENVIRONMENT": "test", "TRACKING_VIEWS_PER_MINUTE": "10000"}
+    folder = tmp_path_factory.mktemp("site")
+    with running_ingress(folder, module_amqp_url, module_database_url, **given) as api:
         yield api
 
 
 @pytest.fixture
 def business(db):
+    """One, in books in which nobody has left and nobody was mailed."""
+    for table in (Suppression, EmailDelivery, OutboxMessage):
+        db.execute(delete(table))
     return account(db, status="approved")
 
 
@@ -267,6 +275,8 @@ def test_no_token_is_logged(config, tmp_path, amqp_url, database_url, db, busine
         db.connection().exec_driver_sql("ALTER TABLE suppressions RENAME TO away")
         db.commit()
         assert click(api, path).status_code == 500
+        db.connection().exec_driver_sql("ALTER TABLE away RENAME TO suppressions")
+        db.commit()
         log = (tmp_path / "ingress.log").read_text()
     assert "unhandled_error" in log
     assert token not in log
@@ -275,6 +285,8 @@ def test_no_token_is_logged(config, tmp_path, amqp_url, database_url, db, busine
 
 def test_the_business_sees_who_has_left_and_cannot_take_it_back(site, db, business):
     _, order = recorded(db, business)
+    order.order_number = "A-1001"
+    db.commit()
     token = unsubscribe_tokens().make(business.id, order.id, order.customer_email)
     click(site, f"/api/v1/unsubscribe/?token={token}", b"do=order")
     click(site, f"/api/v1/unsubscribe/?token={token}", b"do=all")
@@ -285,6 +297,9 @@ def test_the_business_sees_who_has_left_and_cannot_take_it_back(site, db, busine
     assert second["next"] is None
     assert (whole["cause"], whole["address"]) == ("unsubscribed", "zoe@shop.example")
     assert (whole["order_id"], one["order_id"]) == (None, str(order.id))
+    assert [(row["by_order_id"], row["order_number"]) for row in (whole, one)] == [
+        (str(order.id), "A-1001")
+    ] * 2
     refused = site.http.delete(f"/suppressions/{whole['id']}/", headers=bearer)
     assert (refused.status_code, refused.json()["code"]) == (409, "customer_unsubscribed")
     other = {"Authorization": f"Bearer {access_token(account(db).id)}"}
@@ -313,7 +328,7 @@ def test_an_address_that_a_business_has_mailed_again_is_told_to_the_audit_log(si
     assert b"zoe@shop.example" not in bytes(row.body)
     # The service whose API it is may say so, and the audit log knows who it was.
     assert not refusal("fellow_ingress", row.exchange, row.routing_key, row.type)
-    incoming = Incoming(
+    incoming = RawDelivery(
         bytes(row.body), {"type": row.type, "message_id": str(row.message_id)}, {}, ""
     )
     told = decode_fact(incoming).data

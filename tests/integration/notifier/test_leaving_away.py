@@ -30,6 +30,10 @@ def test_a_database_that_is_away_is_said_on_a_page(client, kind):
         given = unsubscribe_tokens().make(new_id(), new_id(), "zoe@shop.example")
     else:
         given = tracking.token_for(new_id())
+    french = client.simulate_get(
+        "/unsubscribe", params={kind: given}, headers={"Accept-Language": "fr"}
+    )
+    assert '<html lang="fr">' in french.text
     asked = client.simulate_get("/unsubscribe", params={kind: given})
     done = client.simulate_post(
         "/unsubscribe",
@@ -48,3 +52,5 @@ def test_a_database_that_is_away_is_said_on_a_page(client, kind):
 def test_a_link_that_is_none_is_said_without_a_database(client):
     answer = client.simulate_get("/unsubscribe", params={"link": "nonsense"})
     assert (answer.status_code, "This link does not work" in answer.text) == (404, True)
+    french = client.simulate_get("/unsubscribe", headers={"Accept-Language": "fr-FR"})
+    assert (french.status_code, '<html lang="fr">' in french.text) == (404, True)

@@ -2,6 +2,7 @@
 
 import socket
 import threading
+import time
 from contextlib import contextmanager
 from datetime import datetime
 from socketserver import StreamRequestHandler, ThreadingTCPServer
@@ -9,11 +10,12 @@ from socketserver import StreamRequestHandler, ThreadingTCPServer
 import msgspec
 import pytest
 
-from services.notifier import handlers, smtp
+from services.notifier import handlers
 from services.notifier.__main__ import wire
-from services.notifier.mailer import Mailer
-from services.notifier.outgoing import Outgoing, UndeliverableError
-from services.notifier.smtp import MailConnection, Reach
+from services.notifier.mail import client
+from services.notifier.mail.connection import MailConnection, Reach
+from services.notifier.mail.mailer import Mailer
+from services.notifier.mail.outgoing import Outgoing, SinkAwayError, UndeliverableError
 from shared.bus.contract.errors import Hold, Retry
 from shared.synthetic import DOMAIN
 from tests.integration.arrange import PATIENCE, consuming, until
@@ -110,8 +112,8 @@ def config(settings, configure, server):
 
 @pytest.fixture
 def brisk(monkeypatch):
-    monkeypatch.setattr(handlers, "WRITE_DOWN_SECONDS", 0.5)
-    monkeypatch.setattr(smtp, "THINKING_SECONDS", 0.5)
+    monkeypatch.setattr(handlers, "RECORD_SECONDS", 0.5)
+    monkeypatch.setattr(client, "THINKING_SECONDS", 0.5)
 
 
 def mailer(config):
@@ -150,6 +152,26 @@ def test_nor_does_it_cost_the_proof_an_attempt(alone, server):
             server.conversations[-1].leave("451 4.4.2 Timeout waiting for data from client.")
         assert len(opened.taken) == 2
     assert (len(server.conversations), server.taken) == (2, [])
+
+
+def test_a_sink_that_hangs_delays_no_other_email(alone, server, monkeypatch):
+    """Its emails are dropped without a connection each; it is tried again after a while."""
+    monkeypatch.setattr("services.notifier.mail.connection.SINK_SECONDS", 0.5)
+    with sink() as opened:
+        opened.says = lambda *_: SILENT
+        host, port = opened.server_address
+        config = msgspec.structs.replace(alone, proof_sink=f"{host}:{port}")
+        given = Mailer(config, 2, "no-reply@order-fellow.example")
+        proof = CONTENT._replace(recipient=f"a@{DOMAIN}")
+        *dropped, outcome = send(given, *([proof] * 40), CONTENT)
+        assert outcome is None
+        assert {type(error) for error in dropped} == {SinkAwayError}
+        assert len(opened.conversations) <= 2
+        opened.says = lambda *_: None
+        given._reach.sink_retry_at = time.monotonic()
+        assert send(given, proof) == [None]
+        assert send(given, proof, proof) == [None, None]
+        opened.over.set()
 
 
 @pytest.mark.parametrize("word", ["421 too many messages in this connection", "452 4.5.3 too many"])
@@ -305,15 +327,15 @@ def test_what_a_reply_means(alone, server, moment, reply, expected, pipelines):
 
 def test_a_look_does_not_say_that_our_sender_is_taken(alone, server, monkeypatch):
     """It greets, and signs in."""
-    monkeypatch.setattr(smtp, "THINKING_SECONDS", 0)
+    monkeypatch.setattr(client, "THINKING_SECONDS", 0)
     server.says = lambda moment, _: "451 4.7.1 too much mail of you" if moment == "MAIL" else None
     reach = Reach()
     connection = MailConnection(alone, "no-reply@order-fellow.example", reach)
-    connection.look()
+    connection.check()
     assert reach.lacks() == ""
     with pytest.raises(Hold):
         connection.deliver(CONTENT, lambda: None)
-    connection.look()
+    connection.check()
     assert reach.lacks() == "mail"
     server.says = lambda *_: None
     connection.deliver(CONTENT, lambda: None)
@@ -333,7 +355,7 @@ def test_a_refusal_of_ours_burns_no_message(config, server, engine, amqp_url):
     server.says = says
     tell(amqp_url, *recipients(100))
     with consuming(config, *wire(config).subscriptions) as consumers:
-        until(lambda: any(c.standing.told.lacks == "mail" for c in consumers), "it is said")
+        until(lambda: any(c.standing.status.lacks == "mail" for c in consumers), "it is said")
         until(lambda: len(asked) > config.smtp_connections, "it is asked again")
         assert on_the_ladder(amqp_url) == 0
         allowed.set()
@@ -349,19 +371,19 @@ def test_a_server_that_is_silent_is_said_to_be_away_for_as_long_as_it_is(
     (orders,) = [s for s in wire(config).subscriptions if s.queue.name == "notifier.orders"]
     with consuming(config, orders) as (consumer,):
         until(lambda: server.conversations, "it is looked at")
-        until(lambda: consumer.standing.told.state == "working", "and is there")
+        until(lambda: consumer.standing.status.state == "working", "and is there")
         server.says = lambda *_: None if server.over.is_set() else SILENT
         tell(amqp_url, *recipients(5))
-        until(lambda: consumer.standing.told.lacks == "mail", "it is said")
+        until(lambda: consumer.standing.status.lacks == "mail", "it is said")
         seen: set[tuple[str, datetime | None]] = set()
         before = len(server.conversations)
 
         def goes_on():
-            seen.add((consumer.standing.told.lacks, consumer.standing.told.since))
+            seen.add((consumer.standing.status.lacks, consumer.standing.status.since))
             return len(server.conversations) >= before + 8
 
         until(goes_on, "it is tried again and again", PATIENCE)
         server.over.set()
         until(lambda: len(deliveries(engine)) == 5, "all are sent")
     assert len(seen) == 1
-    assert consumer.standing.told.state == "working"
+    assert consumer.standing.status.state == "working"

@@ -11,10 +11,12 @@ from kombu import Connection
 from prometheus_client import REGISTRY
 from sqlalchemy import select, text
 
-from services.notifier import handlers, leases, smtp
+from services.notifier import deliveries as email_rows
+from services.notifier import handlers, leases
 from services.notifier.__main__ import wire
-from services.notifier.outgoing import Sending
-from services.notifier.smtp import MailConnection
+from services.notifier.mail import client, mailer
+from services.notifier.mail.connection import MailConnection
+from services.notifier.mail.outgoing import Sending
 from services.notifier.suppression import leaving
 from shared import erased
 from shared.bus.consume.consumer import Consumer
@@ -42,6 +44,7 @@ class Moody(Handler):
     goes_after = None
     thinks_of = "nobody"
     verdict = ""  # on these; taken where it is empty
+    tarpits = "nobody"  # these it thinks about before it has the content
 
     def __init__(self, maildir):
         super().__init__(maildir)
@@ -63,6 +66,11 @@ class Moody(Handler):
             server.transport.abort()
         envelope.mail_from = address
         return "250 OK"
+
+    async def handle_RCPT(self, server, session, envelope, address, options):  # noqa: N802
+        if address.startswith(self.tarpits):
+            await asyncio.to_thread(self.decided.wait)
+        return await super().handle_RCPT(server, session, envelope, address, options)
 
     async def handle_DATA(self, server, session, envelope):  # noqa: N802
         self.taken += 1
@@ -88,6 +96,35 @@ def config(settings, configure, mailbox, server):
     return configure(smtp_port=str(mailbox.port), smtp_timeout="5")
 
 
+@pytest.fixture
+def soon(monkeypatch):
+    """What the mail server thinks about is known to be so after half a second, not after five."""
+    monkeypatch.setattr(handlers, "RECORD_SECONDS", 0.5)
+    monkeypatch.setattr(client, "THINKING_SECONDS", 0.5)
+
+
+@pytest.fixture
+def looks(monkeypatch):
+    """What was looked up in the books, each time."""
+    found, known = [], email_rows.known
+
+    def look(session, emails):
+        if emails:  # `keep` looks as well, from the start, for none
+            found.append(emails)
+        return known(session, emails)
+
+    monkeypatch.setattr(email_rows, "known", look)
+    return found
+
+
+@pytest.fixture
+def last_seconds(monkeypatch, request):
+    """To be called before a stop, which then waits for it as long as ever."""
+    as_ever = handlers.RECORD_SECONDS
+    request.getfixturevalue("soon")
+    return lambda: monkeypatch.setattr(handlers, "RECORD_SECONDS", as_ever)
+
+
 @contextmanager
 def one_notifier(config):
     """A notifier of order emails until it is stopped, in the middle of whatever it does."""
@@ -105,7 +142,7 @@ def one_notifier(config):
 
 
 def on_the_ladder(amqp_url):
-    return sum(depth(amqp_url, rung.name) for rung in topology.RETRY_LADDER)
+    return sum(depth(amqp_url, rung.name) for rung in topology.RETRY_DELAYS)
 
 
 def notifying(config):
@@ -165,7 +202,7 @@ def test_a_server_may_think_about_the_content_longer_than_about_a_command(
 def test_a_server_that_thinks_about_one_email_holds_up_no_other(
     config, server, engine, amqp_url, monkeypatch
 ):
-    monkeypatch.setattr(handlers, "WRITE_DOWN_SECONDS", 0.5)
+    monkeypatch.setattr(handlers, "RECORD_SECONDS", 0.5)
     server.thinks_of = "c5@"
     tell(amqp_url, *recipients(64))
     with notifying(config):
@@ -180,10 +217,10 @@ def test_what_is_not_begun_is_asked_about_again_before_it_is(
     config, db, server, engine, amqp_url, monkeypatch, how
 ):
     """Between two looks at the books nothing begins: who is gone by then is not mailed."""
-    monkeypatch.setattr(handlers, "WRITE_DOWN_SECONDS", 0.5)
-    monkeypatch.setattr(smtp, "THINKING_SECONDS", 3600)
-    looks, known = [], handlers._known
-    monkeypatch.setattr(handlers, "_known", lambda *a: looks.append(a) or known(*a))
+    monkeypatch.setattr(handlers, "RECORD_SECONDS", 0.5)
+    monkeypatch.setattr(client, "THINKING_SECONDS", 3600)
+    looks, known = [], email_rows.known
+    monkeypatch.setattr(email_rows, "known", lambda *a: looks.append(a) or known(*a))
     business = account(db, status="approved")
     server.thinks_of = tuple(f"c{number}@" for number in range(config.smtp_connections))
     orders = [recorded(db, business, f"c{number}@shop.example")[1] for number in range(8)]
@@ -216,6 +253,7 @@ def leases_in(engine):
         return connection.execute(text("SELECT fact_id FROM email_leases")).all()
 
 
+@pytest.mark.usefixtures("soon")
 def test_a_server_that_thinks_about_one_email_holds_up_no_later_one(
     config, server, engine, amqp_url
 ):
@@ -230,6 +268,7 @@ def test_a_server_that_thinks_about_one_email_holds_up_no_later_one(
     assert set(copies(server).values()) == {1}
 
 
+@pytest.mark.usefixtures("soon")
 def test_a_server_that_thinks_about_as_many_as_there_are_connections_holds_up_no_other(
     config, server, engine, amqp_url
 ):
@@ -243,6 +282,7 @@ def test_a_server_that_thinks_about_as_many_as_there_are_connections_holds_up_no
     assert set(copies(server).values()) == {1}
 
 
+@pytest.mark.usefixtures("soon")
 def test_an_email_that_is_thought_about_at_each_restart_holds_up_no_other(
     config, server, engine, amqp_url
 ):
@@ -261,21 +301,56 @@ def test_an_email_that_is_thought_about_at_each_restart_holds_up_no_other(
     assert set(copies(server).values()) == {1}
 
 
-def test_codes_do_not_wait_for_a_server_that_thinks_about_one(config, server, engine, amqp_url):
-    """They have a single connection."""
-    server.thinks_of = "slow@"
+@pytest.mark.parametrize("thinks", [1, 25])
+def test_codes_do_not_wait_for_those_that_a_server_thinks_about(
+    config, server, engine, amqp_url, monkeypatch, thinks
+):
+    """They have a single connection; many are what a registration for each at a tarpit makes."""
+    monkeypatch.setattr(handlers, "RECORD_SECONDS", 0.5)
+    monkeypatch.setattr(client, "THINKING_SECONDS", 0.2)
+    server.thinks_of = "slow"
     code = FACTS["one_time_code"]
-    slow, *others = [
+    *slow, zoe, ola = [
         msgspec.structs.replace(code, email=f"{name}@kettle.example")
-        for name in ("slow", "zoe", "ola")
+        for name in (*(f"slow{number}" for number in range(thinks)), "zoe", "ola")
     ]
-    tell(amqp_url, slow)
+    tell(amqp_url, *slow)
     with notifying(config):
-        until(server.thinking.is_set, "it thinks")
-        tell(amqp_url, *others)
+        until(lambda: len(leases_in(engine)) == thinks, "it thinks of all of them")
+        tell(amqp_url, zoe, ola)
         until(lambda: len(deliveries(engine)) == 2, "the others")
         server.decided.set()
-        until(lambda: len(deliveries(engine)) == 3, "all")
+        until(lambda: len(deliveries(engine)) == thinks + 2, "all")
+
+
+@pytest.mark.usefixtures("soon", "retried_soon")
+@pytest.mark.parametrize("amid", ["the address", "the content"])
+def test_codes_do_not_wait_for_more_addresses_than_a_server_may_think_about(
+    server, configure, mailbox, engine, amqp_url, monkeypatch, looks, amid
+):
+    """What it was given no content of makes way, and comes again; what it was never goes twice."""
+    monkeypatch.setattr(mailer, "MOST_SLOW", 3)
+    config = configure(smtp_port=str(mailbox.port), smtp_timeout="3600")
+    setattr(server, "tarpits" if amid == "the address" else "thinks_of", "slow")
+    code = FACTS["one_time_code"]
+    *slow, zoe, ola = [
+        msgspec.structs.replace(code, email=f"{name}@kettle.example")
+        for name in (*(f"slow{number}" for number in range(4)), "zoe", "ola")
+    ]
+    tell(amqp_url, *slow)
+    with notifying(config):
+        until(lambda: len(leases_in(engine)) == len(slow), "no thread is left")
+        tell(amqp_url, zoe, ola)
+        if amid == "the address":
+            until(lambda: len(deliveries(engine)) == 2, "the others")
+        else:
+            until(lambda: {e.recipient for e in looks[-1]} >= {zoe.email, ola.email}, "in hand")
+            seen = len(looks)
+            until(lambda: len(looks) > seen + 2, "and asked about again and again")
+            assert on_the_ladder(amqp_url) == 0
+        server.decided.set()
+        until(lambda: len(deliveries(engine)) == len(slow) + 2, "all")
+    assert set(copies(server).values()) == {1}
 
 
 @pytest.mark.usefixtures("retried_soon")
@@ -300,7 +375,7 @@ def test_an_email_that_fails_in_an_unforeseen_way_is_tried_again(
 def test_an_answer_that_comes_between_two_looks_is_not_forgotten(
     config, server, engine, amqp_url, monkeypatch
 ):
-    monkeypatch.setattr(handlers, "WRITE_DOWN_SECONDS", 0.5)
+    monkeypatch.setattr(handlers, "RECORD_SECONDS", 0.5)
     server.thinks_of = "c5@"
     look = Sending.outcome
 
@@ -320,12 +395,13 @@ def test_an_answer_that_comes_between_two_looks_is_not_forgotten(
 
 
 def test_a_clean_stop_gives_an_email_that_is_under_way_for_long_its_last_seconds(
-    config, server, engine, amqp_url
+    config, server, engine, amqp_url, last_seconds
 ):
     server.thinks_of = "c5@"
     tell(amqp_url, *recipients(300))
     with one_notifier(config):
         until(lambda: len(deliveries(engine)) == 299, "the others")
+        last_seconds()
         threading.Timer(1, server.decided.set).start()
     assert len(deliveries(engine)) == 300
     assert depth(amqp_url, "notifier.orders") == 0
@@ -335,7 +411,8 @@ def test_a_clean_stop_gives_an_email_that_is_under_way_for_long_its_last_seconds
 def test_a_clean_stop_waits_for_no_server_and_writes_down_what_it_took(
     config, server, engine, amqp_url, monkeypatch
 ):
-    monkeypatch.setattr(handlers, "WRITE_DOWN_SECONDS", 0.5)
+    monkeypatch.setattr(handlers, "RECORD_SECONDS", 0.5)
+    monkeypatch.setattr(leases, "SECONDS", 2.0)  # as long as the next notifier leaves it alone
     server.thinks_of = "c5@"
     tell(amqp_url, *recipients(64))
     with one_notifier(config):
@@ -379,7 +456,7 @@ def test_a_clean_stop_while_the_database_is_away_after_the_250(
             until(lambda: server.taken >= 30, "taken")
         taken = server.taken
         assert len(deliveries(engine)) < taken
-        until(lambda: depth(amqp_url, topology.RETRY_LADDER[0].name) == 0, "back in the queue")
+        until(lambda: depth(amqp_url, topology.RETRY_DELAYS[0].name) == 0, "back in the queue")
         gate.open()
         publish(amqp_url, *sent)
         with notifying(config):
@@ -424,7 +501,7 @@ def test_a_fact_whose_address_was_mended_is_told_once(config, server, engine, am
 
 
 def test_an_email_that_is_taken_while_the_database_is_away_is_sent_once(
-    config, server, configure, database_url, engine, amqp_url
+    config, server, configure, database_url, engine, amqp_url, last_seconds
 ):
     """The process stops before the database is back, and nobody had asked after the email since."""
     server.thinks_of = "c5@"
@@ -433,6 +510,7 @@ def test_an_email_that_is_taken_while_the_database_is_away_is_sent_once(
         config = configure(database_url=gate.url, database_connect_timeout="1")
         with one_notifier(config):
             until(lambda: len(deliveries(engine)) == 9, "the others")
+            last_seconds()
             gate.cut()
             threading.Timer(1, server.decided.set).start()
         gate.open()
@@ -444,7 +522,7 @@ def test_an_email_that_is_taken_while_the_database_is_away_is_sent_once(
 
 @pytest.mark.parametrize("moment", ["in hand", "thought about", "thought about for long"])
 def test_a_clean_stop_while_the_broker_goes_writes_down_what_was_taken(
-    config, server, configure, engine, amqp_url, moment
+    config, server, configure, engine, amqp_url, moment, last_seconds
 ):
     """Both are stopped together, as by `docker compose down`; the facts are delivered again."""
     server.thinks_of = "c5@"
@@ -455,9 +533,10 @@ def test_a_clean_stop_while_the_broker_goes_writes_down_what_was_taken(
             until(server.thinking.is_set, "it thinks")
             if moment != "in hand":
                 until(lambda: len(deliveries(engine)) == 63, "the others")
+            last_seconds()
             gate.cut()
             if moment == "thought about for long":
-                until(lambda: consumer.standing.told.state == "away", "it is known to be away")
+                until(lambda: consumer.standing.status.state == "away", "it is known to be away")
             threading.Timer(1, server.decided.set).start()
         # When the thread of a subscription ends, so does its process.
         assert len(deliveries(engine)) == server.taken
@@ -495,6 +574,7 @@ def a_process(config, is_lost=lambda: False):
         join(threads)
 
 
+@pytest.mark.usefixtures("soon")
 @pytest.mark.parametrize(
     "answer",
     [
@@ -525,7 +605,7 @@ def test_what_a_notifier_without_a_broker_waits_for_is_sent_by_no_other(
         with a_process(cut_off, is_lost) as first:
             until(lambda: leased(engine), "it is leased")
             gate.cut()
-            until(lambda: first.standing.told.state == "away", "the first has no broker")
+            until(lambda: first.standing.status.state == "away", "the first has no broker")
             with a_process(configure(amqp_url=amqp_url)) as second:
                 until(lambda: second.unacknowledged == 1, "the second has the fact")
                 if answer == "after the lease was renewed":
@@ -542,6 +622,7 @@ def test_what_a_notifier_without_a_broker_waits_for_is_sent_by_no_other(
     assert sent_by_metrics() - counted == 20
 
 
+@pytest.mark.usefixtures("soon")
 @pytest.mark.parametrize(("then", "state"), [("", "sent"), ("550 5.1.1 No.", "undeliverable")])
 def test_a_refusal_whose_fact_was_lost_with_the_broker_is_not_told_of_a_later_try(
     config, server, configure, engine, amqp_url, then, state
@@ -552,7 +633,7 @@ def test_a_refusal_whose_fact_was_lost_with_the_broker_is_not_told_of_a_later_tr
     with Gate(amqp_url) as gate, a_process(configure(amqp_url=gate.url)) as notifier:
         until(lambda: leased(engine), "it is leased")
         gate.cut()
-        until(lambda: notifier.standing.told.state == "away", "it has no broker")
+        until(lambda: notifier.standing.status.state == "away", "it has no broker")
         server.decided.set()
         until(lambda: leased(engine) is None, "the refusal has come")
         server.verdict = then
@@ -571,15 +652,11 @@ def sent_by_metrics():
     return REGISTRY.get_sample_value("fellow_emails_total", labels) or 0.0
 
 
-def test_the_lease_of_one_that_is_gone_runs_out(config, server, engine, amqp_url, monkeypatch):
-    looks, known = [], handlers._known
-
-    def look(session, emails):
-        if emails:  # `keep` looks as well, from the start, for none
-            looks.append(emails)
-        return known(session, emails)
-
-    monkeypatch.setattr(handlers, "_known", look)
+@pytest.mark.usefixtures("soon")
+def test_the_lease_of_one_that_is_gone_runs_out(
+    config, server, engine, amqp_url, monkeypatch, looks
+):
+    monkeypatch.setattr(leases, "SECONDS", 1.0)
     (message,) = tell(amqp_url, *recipients(1))
     lease = "INSERT INTO email_leases VALUES (:id, clock_timestamp() + interval '1 hour')"
     with engine.begin() as connection:
@@ -587,10 +664,43 @@ def test_the_lease_of_one_that_is_gone_runs_out(config, server, engine, amqp_url
     with a_process(config):
         until(lambda: len(looks) >= 2 or server.taken, "it is in hand, and asked about again")
         assert server.taken == 0
-        with engine.begin() as connection:
-            connection.execute(text("UPDATE email_leases SET good_until = clock_timestamp()"))
+        run_out(engine)
         until(lambda: len(deliveries(engine)) == 1, "sent")
     assert set(copies(server).values()) == {1}
+
+
+@pytest.mark.usefixtures("soon")
+def test_a_lease_that_could_not_be_renewed_is_not_over(
+    config, server, configure, engine, amqp_url, monkeypatch, looks
+):
+    """The database was away for longer: who comes back to it first may be another than its own."""
+    monkeypatch.setattr(leases, "SECONDS", 3600.0)
+    server.thinks_of = "c0@"
+    tell(amqp_url, *recipients(1))
+    away = threading.Event()
+    with Gate(amqp_url) as gate, a_process(configure(amqp_url=gate.url), away.is_set) as first:
+        until(lambda: leased(engine), "it is leased")
+        gate.cut()
+        until(lambda: first.standing.status.state == "away", "the first has no broker")
+        away.set()
+        run_out(engine)
+        ran_out = leased(engine)
+        with a_process(configure(amqp_url=amqp_url)) as second:
+            until(lambda: second.unacknowledged == 1, "the second has the fact")
+            seen = len(looks)
+            until(lambda: len(looks) > seen + 1, "and has looked")
+            assert (server.taken, leased(engine)) == (1, ran_out)
+            away.clear()
+            until(lambda: leased(engine) > ran_out, "it is renewed")
+            server.decided.set()
+            until(lambda: len(deliveries(engine)) == 1, "it is written down")
+            until(lambda: second.unacknowledged == 0, "and the fact is done")
+    assert set(copies(server).values()) == {1}
+
+
+def run_out(engine):
+    with engine.begin() as connection:
+        connection.execute(text("UPDATE email_leases SET good_until = clock_timestamp()"))
 
 
 def leased(engine):

@@ -5,6 +5,7 @@ from types import SimpleNamespace
 
 import msgspec
 import pytest
+from msgspec import UNSET
 from prometheus_client import REGISTRY
 from sqlalchemy import select, update
 from structlog.testing import capture_logs
@@ -130,6 +131,8 @@ def test_the_business_is_told_once_a_day_of_all_of_them(
 ):
     refusing(mailbox, GONE)
     orders = [recorded(db, business, f"gone@{n}.example")[1] for n in range(3)]
+    orders[0].order_number = "A-1001"
+    db.commit()
     for order in orders:
         mailed(config, engine, amqp_url, told("order_received", order))
     for _ in range(2):
@@ -140,6 +143,8 @@ def test_the_business_is_told_once_a_day_of_all_of_them(
     assert {one.address for one in fact.recipients} == {o.customer_email for o in orders}
     assert {one.order_id for one in fact.recipients} == {order.id for order in orders}
     assert fact.recipients[0].response == GONE
+    numbers = {one.order_id: one.order_number for one in fact.recipients}
+    assert numbers == {o.id: o.order_number or UNSET for o in orders}
     # What comes on the same day waits, also when all before it is lifted meanwhile.
     _, late = recorded(db, business, "gone@late.example")
     mailed(config, engine, amqp_url, fact, told("order_received", late))
@@ -157,6 +162,21 @@ def test_the_business_is_told_once_a_day_of_all_of_them(
     with transaction() as session:
         tell_refused(session)
     assert [one.address for one in news(engine)[1].recipients] == ["gone@late.example"]
+
+
+def test_a_warning_stamped_by_a_clock_that_was_ahead_silences_no_other(
+    config, db, business, engine
+):
+    _, order = recorded(db, business)
+    ahead = datetime.now(UTC) + timedelta(days=30)
+    db.add(a_row(business, order, cause="refused", told_at=ahead))
+    _, other = recorded(db, business, "gone@late.example")
+    db.add(a_row(business, other, cause="refused"))
+    db.commit()
+    with transaction() as session:
+        tell_refused(session)
+    (fact,) = news(engine)
+    assert [one.address for one in fact.recipients] == ["gone@late.example"]
 
 
 def test_a_closed_account_is_told_nothing_and_forgotten(config, db, business, engine):

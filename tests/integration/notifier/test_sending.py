@@ -3,6 +3,7 @@
 import shutil
 import ssl
 import subprocess
+from contextlib import closing
 
 import msgspec
 import pytest
@@ -14,8 +15,11 @@ from sqlalchemy.orm import Session
 from services.notifier.__main__ import wire
 from services.notifier.bounds import OF_A_KIND, Bounds
 from services.notifier.handlers import Notifier
-from services.notifier.mailer import Mailer
-from services.notifier.outgoing import Outgoing, UndeliverableError
+from services.notifier.mail.mailer import Mailer
+from services.notifier.mail.outgoing import Outgoing, UndeliverableError
+from services.ops.console.pages.overview import tiles
+from services.ops.console.pages.runbook import section
+from services.ops.monitoring.snapshot import SnapshotCollector
 from shared.bus.contract import topology
 from shared.bus.contract.errors import Hold, Retry
 from shared.bus.contract.message import message_for
@@ -215,6 +219,31 @@ def test_a_refused_recipient_is_dead_and_known_and_harms_no_neighbour(
     assert "gone@" not in fact.reason
 
 
+def test_a_server_that_refuses_all_for_good_is_a_trouble_that_people_are_told_of(
+    config, mailbox, amqp_url, database_url
+):
+    """Nothing waits then: every queue is empty, and as many emails are written down as ever."""
+
+    async def refuse(*_):
+        return "550 5.7.1 policy"
+
+    mailbox.handler.handle_DATA = refuse
+    tell(amqp_url, *(order_fact() for _ in range(30)))
+    with notifying(config):
+        until(lambda: depth(amqp_url, topology.NOTIFIER_ORDERS.dead) == 30, "dead")
+    console = msgspec.structs.replace(config, amqp_url=amqp_url, database_url=database_url)
+    with closing(SnapshotCollector(console)) as looker:
+        looks = looker.collect(), looker.collect()
+    look = looks[-1]
+    (trouble,) = [one for one in look.troubles if one.about == "mail"]
+    assert (trouble.level, trouble.figure) == ("down", 30)
+    assert trouble.text.startswith("Of the last 30 emails 30 were refused for good, the first of ")
+    assert "“550 5.7.1 policy”" in trouble.text
+    assert section(trouble.about, trouble.kind) == "EmailsRefused"
+    (tile,) = [one for one in tiles(look, looks) if one.title == "Emailed"]
+    assert (tile.more, tile.is_well) == ("30 of the last 30 refused for good", False)
+
+
 def test_a_reply_with_a_nul_is_a_reply(config, mailbox, engine, amqp_url):
     """A relay may repeat whatever another server said; PostgreSQL takes no NUL."""
     mailbox.handler.respond = lambda _: "550 5.1.1 no \0such\x1b user"
@@ -255,7 +284,7 @@ def test_a_mail_server_that_is_away_blames_no_message(
     config = configure(smtp_port=str(server.port), smtp_timeout="5")
     tell(amqp_url, *(order_fact() for _ in range(10)))
     with notifying(config) as consumers:
-        until(lambda: any(c.standing.told.lacks == "mail" for c in consumers), "it waits")
+        until(lambda: any(c.standing.status.lacks == "mail" for c in consumers), "it waits")
         assert depth(amqp_url, topology.NOTIFIER_ORDERS.name) == 10
         server.start()
         try:

@@ -21,7 +21,7 @@ from services.orders.__main__ import wire
 from services.secrets.__main__ import wire as secrets_wire
 from shared.bus import outbox
 from shared.bus.contract import topology
-from shared.bus.contract.delivery import Incoming
+from shared.bus.contract.delivery import RawDelivery
 from shared.bus.contract.events import (
     AccountBlock,
     KycApproved,
@@ -43,10 +43,13 @@ from shared.security import webhook_keys
 from stack.servers.credentials import as_service
 from tests.integration.arrange import (
     account,
+    accounts_of_shards,
     consuming,
+    declare,
     depth,
     facts,
     headers,
+    in_shards,
     order_created,
     publish,
     publish_raw,
@@ -188,9 +191,9 @@ def test_a_copy_is_known_by_the_id_that_the_first_was_handled_by(settings, amqp_
     operator = as_service(amqp_url, "operator")
     user = urlsplit(operator).username
     publish_raw(operator, "commands", "kyc.decide", body, user_id=user, message_id="7")
-    first = Incoming.of(take(amqp_url, "kyc.decisions"))
+    first = RawDelivery.of(take(amqp_url, "kyc.decisions"))
     assert replay(settings, began, "--to-queue", "kyc.decisions") == {"kyc.decide": 1}
-    copy = Incoming.of(take(amqp_url, "kyc.decisions"), believed=())
+    copy = RawDelivery.of(take(amqp_url, "kyc.decisions"), believed=())
     assert copy.message_id == first.message_id
 
 
@@ -208,6 +211,20 @@ def test_what_is_taken_for_done_has_no_effect_ever_after(settings, amqp_url, db,
     ]
     known = {str(entry.message_id) for entry in db.query(InboxEntry)}
     assert known == {handled.message_id, waiting.message_id}
+
+
+def test_what_waits_in_a_shard_is_not_taken_for_done(settings, amqp_url, db, began):
+    declare(amqp_url, 2)
+    _, waiting = sent(amqp_url, order_created(), order_created(accounts_of_shards(2)[1]))
+    for _ in range(2):
+        take(amqp_url, "orders.intake")
+    publish(amqp_url, *in_shards(2, [waiting]))
+    found = replay(settings, began, "--to-queue", "orders.intake", "--done")
+    assert found == {"order.created": 1}
+    with recording(settings):
+        until(lambda: depth(amqp_url, "orders.intake.1") == 0, "recorded")
+    recorded = [str(order.status_event_id) for order in db.query(Order)]
+    assert recorded == [json.loads(waiting.body)["order_id"]]
 
 
 def test_what_waits_on_the_ladder_or_is_dead_is_left_alone(settings, amqp_url, began):
@@ -274,7 +291,7 @@ def test_what_makes_no_sense_is_said_before_anything_happens(settings, arguments
 def test_more_that_waits_than_can_be_looked_through_is_taken_for_nothing(
     settings, amqp_url, monkeypatch
 ):
-    monkeypatch.setattr(replaying, "LOOKED_THROUGH", 2)
+    monkeypatch.setattr(replaying, "SCANNED_AT_MOST", 2)
     sent(amqp_url, *(order_created() for _ in range(3)))
     with Connection(amqp_url) as connection, pytest.raises(replaying.TooManyWaitError):
         replaying.replay(connection, topology.ORDERS_INTAKE, iter(()), how="done")

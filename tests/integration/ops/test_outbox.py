@@ -13,7 +13,7 @@ from services.ops import parked_messages
 from services.ops.audit.actions import Actor
 from services.ops.cli import app
 from shared.bus import outbox
-from shared.bus.contract.delivery import Incoming
+from shared.bus.contract.delivery import RawDelivery
 from shared.bus.contract.events import OpsDataViewed, encode
 from shared.bus.contract.message import message_for
 from shared.config.settings import Settings
@@ -150,7 +150,7 @@ def test_what_is_edited_goes_out_as_it_is_now(three_parked, db, engine, settings
     assert got.properties["message_id"] == three_parked[2].message_id
     # It is not the words of who wrote it, and whoever reads it sees that.
     assert headers(got)["ce-source"] == "mended by fellow_ops"
-    assert decode_fact(Incoming.of(got)).data.address.endswith(", mended by fellow_ops")
+    assert decode_fact(RawDelivery.of(got)).data.address.endswith(", mended by fellow_ops")
 
 
 def test_what_ops_say_in_anothers_name_is_signed(three_parked, db, settings):

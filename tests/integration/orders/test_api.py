@@ -6,6 +6,8 @@ from itertools import chain
 import pytest
 from sqlalchemy import text
 
+from services.ops.timelines.order import order_trail
+from services.orders import conflicts
 from services.orders.handlers import record
 from services.orders.lanes import Lanes
 from services.orders.unknown import Unknown
@@ -287,6 +289,25 @@ def test_what_was_sent_under_the_same_key_is_shown_with_the_order(api, business,
     assert conflict["address"] == "elsewhere"
     assert conflict["customer_details"]["name"] == "Zoë Ade"
     assert (conflict["order_number"], conflict["metadata"]) == (None, None)
+
+
+def test_of_more_than_are_kept_under_a_key_the_rest_is_told(api, business, me):
+    created = order_created(business.id)
+    others = [
+        received(order_created(business.id, order_id=created.order_id, address=f"other {number}"))
+        for number in range(conflicts.MAX_KEPT + 1)
+    ]
+    record_orders(api, created)
+    for some, is_all in ((others[:-1], True), (others[-1:], False)):
+        with api.session() as session:
+            record(session, some, lanes=Lanes(1_000, 100), unknown=Unknown(1_000))
+            session.commit()
+            trail = order_trail(session, created.order_id)
+        found = api.http.get(f"/orders/{created.order_id}/", headers=me).json()
+        assert len(found["conflicts"]) == conflicts.MAX_KEPT
+        assert found["conflicts_are_complete"] is is_all
+        steps = [step.text for step in trail.steps if step.what == "conflict"]
+        assert [text.startswith("more orders") for text in steps].count(True) == (not is_all)
 
 
 def test_numbers_metadata_and_parcels_are_shown(api, business, me):

@@ -2,17 +2,19 @@
 
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
 import pytest
 from msgspec.structs import replace
-from sqlalchemy import select, text, update
+from sqlalchemy import event, select, text, update
 from sqlalchemy.orm import Session
 
 from services.orders import conflicts
 from services.orders.handlers import record
 from services.orders.lanes import Lanes
+from services.orders.shops import awaited
 from services.orders.unknown import Unknown
 from shared import erased
 from shared.bus.contract.events import TrackingStatus, decode
@@ -37,8 +39,8 @@ def sent(account_id, address="12 Marina Road", key="order-7", more="", **changes
         b' "item_summary": "kettle", "address": "%s"%s}' % (address.encode(), more.encode())
     )
     _, message = bodies.read(body, account_id, time.time(), None, key)
-    event = decode(message.type, message.body)
-    return received(event, id=UUID(message.message_id), **({"time": NOW} | changes))
+    order = decode(message.type, message.body)
+    return received(order, id=UUID(message.message_id), **({"time": NOW} | changes))
 
 
 def take_in(*messages):
@@ -191,6 +193,81 @@ def test_what_is_kept_is_bounded(db, business):
     take_in(another)
     assert [fact.event_id for _, fact in told(db)[before:]] == [another.id]
     assert db.get(OrderConflict, another.id).event is None
+
+
+@contextmanager
+def rows_read(db):
+    """Count the history rows that the server reads, and the rows that it returns."""
+    counts = {"read": 0, "returned": 0}
+    query = text(
+        "SELECT coalesce(seq_tup_read, 0) + coalesce(idx_tup_fetch, 0) "
+        "FROM pg_stat_xact_user_tables WHERE relname = 'order_status_history'"
+    )
+
+    def count(_connection, cursor, statement, *_):
+        if "order_status_history" in statement and "pg_stat" not in statement:
+            counts["returned"] += cursor.rowcount
+
+    before = db.scalar(query)
+    event.listen(db.get_bind(), "after_cursor_execute", count)
+    yield counts
+    event.remove(db.get_bind(), "after_cursor_execute", count)
+    counts["read"] = db.scalar(query) - before
+
+
+def add_history(engine, order_id, first, last, status="IN_TRANSIT"):
+    """Add 5,000 history rows of one order with notes, stamped evenly up to `last`."""
+    with engine.begin() as connection:
+        connection.execute(
+            text(
+                "INSERT INTO order_status_history "
+                "(event_id, order_id, tracking_status, note, at, applied) "
+                "SELECT gen_random_uuid(), :order_id, :status, 'note ' || n, "
+                "CAST(:first AS timestamptz) + n * (CAST(:last AS timestamptz) - :first) / 5000, "
+                "false FROM generate_series(1, 5000) AS n"
+            ),
+            {"order_id": order_id, "status": status, "first": first, "last": last},
+        )
+        # Without other orders any plan is as cheap as another.
+        connection.execute(
+            text(
+                "INSERT INTO order_status_history "
+                "(event_id, order_id, tracking_status, at, applied) "
+                "SELECT gen_random_uuid(), gen_random_uuid(), 'PENDING', now(), true "
+                "FROM generate_series(1, 20000)"
+            )
+        )
+        connection.execute(text("ANALYZE order_status_history"))
+
+
+def test_the_history_of_an_order_is_not_read_for_each_conflict(db, business, engine):
+    """One sender's equal stamps must not fill the memory of the recorder, which is everybody's."""
+    first = sent(business.id)
+    take_in(first)
+    add_history(engine, first.data.order_id, NOW, NOW)
+    others = [sent(business.id, f"number {n}") for n in range(10)]
+    with rows_read(db) as counts:
+        assert len(conflicts.keep(db, [*others, received(first.data)])) == 10
+    assert counts["returned"] <= 2 * len(others) + 1
+    assert counts["read"] <= conflicts.MOST_OF_ITS_STAMP * (len(others) + 1)
+
+
+@pytest.mark.parametrize("status", ["IN_TRANSIT", "CANCELLED"])
+def test_the_history_from_before_an_order_was_placed_is_read_in_part(db, business, engine, status):
+    created = order_created(business.id, metadata={"shop": "kettles.example"})
+    take_in(received(created, id=created.order_id, time=NOW))
+    begin, end = NOW - timedelta(seconds=10_000), NOW - timedelta(seconds=5_000)
+    add_history(engine, created.order_id, begin, end, status)
+    earlier = received(created, id=created.order_id, time=end)
+    with rows_read(db) as counts:
+        found = awaited.placing(db, [earlier], {created.order_id: NOW})
+    placed_at = end if status == "CANCELLED" else begin + timedelta(seconds=1)
+    assert found.since == {created.order_id: placed_at}
+    latest = [message.data.reason for message in found.cancelled]
+    words = [f"note {n}" for n in range(5000, 5000 - awaited.MOST_CANCELLATIONS, -1)]
+    assert sorted(latest, reverse=True) == (words if status == "CANCELLED" else [])
+    assert counts["returned"] <= awaited.MOST_CANCELLATIONS + 1
+    assert counts["read"] <= 2 * awaited.MOST_EARLIER
 
 
 def test_a_later_copy_of_a_keyed_update_does_not_move_the_order_back(db, business):

@@ -22,7 +22,7 @@ from services.orders.lanes import Lanes
 from services.orders.unknown import MOST_EARLY, Unknown
 from shared.bus.consume import inbox
 from shared.bus.consume.retry import MAX_ATTEMPTS
-from shared.bus.contract.events import decode, encode
+from shared.bus.contract.events import TrackingStatus, decode, encode
 from shared.bus.contract.message import Received
 from shared.db.models import (
     Order,
@@ -35,7 +35,15 @@ from shared.db.models import (
 from shared.db.session import transaction
 from shared.http.route import Call
 from shared.ids import derived_id
-from tests.integration.arrange import PATIENCE, account, facts, until
+from tests.integration.arrange import (
+    PATIENCE,
+    account,
+    facts,
+    order_created,
+    received,
+    status_changed,
+    until,
+)
 from tests.unit.ingress.platforms import orders
 
 NOW = datetime(2026, 12, 1, tzinfo=UTC)
@@ -148,6 +156,24 @@ def test_a_change_of_a_young_order_makes_it_where_its_creation_is_lost(
     assert told(db) == ["order.recorded"]
 
 
+@pytest.mark.parametrize("topics", [["change"], ["change", "new"], ["new", "change", "change"]])
+@pytest.mark.parametrize("key", ["wc_order_58d2d042d1d", ""], ids=["with its key", "without"])
+def test_and_so_does_one_that_has_moved_at_once(db, business, topics, key):
+    """What is downloaded is completed by its payment."""
+    moved = {"status": "completed", "shipping_lines": [], "order_key": key}
+    order = {"new": woo(order_key=key), "change": woo(minute=1, **moved)}
+    is_lost = not key and topics == ["change"]
+    for topic in topics:
+        _, message = said(business, WOOCOMMERCE, topic, order[topic], after=YOUNG)
+        if take_in(message):
+            assert not key  # another order may have its id: it waits for its own beginning
+            late = message
+    if not key and topics == ["change", "new"]:
+        take_in(replace(late, attempt=1))
+    assert recorded(db) == ([] if is_lost else [("zoe@shop.example", "DELIVERED")])
+    assert told(db).count("order.recorded") == (0 if is_lost else 1)
+
+
 @pytest.mark.parametrize("after", [timedelta(minutes=11), -timedelta(hours=2)])
 def test_a_change_of_an_older_order_makes_none(db, business, after):
     """Of a shop that joins, each customer of an open order would be mailed."""
@@ -232,6 +258,22 @@ def test_two_versions_at_once_make_one_order_of_it(db, business, topic, first, u
         take_in(*both[n : n + unit])
     assert recorded(db) == [("zoe@shop.example", "PENDING")]
     assert told(db) == ["order.recorded"]
+
+
+@pytest.mark.parametrize("unit", [1, 2])
+@pytest.mark.parametrize("first", ["before", "now"])
+def test_and_of_one_that_has_moved_at_once(db, business, first, unit):
+    """Its state is lost to no version."""
+    how = {"after": timedelta(minutes=1)}
+    moved = woo(minute=5, status="completed", **FRENCH)
+    _, now = said(business, WOOCOMMERCE, "change", moved, **how)
+    _, created = said(business, WOOCOMMERCE, "new", woo(**FRENCH), **how)
+    before, _ = spelled(created, woo())
+    both = [before, now] if first == "before" else [now, before]
+    for n in range(0, 2, unit):
+        take_in(*both[n : n + unit])
+    assert recorded(db) == [("zoe@shop.example", "IN_TRANSIT")]
+    assert told(db).count("order.recorded") == 1
 
 
 @pytest.mark.parametrize("first", ["before", "now"])
@@ -380,6 +422,23 @@ SETS = {
         ("change", 3, {}),
         ("change", 4, {"status": "on-hold"}),
     ],
+    "downloaded at once, cancelled, and taken up again": [
+        ("new", 2, {}),
+        ("change", 3, {"status": "completed"}),
+        ("change", 4, {"status": "cancelled"}),
+        ("change", 5, {}),
+    ],
+    "downloaded at once, and its creation lost": [
+        ("change", 3, {"status": "completed"}),
+        ("change", 4, {"status": "cancelled"}),
+        ("change", 5, {"status": "completed"}),
+    ],
+    "cancelled twice": [
+        MADE,
+        ("change", 3, {}),
+        ("change", 4, {"status": "cancelled"}),
+        ("change", 5, {"status": "cancelled"}),
+    ],
     "cancelled twice, and its creation lost": [
         ("change", 3, {}),
         ("change", 4, {"status": "cancelled"}),
@@ -387,7 +446,8 @@ SETS = {
         ("change", 6, {"status": "cancelled"}),
     ],
 }
-LOST = [("day", "cancelled twice, and its creation lost")]  # an older one no change makes
+# An older one no change makes.
+LOST = [("day", name) for name in SETS if name.endswith(", and its creation lost")]
 
 
 @pytest.mark.parametrize(
@@ -419,7 +479,14 @@ def test_it_does_not_matter_in_which_order_they_come(db, business, name, unit, s
             .order_by(OrderStatusHistory.at.desc(), OrderStatusHistory.tracking_status)
         ).all()
         assert order.tracking_status in applied
-        ends.add(order.tracking_status)
+        cancellations = db.execute(
+            select(OrderStatusHistory.at, OrderStatusHistory.applied).where(
+                OrderStatusHistory.order_id == order.id,
+                OrderStatusHistory.tracking_status == "CANCELLED",
+            )
+        ).all()
+        over_at = order.status_at if order.tracking_status == "CANCELLED" else None
+        ends.add((order.tracking_status, over_at, len(cancellations)))
     assert len(ends) == 1
     assert told(db).count("order.recorded") == number + 1
 
@@ -529,8 +596,13 @@ def test_what_it_is_waited_for_by_may_be_hours_late(db, business):
     assert told(db) == ["order.recorded"]
 
 
-def test_old_orders_that_are_touched_and_updates_take_no_places_from_each_other(db, business):
-    touched = [said(business, WOOCOMMERCE, "change", woo(id=n, **LONG_AGO))[1] for n in range(300)]
+@pytest.mark.parametrize("status", ["processing", "completed", "cancelled"])
+def test_old_orders_that_are_touched_and_updates_take_no_places_from_each_other(
+    db, business, status
+):
+    """Whatever became of them."""
+    old = LONG_AGO | {"status": status}
+    touched = [said(business, WOOCOMMERCE, "change", woo(id=n, **old))[1] for n in range(300)]
     shipped = [
         said(business, WOOCOMMERCE, "change", woo(id=n, status="completed", day=3))[1]
         for n in range(300)
@@ -543,9 +615,9 @@ def test_old_orders_that_are_touched_and_updates_take_no_places_from_each_other(
                 found = record(session, batch, lanes=Lanes(1_000, 100), unknown=unknown)
                 come_back.append(len(found))
         assert sorted(come_back) == [MOST_EARLY, 200]
-    _, last = said(business, WOOCOMMERCE, "change", woo(id=301, **LONG_AGO))
+    _, last = said(business, WOOCOMMERCE, "change", woo(id=301, **old))
     assert unknown.failure(last) is None
-    unknown.came(replace(touched[0], attempt=1))
+    unknown.settled(replace(touched[0], attempt=1))
     assert unknown.failure(last) is not None
 
 
@@ -582,10 +654,18 @@ def test_an_old_order_of_the_shop_that_somebody_touches_is_not_told(db, business
     assert take_in(shipped)  # it may have overtaken its order
 
 
-@pytest.mark.parametrize("email", ["zoe@shop.example", ""], ids=["addressed", "not"])
-def test_no_change_ends_without_a_trace(db, business, email):
+@pytest.mark.parametrize(
+    ("email", "status"),
+    [
+        ("zoe@shop.example", "processing"),
+        ("", "processing"),
+        ("zoe@shop.example", "completed"),
+        ("zoe@shop.example", "cancelled"),
+    ],
+)
+def test_no_change_ends_without_a_trace(db, business, email, status):
     """Beyond the bound at once, else at the end; of what may be new its business is told."""
-    made = {"old": LONG_AGO, "young": {}}
+    made = {"old": LONG_AGO | {"status": status}, "young": {"status": status}}
     ends = {}
     for age, when in made.items():
         sent = [
@@ -595,8 +675,9 @@ def test_no_change_ends_without_a_trace(db, business, email):
         for batch in sent[:2], [replace(sent[2], attempt=MAX_ATTEMPTS)]:
             with transaction() as session:
                 back |= record(session, batch, lanes=Lanes(1_000, 100), unknown=unknown)
-        assert len(back) == 1
-        ends[age] = {m.id for m in sent} - back.keys()
+        # The last one of a state comes back as a dead letter, and is given up all the same.
+        (waits,) = {m.id for m in sent[:2]} & back.keys()
+        ends[age] = {m.id for m in sent} - {waits}
         db.rollback()
         rows = db.scalars(select(WaitingUpdate).where(WaitingUpdate.event_id.in_(ends[age])))
         assert [row.given_up_at is not None for row in rows] == [True, True]
@@ -635,6 +716,15 @@ def test_a_change_that_is_given_up_is_told_by_the_shops_own_number(db, business,
     take_in(replace(message, attempt=MAX_ATTEMPTS))
     (fact,) = facts(db, "order.not_taken")
     assert (fact.what, fact.order_number, fact.of_shop) == ("update_given_up", "K-727", True)
+
+
+def test_nor_is_what_the_journal_says_again(db, business):
+    """Into new tables it brings updates that are days old, of all businesses."""
+    _, of_shop = said(business, WOOCOMMERCE, "change", woo(status="completed"))
+    own = received(status_changed(order_created(business.id), TrackingStatus.DELIVERED), time=NOW)
+    for message in (of_shop, own):
+        take_in(replace(message, attempt=MAX_ATTEMPTS, replay="again"))
+    assert told(db) == []
 
 
 def test_in_one_batch_it_does_not_matter_in_which_order_they_come(db, business):
@@ -744,6 +834,112 @@ def test_a_parcel_goes_back_in_no_email(db, business):
         deliver(business, "change", shopify(day, orders.parcel(state)), SHOPIFY)
     assert recorded(db) == [("zoe@shop.example", "IN_TRANSIT")]
     assert told(db) == ["order.recorded", "order.status_recorded"]
+
+
+def test_a_number_that_staff_have_put_right_takes_the_place_of_the_wrong_one(db, business):
+    """Plugins take the wrong one out of the array, and PHP makes an object of the gap."""
+    wrong, right = ({"tracking_provider": "dhl", "tracking_number": n} for n in ("111", "222"))
+    deliver(business, "new", woo())
+    for day, noted in ((3, [wrong]), (4, {"1": right})):
+        meta = [{"key": "_wc_shipment_tracking_items", "value": noted}]
+        deliver(business, "change", woo(day=day, status="shipped", meta_data=meta))
+    (order,) = db.scalars(select(Order))
+    assert order.tracking["tracking_number"] == "222"
+
+
+def noted(number):
+    """The plugin's note of a tracking number."""
+    items = [{"tracking_provider": "dhl", "tracking_number": number}]
+    return {"meta_data": [{"key": "_wc_shipment_tracking_items", "value": items}]}
+
+
+@pytest.mark.parametrize("size", [1, 2, 4], ids=lambda size: f"batches of {size}")
+def test_of_two_states_with_one_stamp_the_later_delivered_counts(db, business, size):
+    """WooCommerce leaves `date_modified` when only the tracking numbers of an order change."""
+    for id_ in range(1, 21):
+        deliver(business, "new", woo(id=id_))
+        first, one, two = (
+            said(business, WOOCOMMERCE, "change", woo(id=id_, day=3, status="completed", **meta))[1]
+            for meta in ({}, noted("JD1"), noted("JD2"))
+        )
+        here = [first, one, two, one]
+        for start in range(0, len(here), size):
+            take_in(*here[start : start + size])
+        # A copy, which the inbox has forgotten.
+        with transaction() as session:
+            record(session, [one], lanes=Lanes(1_000, 100), unknown=Unknown(1_000))
+    mailed = [fact.tracking_number or "" for fact in facts(db, "order.status_recorded")]
+    assert mailed == ["", "JD1", "JD2"] * 20
+    db.rollback()
+    shown = [order.tracking for order in db.scalars(select(Order))]
+    assert [one["tracking_number"] for one in shown] == ["JD2"] * 20
+    assert {one["carrier"] for one in shown} == {shown[0]["carrier"]}
+
+
+def test_of_two_states_with_one_stamp_that_another_recorder_overtook_the_later_counts(
+    db, business, engine
+):
+    """The first would have created the order."""
+    _, made = said(business, WOOCOMMERCE, "new", woo())
+    one, two = (
+        said(
+            business,
+            WOOCOMMERCE,
+            "change",
+            woo(minute=1, status="completed", **noted(number)),
+            after=YOUNG,
+        )[1]
+        for number in ("JD1", "JD2")
+    )
+    assert one.data.is_new
+    other = threading.Thread(target=take_in, args=(one, two), daemon=True)
+    with transaction() as session:
+        record(session, [made], lanes=Lanes(1_000, 100), unknown=Unknown(1_000))
+        other.start()
+        until(lambda: waits(engine), "the other waits for the row")
+    other.join(PATIENCE)
+    db.rollback()
+    (order,) = db.scalars(select(Order))
+    assert order.tracking["tracking_number"] == "JD2"
+
+
+@pytest.mark.parametrize("is_one_batch", [True, False])
+def test_a_refund_of_what_has_left_is_no_cancellation(db, business, is_one_batch):
+    """WooCommerce dates `completed` alone: of a shop's own `shipped` only the recorder knows."""
+    deliver(business, "new", woo())
+    _, shipped = said(business, WOOCOMMERCE, "change", woo(day=3, status="shipped"))
+    _, refunded = said(business, WOOCOMMERCE, "change", woo(day=4, status="refunded"))
+    for batch in ([shipped, refunded],) if is_one_batch else ([shipped], [refunded]):
+        take_in(*batch)
+    assert recorded(db) == [("zoe@shop.example", "IN_TRANSIT")]
+    assert told(db) == ["order.recorded", "order.status_recorded"]
+    (kept,) = db.scalars(
+        select(OrderStatusHistory).where(OrderStatusHistory.tracking_status == "CANCELLED")
+    )
+    assert not kept.applied
+    # A cancellation that the shop says is one, whatever its parcel does.
+    deliver(business, "change", woo(day=5, status="cancelled"))
+    assert recorded(db) == [("zoe@shop.example", "CANCELLED")]
+
+
+def test_a_refund_of_what_has_not_left_is_a_cancellation(db, business):
+    deliver(business, "new", woo())
+    deliver(business, "change", woo(day=4, status="refunded"))
+    assert recorded(db) == [("zoe@shop.example", "CANCELLED")]
+
+
+@pytest.mark.parametrize("is_recorded", [False, True])
+def test_what_was_lost_while_a_webhook_was_off_is_delivered_within_a_week(
+    db, business, is_recorded
+):
+    """By `WC_Webhook::deliver`, see docs/platforms.md: with the order as it is by then."""
+    if is_recorded:
+        deliver(business, "new", woo())
+    for _ in range(2):
+        deliver(business, "new", woo(day=3, status="completed"), after=timedelta(days=5))
+    deliver(business, "change", woo(day=3, status="completed"))
+    assert recorded(db) == [("zoe@shop.example", "IN_TRANSIT")]
+    assert told(db).count("order.recorded") == 1
 
 
 def test_a_test_order_is_waited_for_as_a_live_one_is(db, business):

@@ -85,6 +85,32 @@ def types(db):
     return [fact.TYPE for fact in facts(db)]
 
 
+def test_out_of_the_journal_nothing_is_told_that_was_over(db, business):
+    """In their first order the second may have been told and the first, which overtook its order
+    and came back later, not."""
+    created, other = order_created(business.id), order_created(business.id)
+    take_in(
+        said(created, replay="again"),
+        said(status_changed(created, IN_TRANSIT), 1, replay="again"),
+        said(status_changed(created, OUT), 2, replay="again"),
+        said(other),
+        said(status_changed(other, IN_TRANSIT), 1),
+        said(status_changed(other, OUT), 2),
+    )
+    told = [(fact.order_id, fact.tracking_status) for fact in facts(db)]
+    assert sorted(map(str, told)) == sorted(
+        map(
+            str,
+            [
+                (created.order_id, PENDING),
+                (created.order_id, OUT),
+                *((other.order_id, status) for status in (PENDING, IN_TRANSIT, OUT)),
+            ],
+        )
+    )
+    assert history(db, created.order_id) == history(db, other.order_id)
+
+
 def test_an_order_is_recorded_with_its_history_and_one_fact(db, business):
     created = order_created(business.id)
     assert not take_in(said(created))

@@ -157,7 +157,7 @@ def test_a_test_update_of_no_order_is_noted_and_waits_nowhere(settings, db, busi
             lambda: db.rollback() or db.scalar(select(func.count()).select_from(InboxEntry)),
             "handled",
         )
-    for queue in (topology.ORDERS_INTAKE.dead, *(rung.name for rung in topology.RETRY_LADDER)):
+    for queue in (topology.ORDERS_INTAKE.dead, *(rung.name for rung in topology.RETRY_DELAYS)):
         assert depth(amqp_url, queue) == 0
     (noted,) = db.scalars(select(WaitingUpdate))
     assert noted.given_up_at is not None

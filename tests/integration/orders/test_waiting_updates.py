@@ -6,6 +6,7 @@ from functools import partial
 
 import pytest
 from sqlalchemy import select
+from sqlalchemy.orm import Session
 
 from services.ingress.request_log.api import _awaited as awaited
 from services.orders.__main__ import wire
@@ -61,6 +62,21 @@ def told(db):
 
 def update_of(order, **properties):
     return received(status_changed(order, TrackingStatus.DELIVERED), time=NOW, **properties)
+
+
+def test_a_batch_that_is_rolled_back_is_counted_once(db, business, engine):
+    lanes, unknown = Lanes(3, 0.001), Unknown(2)
+    handle = partial(record, lanes=lanes, unknown=unknown)
+    batch = [received(order_created(business.id)), update_of(order_created(business.id))]
+    for _ in range(5):
+        with Session(engine) as session:
+            handle(session, batch)
+    with transaction() as session:
+        assert handle(session, batch).keys() == {batch[1].id}
+    assert not lanes.beyond_their_share([business.id])
+    others = [update_of(order_created(business.id)) for _ in range(2)]
+    with transaction() as session:
+        assert handle(session, others).keys() == {others[0].id}
 
 
 def test_it_waits_and_is_given_up_at_the_end(db, business):
@@ -119,7 +135,7 @@ def test_many_beyond_the_bound_fill_no_queue_of_others(settings, db, business, a
     with consuming(settings, subscription):
         until(lambda: len(states(db)) == len(updates), "handled")
     assert depth(amqp_url, topology.ORDERS_INTAKE.dead) == 0
-    assert sum(depth(amqp_url, rung.name) for rung in topology.RETRY_LADDER) == 1
+    assert sum(depth(amqp_url, rung.name) for rung in topology.RETRY_DELAYS) == 1
 
 
 def test_another_accounts_order_is_as_unknown_as_none(db, business):

@@ -13,12 +13,13 @@ import pytest
 from shared.ids import new_id
 from stack.browser import Browser
 from stack.folders import ROOT
-from stack.processes import spawn, stop
+from stack.processes import stop
 from stack.servers.credentials import as_service
 from stack.servers.listening import LISTEN_SECONDS, Start
 from stack.servers.ports import Address, Port
 from tests.integration.arrange import until
 from tests.integration.conftest import Api, running_ingress
+from tests.zygote.forks import spawn
 
 PASSWORD = "correct horse battery"
 

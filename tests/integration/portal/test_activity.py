@@ -88,7 +88,7 @@ def test_what_happened_is_told_newest_first_and_names_no_operator(stage):
     assert "Complaints." in whats[0]
     assert "<b>Number</b> unknown." in whats[1]
     assert "&lt;b&gt;Number" in browser.page
-    assert "by somebody" in whats[2]
+    assert "by you or someone else" in whats[2]
     assert said[5] == "198.51.100.9"
     for hidden in (OPERATOR, "10.0.0.1", "kyc.decide"):
         assert hidden not in browser.page

@@ -63,6 +63,17 @@ def test_who_looks_too_often_is_told_so_as_a_customer(stage):
     assert follow(stage, tracking.token_for(an_order(stage))).status_code == 200
 
 
+@pytest.mark.parametrize("path", ["x", "x/y"])
+def test_a_link_that_leads_nowhere_is_explained_in_the_browsers_language(stage, path):
+    french, other = (
+        get(f"{stage.url}/track/{path}", headers=headers | {"X-Forwarded-For": "198.51.100.9"})
+        for headers in (FRENCH, {"Accept-Language": "xx,*"})
+    )
+    assert (french.status_code, other.status_code) == (404, 404)
+    assert '<html lang="fr">' in french.text
+    assert '<html lang="en">' in other.text
+
+
 def test_who_guesses_is_told_as_a_customer_and_keeps_nobody_out(stage):
     guesses = [follow(stage, "guess", "198.51.100.8") for _ in range(2 * A_MINUTE)]
     assert [answer.status_code for answer in (guesses[0], guesses[-1])] == [404, 429]
@@ -71,10 +82,14 @@ def test_who_guesses_is_told_as_a_customer_and_keeps_nobody_out(stage):
     assert follow(stage, token, "198.51.100.8").status_code == 200
 
 
+FRENCH = {"Accept-Language": "fr-CA,fr;q=0.9,en;q=0.8"}
+
+
 def test_a_page_that_is_not_to_be_had_is_a_customers_too(stage, tmp_path):
     with running_portal(tmp_path, stage.api, PORTAL_API_URL="http://127.0.0.1:9") as away:
-        answer = get(f"{away}/track/{tracking.token_for(new_id())}")
+        answer = get(f"{away}/track/{tracking.token_for(new_id())}", headers=FRENCH)
     assert answer.status_code == 503
+    assert '<html lang="fr">' in answer.text
     assert int(answer.headers["Retry-After"]) > 0
     assert is_for_customers(answer)
 

@@ -7,7 +7,7 @@ import msgspec
 import pytest
 from sqlalchemy import select, text
 
-from services.portal.web.sessions import Held
+from services.portal.web.sessions import StoredSession
 from shared.db.models import AccountSession, PortalSession
 from shared.security.encryption import portal_sealer
 from shared.web.tokens import hashed
@@ -19,7 +19,7 @@ def run_out(stage, browser):
     with stage.api.session() as session, session.begin():
         row = session.get_one(PortalSession, hashed(browser.http.cookies["portal_session"]))
         about = f"portal:{bytes(row.token_hash).hex()}"
-        held = msgspec.json.decode(portal_sealer().open(row.sealed, about), type=Held)
+        held = msgspec.json.decode(portal_sealer().open(row.sealed, about), type=StoredSession)
         claims = jwt.decode(held.access, options={"verify_signature": False})
         late = claims | {"exp": datetime.now(UTC) + timedelta(minutes=5)}
         refused = jwt.encode(late, "a key that is none of the API's" * 2, "HS256")

@@ -10,6 +10,7 @@ from services.portal.pages.first_request import LANGUAGES
 from shared.db.models import Account, EmailSender, Suppression, WebhookPolicy, WebhookSecret
 from shared.ids import new_id, order_of_number
 from tests.integration.arrange import sign, until
+from tests.integration.portal.conftest import PASSWORD
 from tests.integration.portal.test_truth import an_order
 from tests.integration.portal.test_walk import approved, secret_of
 
@@ -53,6 +54,70 @@ def test_how_customers_see_it_and_where_their_answers_go(stage, business):
     browser.send("/emails/sender/code")
     assert "Answers go there from now on." in browser.page
     assert chosen(stage, account_id) == ("Kettles of Lagos", answers)
+
+
+def test_a_corrected_name_leaves_the_awaited_code_as_it_is(stage, business):
+    browser, account_id = business
+    answers = f"{new_id()}@help.example"
+    before = chosen(stage, account_id)[1]
+    browser.get("/emails/sender")
+    browser.send("/emails/sender", display_name="Kettels", reply_to=answers)
+    browser.send("/emails/sender")
+    code = stage.api.code_for(answers)
+    stale = browser.page
+    browser.send("/emails/sender", display_name="Kettle Sons", reply_to=before)
+    assert answers in browser.page
+    browser.send("/emails/sender")
+    assert chosen(stage, account_id) == ("Kettle Sons", before)
+    browser.send("/emails/sender/code", code=code)
+    browser.send("/emails/sender/code")
+    assert chosen(stage, account_id) == ("Kettle Sons", answers)
+
+    # The form of a second tab, where no code is awaited any longer.
+    browser.page = stale
+    browser.send("/emails/sender/code", code=code)
+    assert (browser.status, "No code is awaited" in browser.page) == (409, True)
+    browser.page = stale
+    browser.send("/emails/sender/code", code=code, sure="yes")
+    assert browser.status == 400
+    assert "The code is wrong" in browser.page
+    assert "<title>Error: " in browser.page
+
+
+def test_what_somebody_else_has_saved_meanwhile_is_not_lost(stage, business):
+    browser, account_id = business
+
+    def saved():
+        with stage.api.session() as session:
+            policy, sender = session.get(WebhookPolicy, account_id), chosen(stage, account_id)
+            return policy.allowed_networks if policy else [], sender[0]
+
+    def save(action, page, **fields):
+        browser.page = page
+        browser.send(action, **fields)
+        asked = browser.page
+        browser.send(action)
+        return asked
+
+    networks = "/settings/allowlist"
+    save(networks, browser.get("/settings"), networks="192.0.2.0/24\r\n198.51.100.0/24")
+    mine = browser.get("/settings")
+    save(networks, mine, networks="192.0.2.0/24\r\n198.51.100.0/24\r\n203.0.113.0/24")
+    asked = save(networks, mine, networks="198.51.100.0/24\r\n127.0.0.0/8")
+    assert saved()[0] == ["198.51.100.0/24", "203.0.113.0/24", "127.0.0.0/8"]
+    assert re.findall(r"<dt>(New|Left out)</dt><dd>([^<]+)</dd>", asked) == [
+        ("New", "127.0.0.0/8"),
+        ("Left out", "192.0.2.0/24"),
+    ]
+    save(networks, browser.get("/settings"), networks="")
+    assert saved()[0] == []
+    mine = browser.get("/emails/sender")
+    name = re.search(r'name="was_display_name" value="([^"]*)"', mine)[1]
+    save("/emails/sender", mine, display_name="Kettles", reply_to="")
+    save("/emails/sender", mine, display_name=name, reply_to=f"{new_id()}@help.example")
+    assert saved()[1] == "Kettles"
+    save("/emails/sender", browser.get("/emails/sender"), display_name="", reply_to="")
+    assert saved()[1] == ""
 
 
 def test_who_is_not_mailed_is_listed_and_a_refused_address_mailed_again(stage, business):
@@ -103,7 +168,7 @@ def test_an_order_is_found_by_its_number(stage, business):
             session.add(an_order(account_id, id=id_, order_number=number))
     page = browser.get("/orders?order_number=B-2")
     assert (">B-2<" in page, ">B-1<" in page) == (True, False)
-    assert "No order fits" in browser.get("/orders?order_number=B-3")
+    assert "No order matches" in browser.get("/orders?order_number=B-3")
 
 
 def test_a_shop_is_set_up_and_its_secret_given(stage, business):
@@ -112,7 +177,14 @@ def test_a_shop_is_set_up_and_its_secret_given(stage, business):
     for platform in ("woocommerce", "shopify"):
         assert f"/api/v1/webhooks/{account_id}/{platform}/</code>" in page
     assert "Order fulfillment" in page
-    browser.send("/shops/shopify", given_secret=SHOPIFY, shop="kettles")
+    given = {"given_secret": SHOPIFY, "shop": "kettles"}
+    browser.send("/shops/shopify", **given, password="a wrong one")
+    browser.send("/shops/shopify")
+    assert (browser.status, "The password is wrong." in browser.page) == (403, True)
+    assert re.search(r'id="shopify-password"[^>]* aria-invalid="true"', browser.page)
+    assert "The secret of kettles" not in browser.get("/shops")
+    browser.send("/shops/shopify", **given, password=PASSWORD)
+    assert PASSWORD not in browser.page
     assert "Take what Shopify signs with this secret?" in browser.page
     assert SHOPIFY not in browser.page
     browser.send("/shops/shopify")
@@ -122,14 +194,15 @@ def test_a_shop_is_set_up_and_its_secret_given(stage, business):
     with stage.api.session() as session:
         of_shopify = WebhookSecret.account_id == account_id, WebhookSecret.platform == "shopify"
         assert session.scalars(select(WebhookSecret.shop).where(*of_shopify)).all() == ["kettles"]
-    browser.send("/shops/shopify", given_secret=SHOPIFY[::-1], shop="trial", is_test="yes")
-    assert "are tests: nobody but you is mailed" in browser.page
+    trial = {"given_secret": SHOPIFY[::-1], "shop": "trial", "is_test": "yes"}
+    browser.send("/shops/shopify", **trial, password=PASSWORD)
+    assert "are tests: only you are mailed" in browser.page
     browser.send("/shops/shopify")
     assert "The secret of trial (a development shop: test orders)" in browser.page
     with stage.api.session() as session:
         shops = select(WebhookSecret.shop).where(*of_shopify, WebhookSecret.is_test)
         assert session.scalars(shops).all() == ["trial"]
-    browser.send("/shops/shopify", given_secret="too short", shop="kettles")
+    browser.send("/shops/shopify", given_secret="short", shop="kettles", password=PASSWORD)
     browser.send("/shops/shopify")
     assert browser.status == 400
     token = re.search(r'name="form_token" value="([^"]+)"', browser.page)[1]

@@ -7,7 +7,7 @@ import pytest
 from sqlalchemy import select, text, update
 
 from services.portal.pages.sign_in import SAID as SAID_AFTER
-from services.portal.web.api import AWAY
+from services.portal.web.api import UNAVAILABLE
 from shared.db.models import AccountSession, AttemptCount, PendingProof, PortalSession
 from shared.ids import new_id
 from shared.web.arrivals import ENDED
@@ -255,10 +255,27 @@ def test_an_api_that_hangs_is_said_to_be_away_and_not_the_database(stage, tmp_pa
                 pool.submit(browser.http.get, "/account") for browser in browsers for _ in range(5)
             ]
         assert {page.result().status_code for page in pages} == {503}
-        assert all(AWAY in page.result().text for page in pages)
+        assert all(UNAVAILABLE in page.result().text for page in pages)
         gate.open()
         for browser in browsers:
             assert "Sign out" in browser.get("/account")
+
+
+def test_one_signs_out_while_the_api_is_away(stage, tmp_path):
+    """On a borrowed machine: when the API is back, the session is not."""
+    with (
+        Gate(stage.api.url) as gate,
+        running_portal(tmp_path, stage.api, PORTAL_API_URL=gate.url) as url,
+    ):
+        browser, _ = Stage(url, stage.api, tmp_path / "portal.log").registered()
+        cookie = browser.http.cookies["portal_session"]
+        gate.cut()
+        browser.send("/sign-out")
+        assert browser.status == 200
+        assert "portal_session" not in browser.http.cookies
+        gate.open()
+        browser.http.cookies.set("portal_session", cookie)
+        assert "Email address" in browser.get("/account")
 
 
 def test_a_browser_that_was_signed_in_gets_in_while_strangers_guess(stage):
@@ -357,7 +374,7 @@ def test_who_is_signed_out_by_what_they_did_is_told_that_it_was_done(stage, acti
     browser.get("/account")
     browser.send(action, **fields)
     browser.send(action)
-    assert browser.texts("h1") == ["Order Fellow"]
+    assert browser.texts("h1") == ["Sign in"]
     assert said in browser.page
 
 

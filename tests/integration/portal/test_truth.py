@@ -2,12 +2,13 @@
 
 import re
 from datetime import UTC, datetime, timedelta
+from html import unescape
 from typing import get_args
 
 import pytest
 from sqlalchemy import select, update
 
-from services.ingress.platforms.becoming import Note
+from services.ingress.platforms.order_events import Note
 from services.portal.pages.requests import NOTES
 from shared.db.models import (
     Account,
@@ -38,7 +39,6 @@ def keep(stage, *rows):
 
 def a_request(business, *, order_id=None, **more):
     return WebhookRequest(
-        at=datetime.now(UTC),
         account_id=business,
         accepted=True,
         code="accepted",
@@ -47,7 +47,7 @@ def a_request(business, *, order_id=None, **more):
         order_id=order_id,
         latency_us=1000,
         client_address="203.0.113.7",
-        **{"scheme": "x-api-key"} | more,
+        **{"at": datetime.now(UTC), "scheme": "x-api-key"} | more,
     )
 
 
@@ -62,11 +62,11 @@ def page_of(browser, request):
 @pytest.mark.parametrize(
     ("number", "is_kept", "said", "not_said"),
     [
-        ("A-1001", True, "Its order number had come before", "idempotency key had"),
+        ("A-1001", True, "Its order number was used before", "idempotency key was"),
         # Of many that say otherwise than the first, the event id alone is kept.
-        ("A-1002", False, "Its order number had come before", "idempotency key had"),
-        (None, True, "Its idempotency key had come before", "order number had"),
-        (None, False, "Its idempotency key had come before", "order number had"),
+        ("A-1002", False, "Its order number was used before", "idempotency key was"),
+        (None, True, "Its idempotency key was used before", "order number was"),
+        (None, False, "Its idempotency key was used before", "order number was"),
     ],
 )
 def test_a_conflict_is_said_to_be_of_what_it_is(stage, business, number, is_kept, said, not_said):
@@ -95,6 +95,17 @@ def test_why_nothing_is_recorded_of_a_delivery_is_said_in_words(stage, business,
     keep(stage, request)
     page = page_of(browser, request)
     assert NOTES[note].replace("'", "&#39;") in page
+
+
+def test_why_a_shops_delivery_was_refused_is_said_on_its_page(stage, business):
+    """WooCommerce and Shopify show no answer."""
+    browser, account_id = business
+    request = a_request(account_id, scheme="woocommerce", fault="`status` <must> be text.")
+    request.accepted, request.code = False, "invalid_body"
+    keep(stage, request)
+    page = page_of(browser, request)
+    assert "<code>status</code> &lt;must&gt; be text." in page
+    assert "writes into that member" in page
 
 
 @pytest.mark.parametrize(("scheme", "can_send"), [("x-api-key", True), ("woocommerce", False)])
@@ -176,12 +187,60 @@ def test_who_has_no_secret_that_works_is_not_said_to_be_live(stage, business):
     assert "is ready" not in browser.page
     secret_of(browser)
     assert "Your webhook secret is ready" in browser.get("/kyc")
-    assert "You are live" in browser.get("/")
+    assert "Until you are live" not in browser.get("/")
     for change in ({"expires_at": datetime.now(UTC) - timedelta(days=1)}, {"state": "revoked"}):
         with stage.api.session() as session, session.begin():
             mine = WebhookSecret.account_id == account_id
             session.execute(update(WebhookSecret).where(mine).values(change))
         page = browser.get("/")
         assert "You are live" not in page
-        assert "no secret of yours works" in page
+        assert "you have no valid secret" in page
         assert "is ready" not in browser.get("/kyc")
+
+
+def test_what_is_accepted_and_not_recorded_is_no_first_order(stage):
+    browser, email = approved(stage)
+    account_id = id_of(stage, email)
+    tried = a_request(account_id, order_id=new_id(), scheme="shopify", note="test")
+    keep(stage, tried)
+    page = browser.get("/first-request?after=")
+    assert NOTES["test"] in unescape(page)
+    assert "every 2s" in page
+    assert f"/orders/{tried.order_id}" not in page
+    keep(stage, a_request(account_id, order_id=new_id(), at=tried.at - timedelta(seconds=1)))
+    assert "A request was accepted" in browser.get("/first-request/state?after=")
+    assert "every 2s" not in browser.page
+
+
+def test_the_test_orders(stage):
+    """They are a step on the way and a list of their own; nothing that is live is among them."""
+    browser, email = approved(stage)
+    account_id = id_of(stage, email)
+    assert "Try it with a test order" in browser.get("/")
+    browser.get("/orders?mode=test")
+    browser.send("/orders/tests")
+    assert "Have a test order made?" in browser.page
+    browser.send("/orders/tests")
+    assert f"its email to {email}" in browser.page
+    test = an_order(account_id, is_test=True, order_number="T-1")
+    keep(stage, test)
+    assert "4 of 5 steps" in browser.get("/")
+    assert "T-1" in browser.get("/orders?mode=test")
+    assert "never to the customer that it names" in browser.get(f"/orders/{test.id}")
+    assert "T-1" not in browser.get("/orders")
+    live = an_order(account_id, order_number="L-1")
+    keep(stage, live)
+    assert "Until you are live" not in browser.get("/")
+    assert "A test order:" not in browser.get(f"/orders/{live.id}")
+    browser.get("/orders?mode=test")
+    browser.send("/orders/tests/clear")
+    assert "Remove your test orders?" in browser.page
+    browser.send("/orders/tests/clear")
+    assert "Removed: 1 test orders." in browser.page
+    assert "No test order matches." in browser.page
+    assert "L-1" in browser.get("/orders")
+
+
+def id_of(stage, email):
+    with stage.api.session() as session:
+        return session.scalar(select(Account.id).where(Account.email == email))

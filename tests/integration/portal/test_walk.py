@@ -1,6 +1,7 @@
 """What a business does in the portal, without a script and by its forms alone."""
 
 import html
+import json
 import os
 import re
 import subprocess
@@ -13,6 +14,7 @@ from services.portal.app import PAGES
 from services.portal.pages.first_request import snippets
 from shared.db.models import Account, KycApplication
 from tests.integration.arrange import sign, until
+from tests.integration.ingress.conftest import ORDER
 from tests.integration.portal.conftest import PASSWORD
 
 # What asks nothing: it changes nothing, or it is the one thing that was come for.
@@ -99,6 +101,31 @@ def test_from_approval_to_the_first_request(stage):
     assert "order.created" in browser.page
 
 
+def test_the_first_request_is_waited_for_until_one_is_accepted(stage, browser):
+    secret = secret_of(browser)
+
+    def sent(body):
+        return stage.api.http.post("/webhooks/orders/", content=body, headers=sign(secret, body))
+
+    assert sent(b"{}").status_code == 400
+    until(
+        lambda: "Waiting for your next" in browser.get("/first-request"),
+        "the one before is in the log",
+    )
+    state = re.search(r'hx-get="(/first-request/state[^"]+)"', browser.page)[1]
+    assert sent(b"{}").status_code == 400
+    until(lambda: "was refused" in browser.get(state), "the refused one is told")
+    assert "every 2s" in browser.page
+    assert re.search(r'href="(/first-request\?[^"]+)">Look again', browser.page)
+    again = re.search(r'hx-get="(/first-request/state[^"]+)"', browser.page)[1]
+    assert again == state
+    assert sent(json.dumps(ORDER).encode()).status_code == 201
+    until(lambda: "was accepted" in browser.get(again), "the accepted one is told")
+    assert "every 2s" not in browser.page
+    browser.get("/first-request/state?after=never")
+    assert browser.status == 404
+
+
 def test_a_refused_request_has_cause_and_cure(stage, browser):
     secret, body = secret_of(browser), b'{"customer_details": 1}'
     answer = stage.api.http.post("/webhooks/orders/", content=body, headers=sign(secret, body))
@@ -107,7 +134,7 @@ def test_a_refused_request_has_cause_and_cure(stage, browser):
     browser.get(re.search(r'href="(/requests/2[^"]+)"', browser.page)[1])
     assert "<dt>Cause</dt>" in browser.page
     assert "<dt>Cure</dt>" in browser.page
-    assert "No request fits" in browser.get("/requests?code=invalid_json")
+    assert "No request matches" in browser.get("/requests?code=invalid_json")
     browser.get("/requests?code=NO%20CODE")
     assert browser.status == 400
 
@@ -187,10 +214,31 @@ def test_an_application_that_is_sent_back_is_amended_and_sent_again(stage):
     browser.get("/kyc")
     for shown in ("We need to know more", "Which &lt;register&gt;?", "Ada &lt;Eze&gt;</textarea>"):
         assert shown in browser.page
+    form = browser.page
     browser.send("/kyc", **given | {"business_registration_number": "RC-2 of Lagos"})
     browser.send("/kyc")
     assert "We are looking at your application" in browser.page
     assert "RC-2 of Lagos" in browser.page
+
+    # The same form in another tab: the refusal and the typed text are shown.
+    late = given | {"business_address": "2 <Marina> Rd"}
+    for sure, status in ({}, 409), ({"sure": "yes"}, 400):
+        browser.page = form
+        browser.send("/kyc", **late, **sure)
+        assert browser.status == status
+        assert 'id="wrong"' in browser.page
+        assert "2 &lt;Marina&gt; Rd" in browser.page
+
+
+@pytest.mark.parametrize("status", ["rejected", "revoked"])
+def test_an_application_that_was_refused_is_the_start_of_the_next_one(stage, status):
+    browser, email = approved(stage)
+    with stage.api.session() as session, session.begin():
+        rows = session.scalars(select(KycApplication).join(Account).where(Account.email == email))
+        rows.one().status = status
+    browser.get("/kyc")
+    for shown in ('value="RC-1"', ">\n1 Broad St</textarea>", ">\nAda</textarea>"):
+        assert shown in browser.page
 
 
 def test_emails_in_a_language_of_ones_own(stage):
@@ -203,7 +251,7 @@ def test_emails_in_a_language_of_ones_own(stage):
     browser.send("/emails", language="fr", time_zone="Africa/Lagos")
     assert "Change the language and time zone of your emails?" in browser.page
     browser.send("/emails")
-    assert "Your emails are sent so from now on." in browser.page
+    assert "It is saved, and holds from the next email on." in browser.page
     assert "a bien reçu votre commande" in browser.page
     browser.get("/emails?email=order_cancelled&language=en")
     assert "was cancelled" in browser.page

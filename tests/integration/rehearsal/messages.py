@@ -4,11 +4,12 @@ from typing import get_args
 
 import msgspec
 
-from shared.bus.contract.delivery import Incoming
+from shared.bus.contract.delivery import RawDelivery
 from shared.bus.contract.events import EVENT_TYPES, encode
 from shared.bus.contract.message import message_for
 from shared.db.models import Account, Order
 from shared.ids import new_id
+from shared.security.service_accounts import login
 from tests.unit.notifier.facts import FACTS
 
 _BY_TYPE = {fact.TYPE: fact for fact in FACTS.values()}
@@ -71,8 +72,10 @@ def _made(type_: object) -> object:
     raise AssertionError(f"no value for {type_}")
 
 
-def arriving(type_: str, body: bytes, exchange: str = "", key: str = "", **headers) -> Incoming:
+def arriving(type_: str, body: bytes, exchange: str = "", key: str = "", **headers) -> RawDelivery:
     """It, as the broker would deliver it."""
     message = message_for(FACTS["kyc_received"], source="tests", correlation_id=new_id())
     properties = {"message_id": str(new_id()), "type": type_, "correlation_id": str(new_id())}
-    return Incoming(body, properties, message.headers() | headers, exchange, False, key)
+    if not exchange:
+        properties["user_id"] = login("ops")
+    return RawDelivery(body, properties, message.headers() | headers, exchange, False, key)

@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 from services.audit.__main__ import wire as audit
 from services.kyc.__main__ import wire as kyc
 from services.notifier.__main__ import wire as notifier
-from services.ops.dead_letters.actions import types_for
+from services.ops.dead_letters.editing import types_for
 from services.orders.__main__ import wire as orders
 from services.secrets.__main__ import wire as secrets
 from shared.bus.broker import queue_counts

@@ -142,7 +142,7 @@ def test_it_waits_for_nobody_who_is_at_work(alone, engine):
             ).scalar_one()
         )
     assert report.outcome == "unknown"
-    assert "somebody at work holds what it needs" in report.sentence
+    assert "it took too long, or a row that it needs is locked" in report.sentence
     assert tried(alone, act).outcome == "done"
 
 

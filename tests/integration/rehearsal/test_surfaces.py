@@ -243,7 +243,7 @@ def test_few_are_under_way_at_once_and_one_for_each_person(console, settings, db
         # And with it over, another may begin, as long as there are few in all.
         with ExitStack() as others:
             for number in range(in_flight.MOST):
-                others.enter_context(in_flight.one_more(engine, Actor(f"other {number}", "")))
+                others.enter_context(in_flight.rehearsal_slot(engine, Actor(f"other {number}", "")))
             refused = rehearse(client, INTAKE, id=id_)
             assert refused.status_code == 429
             assert "3 rehearsals are under way" in shown(refused)

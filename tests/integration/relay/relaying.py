@@ -48,15 +48,16 @@ def parked(engine):
 
 @contextmanager
 def relaying(settings, count=1):
-    """Relays in threads, each with a loop of its own."""
-    stops = []
+    """Relays in threads, each with a loop of its own; gives them."""
+    stops, relays = [], []
 
     def run(ready):
         async def story():
             stopping = asyncio.Event()
             stops.append((asyncio.get_running_loop(), stopping))
+            relays.append(Relay(settings))
             ready.set()
-            await Relay(settings).run(stopping)
+            await relays[-1].run(stopping)
 
         asyncio.run(story())
 
@@ -68,7 +69,7 @@ def relaying(settings, count=1):
         assert ready.wait(PATIENCE)
         threads.append(thread)
     try:
-        yield
+        yield relays
     finally:
         for loop, stopping in stops:
             loop.call_soon_threadsafe(stopping.set)

@@ -217,7 +217,7 @@ def test_a_service_says_what_is_its_own_and_nothing_else(
             lambda: (found := parked(engine)) and len(found) == len(foreign) and found, "parked"
         )
     assert set(reasons) == foreign
-    assert all(f"fellow_{service_name} may not say" in why for why in reasons.values())
+    assert all(f"fellow_{service_name} may not write" in why for why in reasons.values())
 
 
 def test_every_fact_has_somebody_who_may_say_it():

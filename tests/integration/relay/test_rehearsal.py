@@ -115,6 +115,23 @@ def test_a_vet_ends_at_the_first_row_that_nobody_answers_for(
     assert len(tried) == 1
 
 
+def test_no_batch_holds_more_than_fits_into_memory(db, engine):
+    """A thousand rows at a time, of up to 50 kB each where names are of control characters."""
+    sizes = [rows.LARGE_BYTES, rows.LARGE_BYTES + 1] * 500
+    sized = zip(messages(1_000), sizes, strict=True)
+    write(db, [replace(one, body=b" " * size) for one, size in sized])
+    with engine.connect() as connection:
+        found = rows.take_fresh(connection, 0, (), 1_000)
+        assert [len(row.body) if row.body else None for row in found] == [
+            rows.LARGE_BYTES,
+            None,
+        ] * 500
+        outcome = rows.Outcome(deferred=[rows.key(row) for row in found])
+        rows.settle(connection, outcome)
+        due = rows.take_due(connection, (), 1_000)
+        assert 0 < sum(len(row.body) for row in due) <= rows.MOST_DUE_BYTES
+
+
 def test_a_row_that_nobody_answers_for_is_put_off_and_stops_no_other(
     settings, amqp_url, db, engine, monkeypatch
 ):

@@ -5,22 +5,45 @@ import os
 import sys
 import time
 from collections import Counter
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from pathlib import Path
 
 import pytest
+from kombu import Connection
 from msgspec.structs import replace
 from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlalchemy.orm import Session
 
 from services.relay import reached, relay, rows
 from services.relay.reached import Reached
+from services.relay.rehearsal import CannotTryError
 from services.relay.relay import Relay
 from shared import health
 from shared.bus import outbox
+from shared.bus.contract import topology
+from shared.bus.publish.confirms import UnavailableError
+from shared.db.session import is_database_unavailable
 from stack.folders import ROOT
-from tests.integration.arrange import PATIENCE, depth, headers, take, until
-from tests.integration.relay.relaying import QUEUE, drain, messages, relaying, waiting, write
+from tests.integration.arrange import (
+    PATIENCE,
+    declare,
+    depth,
+    headers,
+    orders_of_shards,
+    take,
+    until,
+)
+from tests.integration.relay.relaying import (
+    QUEUE,
+    drain,
+    messages,
+    parked,
+    relaying,
+    waiting,
+    write,
+)
+from tests.integration.relay.test_stuck import Wire
 from tests.zygote.forks import spawn
 
 
@@ -45,6 +68,203 @@ def test_notify_wakes_it(settings, db, engine, monkeypatch):
             write(db, messages(1))
             until(lambda: waiting(engine) == 0, "relayed by NOTIFY")
         monkeypatch.setattr(relay, "POLL_SECONDS", 0.1)
+
+
+@pytest.mark.parametrize("count", [10, 2_500])
+def test_what_is_confirmed_and_cannot_be_written_down_is_not_sent_once_more(
+    settings, db, engine, monkeypatch, count
+):
+    """At each loss of the database, or for ever where a server lets no DELETE end."""
+    lost = []
+    settle = rows.settle
+
+    def lose_the_database_at_first(connection, outcome):
+        if len(lost) < 5:
+            lost.append(len(outcome.confirmed))
+            connection.execute(text("SELECT pg_terminate_backend(pg_backend_pid())"))
+        settle(connection, outcome)
+
+    monkeypatch.setattr(rows, "settle", lose_the_database_at_first)
+    monkeypatch.setattr(relay, "AWAY_SECONDS", 0.05)
+    write(db, messages(count))
+    with relaying(settings):
+        until(lambda: waiting(engine) == 0, "relayed")
+    assert len(lost) == 5
+    assert Counter(drain(settings.amqp_url, 10 * count).values()) == {1: count}
+
+
+def test_what_is_written_down_is_not_kept_in_mind_since_nobody_said_so(
+    settings, db, engine, monkeypatch
+):
+    """The connection was lost behind the commit; later somebody mends why the row was parked."""
+    settle, lost = rows.settle, []
+
+    def lose_the_answer(connection, outcome):
+        settle(connection, outcome)
+        if outcome.parked and not lost:
+            lost.append(outcome)
+            raise OperationalError("COMMIT", None, Exception("the connection was lost"))
+
+    def attempts():
+        with engine.connect() as connection:
+            return connection.scalars(text("SELECT attempts FROM outbox")).all()
+
+    monkeypatch.setattr(rows, "settle", lose_the_answer)
+    late = replace(messages(1)[0], exchange="events", routing_key="test.late")
+    write(db, [late])
+    with relaying(settings):
+        until(lambda: lost and attempts() == [1], "parked")
+        with Connection(settings.amqp_url) as connection:
+            connection.default_channel.queue_bind(QUEUE, "events", "test.late")
+        with engine.begin() as connection:
+            connection.execute(text("UPDATE outbox SET next_try_at = now()"))
+        until(lambda: attempts() != [1], "tried")
+        assert attempts() == []
+    assert drain(settings.amqp_url, 10) == Counter([late.message_id])
+
+
+@pytest.mark.parametrize(
+    ("kept", "mended_by", "is_sent"),
+    [
+        ("confirmed", "", False),
+        ("confirmed", "fellow_ops", True),
+        ("parked", "", True),
+        ("doubtful", "", True),
+    ],
+)
+def test_what_is_kept_in_mind_of_a_row_that_somebody_has_dealt_with(
+    settings, db, engine, kept, mended_by, is_sent
+):
+    """It is due by what another relay wrote down: what went out then does not once more."""
+    write(db, messages(1))
+    wire = Wire()
+    due = "UPDATE outbox SET next_try_at = now(), parked_at = now(), reason = 'x', mended_by = :who"
+    with engine.begin() as connection:
+        connection.execute(text(due), {"who": mended_by})
+
+    async def story():
+        one = apart(settings, Wire())
+        one._careful._publisher = wire
+        (key,) = keys(engine)
+        one._unsettled[key] = (kept, "As before." if kept != "confirmed" else "")
+        await one._careful.turn()
+        one._engine.dispose()
+        return one._unsettled
+
+    assert asyncio.run(story()) == {}
+    assert (len(wire.sent), waiting(engine)) == (is_sent, is_sent)
+    assert parked(engine) == {}
+
+
+def apart(settings, wire):
+    """A relay whose turns are the test's, and what becomes of what it sends over this."""
+    one = Relay(settings)
+    one._fast = wire
+    one._vetting.passes = lambda *_: True
+    return one
+
+
+def keys(engine):
+    with engine.connect() as connection:
+        found = connection.execute(text("SELECT sequence, message_id FROM outbox ORDER BY 1"))
+        return [rows.key(row) for row in found]
+
+
+LOSE = text("""
+    SELECT pg_terminate_backend(pid) FROM pg_locks WHERE mode = 'RowShareLock'
+    AND relation = CAST('outbox' AS regclass)
+    AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
+""")
+
+
+def test_what_was_sent_is_waited_for_without_the_database_while_the_broker_has_an_alarm(
+    settings, db, engine, monkeypatch
+):
+    """However long that is: else it would go out once more with the end of the alarm."""
+    monkeypatch.setattr(relay, "PATIENCE", 0.05)
+    write(db, messages(3))
+    wire = Wire()
+    wire.state = "blocked"
+
+    async def story():
+        one = apart(settings, wire)
+        batch = asyncio.create_task(one._batch(0, is_thorough=False))
+
+        async def wait(goes_on):
+            while goes_on() and not batch.done():  # noqa: ASYNC110 - no event of its own
+                await asyncio.sleep(0.01)
+
+        await wait(lambda: len(wire.sent) < 3)
+        with engine.begin() as other:
+            assert other.execute(LOSE).all() == [(True,)]
+        for _ in range(4):
+            turned = one.last_turn
+            await wait(lambda turned=turned: one.last_turn == turned)
+        for _, confirm in wire.sent:
+            confirm.set_result(None)
+        with pytest.raises(DBAPIError) as lost:
+            await batch
+        count, _ = await one._batch(0, is_thorough=False)
+        one._engine.dispose()
+        return is_database_unavailable(lost.value), count
+
+    assert asyncio.run(story()) == (True, 3)
+    assert (len(wire.sent), waiting(engine)) == (3, 0)
+
+
+def test_a_canary_is_neither_kept_in_mind_nor_in_a_lanes_hand(settings, db, engine):
+    """Of a destination that was found stuck while the database was lost."""
+    sent = messages(3)
+    write(db, sent)
+    wire = Wire()
+    destination = (sent[0].exchange, sent[0].routing_key)
+
+    async def story():
+        one = apart(settings, wire)
+        careful = one._careful
+        careful._publisher, careful._alone[destination] = Wire(), wire
+        careful.suspect([destination])
+        first, second, _ = keys(engine)
+        one._unsettled[first] = ("confirmed", "")
+        one._in_hand.add(second)
+        assert await careful.turn()
+        assert not await careful.turn()
+        assert (one._unsettled, wire.sent, waiting(engine)) == ({}, [], 2)
+        one._in_hand.clear()
+        assert await careful.turn()
+        one._engine.dispose()
+
+    asyncio.run(story())
+    assert [message.message_id for message, _ in wire.sent] == [sent[1].message_id]
+
+
+@pytest.mark.parametrize(
+    ("error", "is_told"), [(UnavailableError("away"), True), (CannotTryError("full"), False)]
+)
+def test_what_is_kept_in_mind_changes_nothing_for_what_is_beside_it(
+    settings, db, engine, monkeypatch, error, is_told
+):
+    """A trouble is told; behind a full batch that cannot be tried some may be known."""
+    monkeypatch.setattr(relay, "BATCH", 2)
+    write(db, messages(2))
+
+    async def fail(*_):
+        raise error
+
+    async def story():
+        one = apart(settings, Wire())
+        one._vetting.passes = lambda *_: False
+        one._vetting._kinds.add(("x", "x", "x", "x"))
+        one._vetting.vet = fail
+        one._unsettled[keys(engine)[0]] = ("deferred", "")
+        with pytest.raises(UnavailableError) if is_told else nullcontext():
+            await one._batch(0, is_thorough=False)
+        one._engine.dispose()
+
+    asyncio.run(story())
+    with engine.connect() as connection:
+        fresh = "SELECT count(*) FROM outbox WHERE next_try_at IS NULL"
+        assert connection.scalar(text(fresh)) == (2 if is_told else 0)
 
 
 @pytest.fixture
@@ -121,7 +341,7 @@ def committed(engine):
 
 
 @contextmanager
-def let_go(engine):
+def released(engine):
     """By another relay, which is killed with what it has in hand."""
     with Session(engine) as session:
         write(session, messages(1))
@@ -130,7 +350,7 @@ def let_go(engine):
         yield
 
 
-@pytest.mark.parametrize("comes", [committed, let_go])
+@pytest.mark.parametrize("comes", [committed, released])
 def test_what_comes_long_behind_others_is_relayed(comes, settings, db, engine, looks):
     """Without a look at all that was relayed since."""
     with ExitStack() as late:
@@ -208,6 +428,23 @@ def test_where_a_thorough_look_begins():
     assert place.after(0.0, (), is_thorough=True) == 0
 
 
+def test_lanes_that_do_not_turn_are_said_as_long_as_they_do_not(settings, db, monkeypatch):
+    """As behind somebody's `LOCK TABLE`: no error is raised, and the heartbeat goes on."""
+    monkeypatch.setattr(relay, "POLL_SECONDS", 0.05)
+    monkeypatch.setattr(relay, "STUCK_SECONDS", 0.5)
+    with relaying(settings) as [one]:
+
+        def says(state):
+            until(lambda: (one.is_turning(), one.standings[0].status.state)[1] == state, state)
+
+        says("working")
+        db.execute(text("LOCK TABLE outbox"))
+        says("holding")
+        assert "a statement waits for a lock" in one.standings[0].status.reason
+        db.rollback()
+        says("working")
+
+
 def test_what_is_rolled_back_is_never_published(settings, db, engine):
     outbox.add(db, messages(5))
     db.rollback()
@@ -235,6 +472,30 @@ def test_a_row_that_no_queue_wants_stays_and_the_others_pass(settings, db, engin
         write(db, messages(5))
         until(lambda: depth(settings.amqp_url, QUEUE) == 54, "and later ones")
     assert waiting(engine) == 1
+
+
+def test_what_waited_in_the_outbox_goes_into_its_accounts_shard(settings, db, configure, engine):
+    declare(settings.amqp_url, 3)
+    sent = orders_of_shards(3, each=2)
+    write(db, sent)
+    with relaying(configure(intake_shards="3")):
+        until(lambda: waiting(engine) == 0, "relayed")
+    names = [QUEUE, *(queue.name for queue in topology.shards(3))]
+    assert [depth(settings.amqp_url, name) for name in names] == [2, 2, 2]
+    assert drain(settings.amqp_url, 2, names[2]) == {m.message_id: 1 for m in sent[4:]}
+
+
+def test_what_a_missing_shard_returns_is_relayed_all_the_same(settings, db, configure, engine):
+    """Else it would wait for somebody to declare it: it may have been made fewer meanwhile."""
+    declare(settings.amqp_url, 2)
+    sent = orders_of_shards(4, each=5)
+    write(db, sent)
+    with relaying(configure(intake_shards="4")):
+        until(lambda: waiting(engine) == 0, "relayed")
+    counted = drain(settings.amqp_url, 20) + drain(
+        settings.amqp_url, 20, topology.shards(2)[0].name
+    )
+    assert counted == {m.message_id: 1 for m in sent}
 
 
 @pytest.fixture

@@ -10,9 +10,12 @@ from contextlib import ExitStack, contextmanager
 import msgspec
 import pytest
 from kombu import Connection
+from prometheus_client import REGISTRY
 from sqlalchemy import text
+from sqlalchemy.exc import OperationalError
 from structlog.testing import capture_logs
 
+from services.relay import rows
 from services.relay.careful import Careful
 from services.relay.vetting import Vetting
 from shared.bus.contract.message import message_for
@@ -268,6 +271,46 @@ def test_what_becomes_of_a_message_is_not_written_into_another_of_its_number(
     assert first != other
 
 
+@pytest.mark.parametrize(
+    ("error", "found", "sent"),
+    [
+        (ReturnedError("no queue is bound"), "no queue is bound", 1),
+        (UnavailableError("lost"), "", 2),
+    ],
+    ids=["returned", "in doubt"],
+)
+def test_what_ended_while_nothing_could_be_written_down_is_held_no_longer(
+    amqp_url, db, engine, monkeypatch, error, found, sent
+):
+    """Its lease was to be renewed when the database went: one in doubt is sent again at once."""
+    write(db, messages(1))
+    wire, settle = Wire(), rows.settle
+
+    def away(*_):
+        raise OperationalError("UPDATE", None, Exception("away"))
+
+    async def story():
+        vetting = Vetting(amqp_url)
+        vetting.passes = lambda *_: True
+        careful = Careful(engine, lambda _: wire, vetting, 60.0)
+        with engine.begin() as connection:
+            connection.execute(text("UPDATE outbox SET next_try_at = now()"))
+        await careful.turn()
+        renewed(careful, wire)
+        monkeypatch.setattr(rows, "settle", away)
+        with pytest.raises(OperationalError):
+            await careful.turn()
+        monkeypatch.setattr(rows, "settle", settle)
+        refused(error)(careful, wire)
+        await asyncio.sleep(0)
+        await careful.turn()
+
+    asyncio.run(story())
+    with engine.connect() as connection:
+        assert connection.scalar(text("SELECT reason FROM outbox")) == found
+    assert len(wire.sent) == sent
+
+
 def held(engine):
     with engine.connect() as connection:
         return connection.execute(
@@ -301,6 +344,38 @@ def test_a_journal_that_does_not_confirm_neither_stops_nor_doubles_anything(
             sent += some
             until(lambda: waiting(engine) == 0, "relayed")
     assert drain(amqp_url, 4_000, queue) == Counter(m.message_id for m in sent)
+
+
+def test_what_the_journal_has_not_confirmed_is_counted(
+    settings, amqp_url, db, engine, broker, monkeypatch
+):
+    """A recovery by the journal would not know of it, however the journal came to miss it."""
+
+    def counted():
+        return REGISTRY.get_sample_value("fellow_journal_missed_total")
+
+    def facts(count):
+        return [fact("order_received") for _ in range(count)]
+
+    began = counted()
+    with relaying(settings):
+        write(db, facts(10))
+        until(lambda: waiting(engine) == 0, "relayed")
+    assert counted() == began
+    with relaying(settings), stuck_journal(broker, amqp_url):
+        write(db, facts(10))
+        until(lambda: waiting(engine) == 0, "relayed")
+        assert counted() == began
+        vhost = amqp_url.rpartition("/")[2]
+        broker.control("close_all_connections", f"--vhost={vhost}", "a test")
+        until(lambda: counted() == began + 10, "counted with the connection's end")
+    with relaying(settings):
+        write(db, facts(1))  # the broker is known to take its like
+        until(lambda: waiting(engine) == 0, "relayed")
+        with Connection(amqp_url) as connection:
+            connection.default_channel.queue_unbind("journal", "journal.facts", "#")
+        write(db, facts(5))
+        until(lambda: counted() == began + 15, "counted, since no queue is bound")
 
 
 @BOTH

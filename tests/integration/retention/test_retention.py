@@ -259,7 +259,7 @@ def test_the_portal_forgets_browsers_whose_session_is_over(settings, db):
         for n, days in enumerate((0.01, -1))
     )
     db.commit()
-    portal_sessions.end_over()
+    portal_sessions.delete_expired()
     assert left(db, PortalSession) == 1
 
 
@@ -274,7 +274,7 @@ def test_the_console_ends_sessions_that_are_over(settings, db):
         for n, days in enumerate((30, 0))
     )
     db.commit()
-    ops_sessions.end_over(settings)
+    ops_sessions.delete_ended(settings)
     assert left(db, OpsSession) == 1
 
 
@@ -325,6 +325,40 @@ def test_what_waits_is_as_old_as_the_database_says(settings, db, monkeypatch):
     run(*recording(settings).jobs)
     assert (left(db, AwaitedOrder), left(db, WaitingUpdate)) == (1, 1)
     assert db.query(WaitingUpdate).one().given_up_at > ago(days=1)
+
+
+@pytest.mark.parametrize("service", ["orders"], indirect=True)
+def test_an_order_that_waits_to_be_placed_ends_as_one_that_is(settings, db):
+    """Else nobody would ever be told of one whose invoice is paid late."""
+    business = account(db).id
+
+    def waits(days, said=None):
+        said = days if said is None else said
+        cancelled = {"cancelled_at": ago(days=said), "cancelled_by": new_id()}
+        row = AwaitedOrder(
+            order_id=new_id(), account_id=business, since=ago(days=days), **cancelled,
+            cancel_reason="Zoe did not pay",
+            cancelled_before=[[ago(days=days).isoformat(), first, "Zoe called"]],
+        )  # fmt: skip
+        db.add(row)
+        db.commit()
+        return row.order_id
+
+    first = str(new_id())
+
+    waits(731)
+    late, young = (waits(days) for days in (91, 8))
+    # One of today counts, and says why, as it does if it comes behind the word that it was placed.
+    today = [waits(days, said=0) for days in (91, 731)]
+    run(*recording(settings).jobs)
+    db.expire_all()
+    kept = {
+        row.order_id: (row.cancel_reason, *row.cancelled_before[0][1:])
+        for row in db.query(AwaitedOrder)
+    }
+    # All its cancellations count still, by their times.
+    why = ("Zoe did not pay", first, "Zoe called")
+    assert kept == {late: ("", first, "")} | dict.fromkeys((young, *today), why)
 
 
 def test_by_the_batch_and_past_what_somebody_else_holds(settings, db, engine, monkeypatch):
@@ -430,7 +464,7 @@ def test_no_letter_is_over_by_one_clock_alone(settings, amqp_url, db, monkeypatc
         assert dead_retention.discard(connection, books, 90) == 0
         for criteria in (over, young, replace(over, as_of=ago(days=-off))):
             act = (connection, books, topology.ORDERS_INTAKE, criteria)
-            done = actions.discard(*act, dead_retention.NOBODY, "over").done
+            done = actions.discard(*act, dead_retention.ACTOR, "over").done
             assert done == (1 if criteria is young and off < 0 else 0), criteria
     books.dispose()
 
@@ -478,7 +512,7 @@ def test_a_dry_run_counts_what_would_go(settings, db):
     [
         (retention.CONFLICTS, lambda business, at: WaitingUpdate(
             event_id=new_id(), account_id=business, order_id=new_id(), since=at)),
-        (retention.CONFLICTS, lambda business, at: AwaitedOrder(
+        (retention.ORDERS, lambda business, at: AwaitedOrder(
             order_id=new_id(), account_id=business, since=at)),
         (retention.DELIVERIES, lambda business, at: Suppression(
             account_id=business, cause="refused", address_hash=new_id().bytes, key_id=b"1",
@@ -509,8 +543,10 @@ def test_what_ends_beside_a_place_ends_by_the_batch_too(settings, db, monkeypatc
          "ix_suppressions_refused_since"),
         ("SELECT id FROM orders WHERE is_test AND accepted_at > now()",
          "ix_orders_test_accepted_at"),
+        (f"WITH {retention.CONFLICTS.beside[1]} SELECT 1".format(limit="LIMIT 9").replace(
+            ":before", "now()"), "ix_awaited_orders_words_since"),
     ],
-    ids=["oldest test order", "refused", "new test orders"],
+    ids=["oldest test order", "refused", "new test orders", "words of cancellations"],
 )  # fmt: skip
 def test_the_few_are_found_by_their_index(db, query, index):
     db.execute(text("SET LOCAL enable_seqscan = off"))

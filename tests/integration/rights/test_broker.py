@@ -1,6 +1,11 @@
 """On the broker each service may do its work, and is refused everything else."""
 
+import asyncio
+import base64
 import itertools
+import re
+import threading
+from contextlib import contextmanager
 
 import pytest
 from amqp import Message
@@ -8,12 +13,27 @@ from amqp.exceptions import AccessRefused, ResourceLocked
 from kombu import Connection
 
 from shared.bus.broker import declaration
+from shared.bus.consume.consumer import Consumer
+from shared.bus.consume.receiving import sources
+from shared.bus.consume.subscription import Subscription
 from shared.bus.contract import topology
 from shared.bus.contract.events import EVENT_TYPES
 from shared.bus.contract.permissions import RIGHTS
+from shared.bus.publish.confirms import UnavailableError
+from shared.bus.publish.publisher import Publisher
+from shared.security.service_accounts import login
 from stack.servers.credentials import as_service
+from tests.integration.arrange import (
+    declare,
+    depth,
+    in_shards,
+    join,
+    orders_of_shards,
+    publish,
+    until,
+)
 
-LADDER = [rung.name for rung in topology.RETRY_LADDER]
+LADDER = [rung.name for rung in topology.RETRY_DELAYS]
 WORK = [queue.name for queue in topology.WORK_QUEUES]
 DEAD = [queue.name for queue in topology.DEAD_QUEUES]
 KEYS = [*EVENT_TYPES, *WORK, "anything"]
@@ -208,3 +228,135 @@ def test_without_a_declared_topology_a_consumer_is_refused(amqp_url):
         connection.default_channel.exchange_delete("commands")
     with connected(amqp_url, "kyc") as connection, pytest.raises(AccessRefused):
         declaration.ensure(connection, topology.KYC_DECISIONS)
+
+
+def test_shards_are_for_those_alone_whom_their_queue_is_for(amqp_url):
+    """With no number in the rights: who makes the shards fewer must still get at what waits."""
+    declare(amqp_url, 3)
+    shards = [queue.name for queue in topology.shards(3)]
+    publishers, readers, others = set(), set(), set()
+    for service in RIGHTS:
+        with connected(amqp_url, service) as connection:
+
+            def publish(channel):
+                channel.basic_publish_confirm(
+                    Message(b"x"), exchange="intake.shards", routing_key=shards[1]
+                )
+
+            def alter(channel):
+                channel.queue_unbind(shards[1], "intake.shards", shards[1])
+
+            if not refused(connection, publish):
+                publishers.add(service)
+            if not any(refused(connection, lambda c, n=n: consume(c, n)) for n in shards):
+                readers.add(service)
+            if not (
+                refused(connection, lambda c: c.queue_delete(shards[1]))
+                and refused(connection, lambda c: c.exchange_delete("intake.shards"))
+                and refused(connection, alter)
+            ):
+                others.add(service)
+    assert publishers == {"ingress", "relay"}
+    assert readers == {"orders", "ops", "console"}
+    assert others == set()
+
+
+def test_who_consumes_finds_the_shards_by_its_own_rights(amqp_url):
+    declare(amqp_url, 3)
+    for service in ("orders", "ops", "console"):
+        with connected(amqp_url, service) as connection:
+            assert len(declaration.parts(connection, topology.ORDERS_INTAKE)) == 3
+    for service in ("ingress", "relay"):
+        with connected(amqp_url, service) as connection:
+            assert declaration.has_shards(connection)
+
+
+def test_rights_of_before_there_were_shards_are_no_reason_not_to_begin(bare_amqp_url):
+    """Since 4.2.6 and 4.3.0 even the look is refused."""
+    with connected(bare_amqp_url, "kyc") as connection:
+        assert declaration.parts(connection, topology.ORDERS_INTAKE) == ["orders.intake"]
+        assert not declaration.has_shards(connection)
+
+
+@contextmanager
+def rights_of_before(broker, amqp_url, service):
+    """A service's user as a version made it that knew no shards."""
+    vhost = amqp_url.rpartition("/")[2]
+
+    def erlang(text):
+        return f'base64:decode(<<"{base64.b64encode(text.encode()).decode()}">>)'
+
+    def allow(*expressions):
+        given = ", ".join(map(erlang, (login(service), vhost, *expressions, "tests")))
+        broker.evaluate(f"rabbit_auth_backend_internal:set_permissions({given})")
+
+    today = RIGHTS[service].configure, RIGHTS[service].write, RIGHTS[service].read
+    more = f"|{topology.SHARDS}", f"|{re.escape(topology.INTAKE_SHARDS.name)}"
+    before = [text.replace(more[0], "").replace(more[1], "") for text in today]
+    assert tuple(before) != today
+    allow(*before)
+    try:
+        yield lambda: allow(*today)
+    finally:
+        allow(*today)
+
+
+def test_a_recorder_without_the_right_to_the_shards_does_all_else(
+    settings, broker, amqp_url, monkeypatch
+):
+    """Before 4.2.6 it sees that they are there."""
+    monkeypatch.setattr(sources, "LOOK_SECONDS", 0.1)
+    declare(amqp_url, 3)
+    batches = []
+    asked = Subscription(
+        queue=topology.ORDERS_INTAKE,
+        handle=lambda _, received: batches.append(len(received)),
+        consumer="tests",
+        shards=3,
+    )
+    consumer = Consumer(as_service(amqp_url, "orders"), 30, asked, stopping := threading.Event())
+    thread = threading.Thread(target=consumer.run, daemon=True)
+    with rights_of_before(broker, amqp_url, "orders") as allow:
+        publish(amqp_url, *in_shards(3, orders_of_shards(3, each=20)))
+        thread.start()
+        try:
+            until(lambda: sum(batches) == 20, "its own queue")
+            assert max(batches) > 1
+            allow()
+            until(lambda: sum(batches) == 60, "the shards, once it may")
+        finally:
+            stopping.set()
+            join([thread])
+
+
+@pytest.mark.parametrize("service", ["ingress", "relay"])
+def test_who_publishes_without_the_right_to_the_shards_loses_its_connection_once(
+    broker, amqp_url, service
+):
+    declare(amqp_url, 4)
+
+    async def story():
+        publisher = Publisher(
+            as_service(amqp_url, service),
+            name="tests",
+            max_outstanding=100,
+            confirm_timeout=5.0,
+            heartbeat=30,
+            shards=4,
+        )
+        await publisher.start()
+        try:
+            told = []
+            for _ in range(2):
+                await asyncio.to_thread(until, lambda: publisher.state == "connected", "connected")
+                sending = [publisher.publish(message) for message in orders_of_shards(4)]
+                told.append(await asyncio.gather(*sending, return_exceptions=True))
+            return told
+        finally:
+            await publisher.stop()
+
+    with rights_of_before(broker, amqp_url, service):
+        first, second = asyncio.run(story())
+    assert UnavailableError in {type(error) for error in first}
+    assert second == [None] * 4
+    assert depth(amqp_url, topology.ORDERS_INTAKE.name) >= 4

@@ -96,7 +96,7 @@ def test_operators_get_users_of_their_own_who_may_decide_and_no_more(node):
     for name in ("fellow_kyc", "guest", "Ada"):
         code, said = declare(**environment | {"OPERATOR_PASSWORDS": f"{name}=password"})
         assert code == 2
-        assert "no operator's name" in said
+        assert "not a valid operator name" in said
 
 
 def test_definitions_for_rabbitmqctl():
@@ -133,6 +133,15 @@ def test_a_bad_list_of_passwords_is_one_sentence():
         2,
         "The topology cannot be declared. SERVICE_PASSWORDS must be like ingress=...,kyc=...\n",
     )
+
+
+def test_shards_that_are_not_used_any_more_are_named(amqp_url):
+    assert declare(AMQP_URL=amqp_url, INTAKE_SHARDS="3") == (0, "")
+    code, said = declare(AMQP_URL=amqp_url, INTAKE_SHARDS="1")
+    assert code == 0
+    assert "INTAKE_SHARDS is 1, and orders.intake.1, orders.intake.2 are there" in said
+    with Connection(amqp_url) as connection:
+        assert len(declaration.parts(connection, topology.ORDERS_INTAKE)) == 3
 
 
 def test_a_topology_of_another_version_is_one_sentence(amqp_url):

@@ -18,7 +18,7 @@ from shared.http.errors import ApiError
 from shared.http.route import Call
 from shared.ids import new_id
 from stack.servers.credentials import as_service
-from tests.integration.arrange import access_token, account, received, until
+from tests.integration.arrange import account, received, until
 
 INSERT = text("""
     INSERT INTO webhook_secrets (id, account_id, key_hash, sealed, state, expires_at)
@@ -275,25 +275,3 @@ def test_each_service_may_hold_an_approval_and_change_none(database_url, db, bus
         with pytest.raises(DBAPIError, match="permission denied"), made.begin() as connection:
             connection.execute(REVOKE, {"account": business.id})
         made.dispose()
-
-
-def test_a_business_has_so_many_secrets_made_a_day(api):
-    with api.session() as session:
-        made = account(session, status="approved")
-    me = {"Authorization": f"Bearer {access_token(made.id)}"}
-    for _ in range(rotation.MAX_A_DAY):
-        assert api.http.post("/webhook/secret/", headers=me).status_code in (200, 201)
-    refused = api.http.post("/webhook/secret/", headers=me)
-    assert (refused.status_code, refused.json()["code"]) == (429, "too_many_secrets")
-    assert 0 < int(refused.headers["Retry-After"]) <= 86_400
-    assert api.http.get("/webhook/secret/", headers=me).status_code == 200
-    # A day after the first of them there is room for one.
-    with api.session() as session:
-        first = session.scalars(
-            select(WebhookSecret).where(WebhookSecret.account_id == made.id)
-            .order_by(WebhookSecret.issued_at).limit(1)
-        ).one()  # fmt: skip
-        first.issued_at -= timedelta(days=1)
-        session.commit()
-    assert api.http.post("/webhook/secret/", headers=me).status_code == 200
-    assert api.http.post("/webhook/secret/", headers=me).status_code == 429

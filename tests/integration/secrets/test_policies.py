@@ -2,7 +2,7 @@
 
 import pytest
 from msgspec.structs import replace
-from sqlalchemy import select
+from sqlalchemy import func, select, update
 from sqlalchemy.dialects.postgresql import insert
 
 from services.secrets import policies
@@ -11,8 +11,9 @@ from shared.bus.contract import topology
 from shared.bus.contract.errors import Permanent
 from shared.bus.contract.events import AccountBlock, WebhookAllowlistChanged, WebhookLimit
 from shared.bus.contract.message import message_for
-from shared.db.models import OutboxMessage, WebhookPolicy
+from shared.db.models import Account, OutboxMessage, WebhookPolicy
 from shared.db.session import transaction
+from shared.http.errors import ApiError
 from shared.http.route import Call
 from shared.ids import new_id
 from tests.integration.arrange import (
@@ -130,6 +131,24 @@ def test_each_is_told_though_a_client_gives_its_messages_one_id(settings, db):
             policies.on_block(session, replace(received(command), id=one_id))
     assert [what for what, _, __ in told(db)] == ["blocked", "unblocked"]
     assert len(set(db.scalars(select(OutboxMessage.message_id)))) == 2
+
+
+@pytest.mark.parametrize("service", ["ingress"])
+@pytest.mark.parametrize(
+    ("route", "body"),
+    [
+        (policies.replace, policies.Allowlist(allowed_networks=["203.0.113.0/24"])),
+        (policies.choose_schemes, policies.Schemes(standard_webhooks_only=True)),
+    ],
+)
+def test_what_was_let_in_before_an_account_was_closed_changes_nothing(settings, db, route, body):
+    business = account(db)
+    db.execute(update(Account).values(closed_at=func.now(), email="x@closed.invalid"))
+    db.commit()
+    with pytest.raises(ApiError, match="no longer exists"), transaction() as session:
+        route(session, Call(business.id, body, None, {}, "192.0.2.1"))
+    assert policy_of(db, business) is None
+    assert facts(db) == []
 
 
 def told(db):

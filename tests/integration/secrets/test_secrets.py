@@ -2,7 +2,9 @@
 
 import base64
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
+from uuid import UUID
 
 import msgspec
 import pytest
@@ -23,7 +25,7 @@ from shared.bus.contract.events import (
 )
 from shared.bus.contract.message import message_for
 from shared.db.models import KycApplication, OutboxMessage, WebhookSecret, WebhookSecretUse
-from shared.db.session import transaction
+from shared.db.session import database_time, transaction
 from shared.security import webhook_keys
 from shared.security.encryption import CannotOpenError
 from tests.integration.arrange import (
@@ -369,6 +371,43 @@ def warned_days_ago(db, secret):
     db.commit()
 
 
+@contextmanager
+def database_clock_ahead(db, days):
+    """A transaction in which the database's clock is ahead of this host's."""
+    db.execute(text("CREATE SCHEMA IF NOT EXISTS wrong"))
+    db.execute(text("GRANT USAGE ON SCHEMA wrong TO PUBLIC"))
+    db.execute(
+        text(
+            "CREATE OR REPLACE FUNCTION wrong.clock_timestamp() RETURNS timestamptz LANGUAGE sql "
+            f"AS 'SELECT pg_catalog.clock_timestamp() + interval ''{days} days'''"
+        )
+    )
+    db.commit()
+    with transaction() as session:
+        # Names without a schema are looked up in this order.
+        session.execute(text("SET LOCAL search_path = wrong, pg_catalog, public"))
+        assert database_time(session) > ahead(days=days - 1)
+        yield session
+
+
+@pytest.mark.parametrize("days", [20, 91])
+def test_a_database_clock_that_is_ahead_ends_no_secret(db, business, days):
+    """A promoted standby's clock may be wrong for a minute, and an expired secret stays so."""
+    old, new = retiring(db, business, timedelta(days=10))
+    with database_clock_ahead(db, days) as session:
+        schedule.tick(session)
+    assert [(one.state, one.warned_at) for one in secrets_of(db, business)] == [
+        ("retiring", None),
+        ("active", None),
+    ]
+    command = SecretRotate(account_id=business.id, cause="expired_use", secret_id=new.id)
+    with database_clock_ahead(db, days) as session:
+        handlers.on_rotate(session, received(command))
+    assert {one.state for one in secrets_of(db, business) if one.id in (old.id, new.id)} == {
+        "retiring"
+    }
+
+
 def test_a_warning_says_how_much_the_old_secret_is_still_used(db, business):
     old, new = retiring(db, business, timedelta(days=2))
     used = use(db, old, 25)
@@ -496,6 +535,34 @@ def test_http_tells_the_way_of_a_secret(api):
     assert api.http.get("/webhook/secret/", headers=me).json()["previous"] is None
 
 
+@pytest.mark.parametrize("is_other", [False, True], ids=["the same", "another"])
+def test_http_takes_the_cure_where_a_secret_cannot_be_opened(api, is_other):
+    """As where a sealing key was taken out too early: whoever gives, or makes, one has one."""
+    with api.session() as session:
+        business = account(session, status="approved")
+    me, path = as_(business), "/webhook/secret/shopify/"
+    first = {"secret": "a-secret-of-shopify"}
+    assert api.http.post("/webhook/secret/", headers=me).status_code == 201
+    assert api.http.put(path, json=first, headers=me).status_code == 200
+    with api.session() as session:
+        damaged = "UPDATE webhook_secrets SET sealed = 'elsewhere' || sealed WHERE account_id = :id"
+        session.execute(text(damaged), {"id": business.id})
+        session.commit()
+    given = first | ({"secret": "another-secret-of-shopify"} if is_other else {})
+    answer = api.http.put(path, json=given, headers=me)
+    assert answer.status_code == 200, answer.text
+    newest, _ = answer.json()["results"]
+    with api.session() as session:
+        row = session.get_one(WebhookSecret, UUID(newest["id"]))
+        assert webhook_keys.unseal(row.sealed, row.id) == given["secret"].encode()
+    shown = api.http.get("/webhook/secret/", headers=me)
+    assert (shown.status_code, shown.json()["code"]) == (503, "unavailable")
+    made = api.http.post("/webhook/secret/", headers=me)
+    assert made.json()["status"] == "regenerated"
+    shown = api.http.get("/webhook/secret/", headers=me).json()
+    assert shown["secret_key"] == made.json()["secret_key"]
+
+
 def test_http_shows_every_secret_that_still_signs(api):
     with api.session() as session:
         business = account(session, status="approved")
@@ -604,3 +671,25 @@ def test_what_no_key_opens_stands_before_no_other(settings, configure, db, busin
             done.append(job.run(session))
     assert done == [0, 1, 0, 0]
     assert secrets_of(db, other)[0].sealed != before
+
+
+def test_a_business_has_so_many_secrets_made_a_day(api):
+    with api.session() as session:
+        made = account(session, status="approved")
+    me = {"Authorization": f"Bearer {access_token(made.id)}"}
+    for _ in range(rotation.MAX_A_DAY):
+        assert api.http.post("/webhook/secret/", headers=me).status_code in (200, 201)
+    refused = api.http.post("/webhook/secret/", headers=me)
+    assert (refused.status_code, refused.json()["code"]) == (429, "too_many_secrets")
+    assert 0 < int(refused.headers["Retry-After"]) <= 86_400
+    assert api.http.get("/webhook/secret/", headers=me).status_code == 200
+    # A day after the first of them there is room for one.
+    with api.session() as session:
+        first = session.scalars(
+            select(WebhookSecret).where(WebhookSecret.account_id == made.id)
+            .order_by(WebhookSecret.issued_at).limit(1)
+        ).one()  # fmt: skip
+        first.issued_at -= timedelta(days=1)
+        session.commit()
+    assert api.http.post("/webhook/secret/", headers=me).status_code == 200
+    assert api.http.post("/webhook/secret/", headers=me).status_code == 429

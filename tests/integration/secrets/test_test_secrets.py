@@ -52,7 +52,7 @@ def test_what_it_is_shows_in_both_forms_and_the_library_takes_it():
     # A live one that begins alike by chance is none.
     assert not webhook_keys.is_test(webhook_keys.TEST_MARK + bytes(29))
     for form in (webhook_keys.encode_key(raw), shown):
-        assert form[6:] not in webhook_keys.removed(f"it is {form}.")
+        assert form[6:] not in webhook_keys.redacted(f"it is {form}.")
 
 
 def test_each_is_replaced_by_itself(settings, db, business):
@@ -104,6 +104,7 @@ def test_the_end_of_test_mode_leaves_the_live_one(settings, db, business):
     rows = db.scalars(select(OutboxMessage).where(OutboxMessage.type == SecretRevoked.TYPE)).all()
     (fact,) = (decode(row.type, row.body) for row in rows)
     assert len(fact.secret_ids) == 2
+    assert (fact.kinds, fact.cause) == (("test",), "ended_test_mode")
 
 
 def test_both_end_with_the_approval(settings, db, business, engine):

@@ -102,16 +102,26 @@ def test_a_port_on_which_somebody_listens_is_not_to_be_had():
             Port(named=number)
 
 
-def test_ports_are_no_ephemeral_ones():
-    with open("/proc/sys/net/ipv4/ip_local_port_range") as file:
-        low, high = map(int, file.read().split())
+@pytest.fixture
+def ephemeral(tmp_path, monkeypatch):
+    """Sets the range of a machine: some have all of them in it."""
+    file = tmp_path / "range"
+    monkeypatch.setattr("stack.servers.ports._EPHEMERAL", file)
+    return lambda low, high: file.write_text(f"{low}\t{high}\n")
+
+
+@pytest.mark.parametrize(("low", "high"), [(32768, 60999), (10000, 50000), (20000, 65535)])
+def test_ports_are_no_ephemeral_ones(ephemeral, low, high):
+    ephemeral(low, high)
     assert not any(low <= Port().number <= high for _ in range(200))
 
 
-def test_where_every_port_is_ephemeral_any_is_taken(tmp_path, monkeypatch):
-    everything = tmp_path / "range"
-    everything.write_text("1024 65535\n")
-    monkeypatch.setattr("stack.servers.ports._EPHEMERAL", everything)
+def test_where_every_port_is_ephemeral_any_is_taken(ephemeral):
+    ephemeral(1024, 65535)
+    assert is_refused(Port())
+
+
+def test_where_nobody_is_told_which_are_ephemeral_any_is_taken(ephemeral):
     assert is_refused(Port())
 
 

@@ -1,5 +1,6 @@
-"""`make run`, as somebody at a keyboard uses it: in a checkout of its own, with private servers."""
+"""`make run`, as a person at a keyboard uses it, in a checkout of its own."""
 
+import fcntl
 import json
 import os
 import pty
@@ -10,9 +11,10 @@ import socket
 import subprocess
 import sys
 import threading
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 
+import docker
 import httpx
 import pytest
 from sqlalchemy import create_engine, text
@@ -20,7 +22,7 @@ from sqlalchemy import create_engine, text
 from stack import system
 from stack.clean import REFUSED
 from stack.folders import ROOT
-from stack.servers import credentials, data
+from stack.servers import containers, credentials, data
 from stack.servers.ports import Port
 from tests.integration.arrange import PATIENCE, until
 
@@ -33,12 +35,14 @@ pytestmark = pytest.mark.timeout(4 * PATIENCE)
 @pytest.fixture
 def checkout(tmp_path):
     """A copy of what runs, at a path that many programs do not like."""
-    folder = tmp_path / "a check-out & more"
+    folder = tmp_path / "50% of a check-out & more"
     folder.mkdir()
     for name in FOLDERS:
         source = ROOT / name
         if source.is_dir():
-            shutil.copytree(source, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+            # Compiled as well, or a dozen processes would compile all of it at once; but for what
+            # one of ours writes just now.
+            shutil.copytree(source, folder / name, ignore=shutil.ignore_patterns("*.pyc.*"))
         else:
             shutil.copy(source, folder)
     yield folder
@@ -101,6 +105,12 @@ def assert_is_healthy(checkout):
     assert told[-1][0] == 0
 
 
+def assert_its_venv_is_held(checkout):
+    """No setup makes anew what it will need, and root's `make clean` takes nothing away."""
+    with (checkout / ".venv.lock").open() as lock, pytest.raises(BlockingIOError):
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
 def ready(checkout, process):
     """What `.stack/env` says, once it is there."""
     written = checkout / ".stack" / "env"
@@ -109,7 +119,8 @@ def ready(checkout, process):
         assert process.poll() is None, process.stdout and process.stdout.read()
         return written.exists()
 
-    until(look, "the system is ready")
+    # Its servers alone may take as long as a test waits for anything else.
+    until(look, "the system is ready", 4 * PATIENCE)
     return dict(line.split("=", 1) for line in written.read_text().splitlines())
 
 
@@ -160,6 +171,34 @@ def folders_of(checkout):
     return [Path(folder) for folder in done.stdout.split()]
 
 
+class Broker:
+    """The broker of a checkout's `make run`, which is a process here or a container."""
+
+    def __init__(self, checkout):
+        folder = folders_of(checkout)[-1]
+        self._pid_file = folder / "run" / "rabbitmq" / "node.pid"
+        self._label = f"{containers.OWNER}={folder.name}"
+
+    def run(self):
+        """Something that changes with each start; empty while it does not run."""
+        if self._pid_file.exists():
+            return self._pid_file.read_text()
+        return "".join(found.attrs["State"]["StartedAt"] for found in self._containers())
+
+    def kill(self):
+        """SIGKILL, as by the kernel for want of memory."""
+        if self._pid_file.exists():
+            os.kill(int(self._pid_file.read_text()), signal.SIGKILL)
+        for container in self._containers():
+            container.kill()
+
+    def _containers(self):
+        with suppress(*containers.ENGINE_ERRORS), closing(docker.from_env()) as engine:
+            found = engine.containers.list(filters={"label": self._label}, ignore_removed=True)
+            return [each for each in found if each.attrs["Config"]["Hostname"] == "rabbitmq"]
+        return []
+
+
 def login(api, http):
     body = {"email": "it@kettle.example", "password": "correct horse battery"}
     return http.post(f"{api}/api/v1/users/auth/login/", json=body).json()["code"]
@@ -171,6 +210,10 @@ def test_run_stop_and_run_again(checkout):
     process = start(checkout)
     told = ready(checkout, process)
     assert {"API_URL", "OPS_URL", "AMQP_URL", "DATABASE_URL", "MAILBOX_DIR"} <= set(told)
+    broker = Broker(checkout)
+    killed = broker.run()
+    broker.kill()
+    until(lambda: broker.run() not in ("", killed), "the broker is started again")
     assert_is_healthy(checkout)
     assert (checkout / ".stack" / "env").stat().st_mode & 0o077 == 0
     body = {
@@ -184,6 +227,7 @@ def test_run_stop_and_run_again(checkout):
         mailbox = Path(told["MAILBOX_DIR"]) / "new"
         until(lambda: list(mailbox.iterdir()), "the code is in the mailbox")
 
+        assert_its_venv_is_held(checkout)
         second = start(checkout)
         assert second.wait(PATIENCE) == 1
         assert "make run is running in this checkout already" in second.stdout.read()
@@ -192,7 +236,8 @@ def test_run_stop_and_run_again(checkout):
         assert "stop it first" in cleaning.stdout.read()
         assert http.get(f"{told['API_URL']}/healthz").status_code == 200
         process.kill()
-        process.wait()
+        output, _ = process.communicate()
+        assert "RabbitMQ has ended; starting it again" in output
         (checkout / ".stack" / "env").unlink()
 
         with Port() as held:
@@ -324,7 +369,7 @@ def test_who_is_to_outlive_its_terminal_does(checkout):
 def test_a_port_that_is_taken(checkout):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        process = start(checkout, PORT=str(port))
+        process = start(checkout, PORT=str(port), COLUMNS="40")
         output, _ = process.communicate(timeout=PATIENCE)
     assert process.returncode == 1
     assert f"port {port} is taken: give another one by PORT=" in output

@@ -40,7 +40,7 @@ def test_from_the_approval_to_the_first_live_order(running, business):
     test = made.json()["secret_key"]
     assert test.startswith("whtk_TEST")
     assert made.json()["signing_secret"].startswith("whsec_TEST")
-    assert "test" in business.mail("test secret is ready")
+    assert "/secret" in business.mail("Your test secret is ready")
 
     # One of ours, then two of its own by either scheme, then what happens to them.
     ours = business.http.post("/webhooks/test-order/")

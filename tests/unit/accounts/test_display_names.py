@@ -1,4 +1,4 @@
-"""Names before our address: people's own go through, and those that pass for others do not."""
+"""Display names: real names are accepted, deceptive ones are refused."""
 
 import unicodedata
 
@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from services.accounts.email_sender.display_names import fault, normalised
 
 KNOWN = ("LATIN", "CYRILLIC", "GREEK", "DIGIT", "SPACE")
-"""What no joiner is needed in."""
+"""Texts in which no joiner is needed."""
 
 
 @pytest.mark.parametrize(
@@ -90,7 +90,7 @@ def test_a_name_that_deceives(name):
 
 
 @given(st.text(st.characters(codec="utf-8"), min_size=1, max_size=80))
-def test_what_is_taken_is_seen_is_one_line_and_stays_as_it_is(text):
+def test_an_accepted_name_is_visible_one_line_and_stable(text):
     name = normalised(text)
     if name and fault(name) is None:
         assert "@" not in name

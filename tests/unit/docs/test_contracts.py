@@ -1,4 +1,4 @@
-"""The two contracts are as the code has them, valid, and true to what the broker enforces."""
+"""The two contracts match the code, are valid, and agree with the broker's rules."""
 
 import json
 from pathlib import Path
@@ -17,7 +17,7 @@ DOCUMENTS = contracts.documents()
 
 
 @pytest.mark.parametrize("name", DOCUMENTS)
-def test_what_is_committed_is_what_the_code_says(name):
+def test_committed_contracts_match_the_code(name):
     committed = (contracts.FOLDER / name).read_text()
     assert committed == contracts.as_text(DOCUMENTS[name]), "run `make contracts`"
 
@@ -38,7 +38,7 @@ def test_asyncapi_is_valid():
     asyncapi_validator().validate(asyncapi())
 
 
-def test_the_asyncapi_schema_refuses_what_is_not():
+def test_the_asyncapi_schema_refuses_an_invalid_document():
     wrong = asyncapi()
     next(iter(wrong["channels"].values()))["bindings"]["amqp"]["exchange"]["type"] = "pigeon"
     with pytest.raises(jsonschema.ValidationError):
@@ -66,7 +66,7 @@ def test_every_reference_in_asyncapi_leads_somewhere():
             at = at[part]
 
 
-def test_every_message_and_queue_is_in_it():
+def test_asyncapi_has_every_message_and_queue():
     document = asyncapi()
     named = {message["name"] for message in document["components"]["messages"].values()}
     assert named == set(EVENT_TYPES)

@@ -1,4 +1,4 @@
-"""What the documents say is so: the configuration table, the paths, the compose file."""
+"""The documents match the code: configuration, links and paths, compose file."""
 
 import re
 import tomllib
@@ -6,7 +6,6 @@ from urllib.parse import urlsplit
 
 import msgspec
 import pytest
-import yaml
 
 from services.ops import keys
 from services.ops.journal import replaying
@@ -22,6 +21,7 @@ from stack.folders import ROOT
 from stack.generated import configuration
 from stack.servers.credentials import broker_user
 from stack.supervisor import MODULES
+from tests.unit.docs import composed
 
 README = (ROOT / "README.md").read_text()
 DOCUMENTS = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md"))]
@@ -48,7 +48,7 @@ def test_links_and_paths_lead_somewhere(document):
 
 
 def anchors(text):
-    """What GitHub calls the headings of a document."""
+    """Return the anchors that GitHub makes of the headings of a document."""
     headings = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
     return {re.sub(r"[^\w -]", "", one.lower()).replace(" ", "-") for one in headings}
 
@@ -67,26 +67,36 @@ def test_the_index_of_the_decisions_has_each_of_them_with_a_day():
         assert anchor == re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-")
 
 
-def test_it_is_written_how_long_before_the_dump_a_replay_begins():
+def test_khepri_is_documented_for_versions_that_can_upgrade_with_it():
+    """A node of 3.13 that has it never becomes one of 4 (rabbitmq.com, "Khepri FAQ")."""
+    page = (ROOT / "docs" / "deploying.md").read_text()
+    section = page.partition("### Another RabbitMQ\n")[2].partition("\n## ")[0]
+    before, block, _ = re.split(r"```(?:sh)?\n", section, maxsplit=2)
+    assert "khepri_db" in block
+    assert re.findall(r"\b\d\.\d+\b", before)[:2] == ["4.0", "4.1"]
+
+
+def test_the_start_of_a_replay_before_the_dump_is_documented():
     minutes = int(replaying.WAITED.total_seconds()) // 60
     said = (ROOT / "docs" / "recovery.md").read_text()
     assert f"**{minutes // 60} h {minutes % 60} min\nbefore `--from`**" in said
 
 
-def test_every_make_target_that_is_named_is_there():
+def test_documented_make_targets_exist():
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
     for document in DOCUMENTS:
         named = re.findall(r"`make ([a-z-]+)", document.read_text())
         assert set(named) <= targets, document
 
 
-def compose():
-    return yaml.safe_load((ROOT / "docker-compose.yml").read_text())
+compose = composed.alone
+# Used by docker-compose.cluster.yml alone: how its servers authenticate each other.
+OF_A_CLUSTER = {"erlang_cookie", "standby_password"}
 
 
-# Of its project alone: a second checkout on the host builds one of its own.
+# Named after the project: a second checkout on the host builds its own.
 OURS = "${COMPOSE_PROJECT_NAME:-order-fellow}:latest"
-# Who they are is the file's to say, and no operator's.
+# Set by the compose file; operators cannot change them.
 FIXED = {
     "ENVIRONMENT",
     "AMQP_URL",
@@ -96,11 +106,11 @@ FIXED = {
     "RABBITMQ_MANAGEMENT_URL",
     "UNPROTECTED_HOSTS",
 }
-# Those of the image: the same for all.
+# Set in the image, the same for all processes.
 IMAGES_OWN = {"HEALTH_FILE", "HOST", "PORT", "OPS_PORT", "PORTAL_PORT"}
-# Read by the libraries of OpenTelemetry; beside the setting that turns them on.
+# Read by the libraries of OpenTelemetry, if the endpoint is set.
 TRACING = {"OTEL_TRACES_SAMPLER", "OTEL_TRACES_SAMPLER_ARG", "OTEL_RESOURCE_ATTRIBUTES"}
-# The door is not in front of these.
+# These have their own setting, because the door is not in front of them.
 OWN_PROXIES = {("ops", "TRUSTED_PROXIES"), ("portal", "TRUSTED_PROXIES")}
 
 
@@ -110,14 +120,14 @@ def ours():
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
-def test_what_compose_is_told_to_run_is_there(document):
-    services = compose()["services"]
+def test_documented_compose_services_exist(document):
+    services = composed.with_cluster()["services"]
     options = r"(?:(?:-T|--rm|--detach|--wait|--force-recreate|--no-deps|-e \w+) )*"
     for verb, told in re.findall(
-        rf"docker compose (run|exec|up|stop|restart) {options}([a-z]+(?: [a-z]+)*)",
+        rf"docker compose (run|exec|up|stop|restart) {options}([a-z]\w*(?: [a-z]\w*)*)",
         document.read_text(),
     ):
-        # What comes after the first is a command for the one that runs it.
+        # For `run` and `exec` only the first word is a service; the rest is its command.
         of_services = told.split()[:1] if verb in ("run", "exec") else told.split()
         assert set(of_services) <= set(services), told
     user = services["postgres"]["environment"]["POSTGRES_USER"]
@@ -137,7 +147,7 @@ def test_compose_runs_every_process():
 
 
 @pytest.mark.parametrize("process", READS)
-def test_a_container_is_given_what_its_process_reads_and_nothing_else(process):
+def test_a_container_gets_exactly_the_settings_of_its_process(process):
     service = ours()[process]
     given = {name.removesuffix("_FILE") for name in set(service["environment"]) - IMAGES_OWN}
     traced = TRACING if "OTEL_EXPORTER_OTLP_ENDPOINT" in READS[process] else set()
@@ -154,7 +164,7 @@ def test_a_container_is_given_what_its_process_reads_and_nothing_else(process):
 
 
 @pytest.mark.parametrize("process", READS)
-def test_a_process_starts_in_production_with_what_compose_gives_it(process, tmp_path):
+def test_a_process_starts_in_production_with_the_settings_of_compose(process, tmp_path):
     keys.write(tmp_path / "secrets", {})
     environ = given_by_compose(process, tmp_path / "secrets")
     settings = load(environ, process)
@@ -167,12 +177,12 @@ def test_a_process_starts_in_production_with_what_compose_gives_it(process, tmp_
             load(without, process)
 
 
-# What an `.env` must say, as it is tried out.
+# The required variables of `.env`, with the values of a trial.
 NEEDED = {"SMTP_HOST": "mailpit", "PUBLIC_URL": "https://orders.example.com"}
 
 
 def given_by_compose(process, secrets, **said):
-    """A container's environment, where `.env` says no more than it must."""
+    """Return a container's environment with a minimal `.env`."""
 
     def value(found):
         if (found[1] in said) or found[2] == "?":
@@ -188,27 +198,27 @@ def given_by_compose(process, secrets, **said):
 
 
 @pytest.mark.parametrize("said", [{}, {"PROOF_PORT": "2600"}])
-def test_the_standing_proof_is_mailed_to_where_it_listens(tmp_path, said):
+def test_the_notifier_mails_the_standing_proof_at_its_port(tmp_path, said):
     listens = given_by_compose("proof", tmp_path, **said)["PROOF_PORT"]
     assert given_by_compose("notifier", tmp_path, **said)["PROOF_SINK"] == f"proof:{listens}"
 
 
-def test_what_is_written_of_tracing_reaches_the_containers():
+def test_documented_tracing_variables_reach_the_containers():
     text = (ROOT / "docs" / "tracing.md").read_text()
     named = set(re.findall(r"`(OTEL_\w+)", text))
     assert named - set(ours()["orders"]["environment"]) == {"OTEL_EXPORTER_OTLP_HEADERS"}
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
-def test_a_container_gets_nothing_of_a_shell_that_is_not_named(document):
-    """Of `FELLOW_PASSWORD` in front of `docker compose` nothing arrives."""
+def test_documented_exec_passes_the_password_on(document):
+    """A shell variable before `docker compose` does not reach the container."""
     text = document.read_text()
     if "FELLOW_PASSWORD" in text and "docker compose exec" in text:
         assert re.search(r"docker compose (exec|run --rm) .*-e FELLOW_PASSWORD ops", text)
 
 
 @pytest.mark.parametrize("process", ["notifier", "ops"])
-def test_the_mail_server_of_others_is_spoken_to_by_tls_or_named(process, tmp_path):
+def test_an_external_mail_server_needs_tls_or_an_exception(process, tmp_path):
     keys.write(tmp_path / "secrets", {})
     environ = given_by_compose(process, tmp_path / "secrets") | {"SMTP_HOST": "smtp.example"}
     with pytest.raises(ConfigurationError, match=r"SMTP_HOST speaks to smtp\.example"):
@@ -234,7 +244,7 @@ def test_the_production_example_starts_every_process(process, tmp_path):
         assert settings.kyc_approvals_required == 2
 
 
-def test_everybody_needs_a_second_factor_in_compose(tmp_path):
+def test_compose_requires_a_second_factor(tmp_path):
     keys.write(tmp_path / "secrets", {})
     assert (
         load(given_by_compose("ops", tmp_path / "secrets"), "ops").ops_second_factor == "required"
@@ -242,15 +252,19 @@ def test_everybody_needs_a_second_factor_in_compose(tmp_path):
 
 
 def test_compose_names_its_own_hosts_and_lets_others_be_added():
+    reached = set(compose()["services"])
+    for service in compose()["services"].values():
+        if isinstance(networks := service.get("networks"), dict):
+            reached |= {alias for one in networks.values() if one for alias in one["aliases"]}
     for process, service in ours().items():
         if process != "keys":
             *own, more = service["environment"]["UNPROTECTED_HOSTS"].split(",")
             assert more == "${UNPROTECTED_HOSTS:-}"
-            assert set(own) <= set(compose()["services"])
+            assert set(own) <= reached
 
 
 def test_the_console_expects_what_compose_and_make_run_start():
-    """What is down is a line, whatever it is; `doctor` and the alerts have the same lines."""
+    """So that each process that is down is reported, by the doctor and the alerts too."""
     stay = {name for name, service in ours().items() if "profiles" not in service}
     names = {name.removeprefix("services.") for name in EXPECTED}
     assert names == stay - {"ops", "proof"} == set(MODULES) - {"ops"}
@@ -271,8 +285,8 @@ def test_every_service_in_compose_signs_in_as_itself(tmp_path):
             assert urlsplit(url).password == passwords[user]
 
 
-def test_compose_has_every_secret_that_is_made_and_no_other():
-    assert set(compose()["secrets"]) == set(keys.FILES)
+def test_compose_has_exactly_the_generated_secrets():
+    assert set(compose()["secrets"]) == set(keys.FILES) - OF_A_CLUSTER
 
 
 def test_production_mail_and_links_go_nowhere_by_default():
@@ -309,8 +323,8 @@ def test_every_container_is_bounded():
         assert service["security_opt"] == ["no-new-privileges:true"]
 
 
-def test_what_changes_its_user_can_be_asked_to_stop():
-    """The init process stays root, and hands signals to another's process by CAP_KILL alone."""
+def test_containers_that_change_their_user_can_be_stopped():
+    """The init process stays root, and needs CAP_KILL to signal another user's process."""
     changing = {
         name: set(service.get("cap_add", ()))
         for name, service in compose()["services"].items()
@@ -321,15 +335,15 @@ def test_what_changes_its_user_can_be_asked_to_stop():
 
 
 def test_the_number_of_ingresses_is_a_setting():
-    """A flag of `up` is refused where the ingress is not among those that are named."""
+    """`up --scale` is refused if the ingress is not among the named services."""
     assert compose()["services"]["ingress"]["scale"] == "${INGRESSES:-1}"
     for document in DOCUMENTS:
         assert document.name == "CHANGELOG.md" or "--scale" not in document.read_text(), document
     assert "`INGRESSES" in (ROOT / "docs" / "deploying.md").read_text()
 
 
-def test_every_container_that_stays_tells_its_health():
-    """`up --wait` waits for what has a check: of the rest it knows that it was started."""
+def test_every_long_running_container_has_a_health_check():
+    """`up --wait` waits only for containers with a check."""
     for name, service in compose()["services"].items():
         if "profiles" not in service:
             assert {"test", "interval", "timeout", "retries"} <= set(
@@ -345,13 +359,21 @@ def test_no_tag_floats():
         assert re.search(r":v?\d+\.\d+", image), image
 
 
-def test_the_version_is_the_same_wherever_it_stands():
+def test_all_version_numbers_are_equal():
     package = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
     image = re.findall(r"^ARG VERSION=(\S+)", (ROOT / "Dockerfile").read_text(), re.MULTILINE)
     assert [package, *image] == [product.VERSION] * 2
 
 
-def test_every_queue_has_a_line_in_the_architecture():
+@pytest.mark.parametrize("document", ["runbook.md", "recovery.md", "deploying.md"])
+def test_where_senders_are_said_to_send_again_woocommerce_is_excepted(document):
+    """It queues nothing while its webhook is off, and the orders from then are lost."""
+    text = (ROOT / "docs" / document).read_text()
+    assert "WooCommerce" in text
+    assert "platforms.md#when-a-webhook-was-off" in text
+
+
+def test_the_architecture_names_every_work_queue():
     text = (ROOT / "docs" / "architecture.md").read_text()
     for queue in topology.WORK_QUEUES:
         assert queue.name in text, queue.name

@@ -1,4 +1,4 @@
-"""docs/privacy.md classes every column and every queue: a new one fails until somebody has."""
+"""docs/privacy.md classifies every column and every queue; a new one fails until it is added."""
 
 import re
 from collections import Counter
@@ -7,7 +7,7 @@ from pathlib import Path
 from sqlalchemy import JSON, LargeBinary, String
 from sqlalchemy.types import ARRAY
 
-from services.ops.customers.messages_on_bus import PASSED_BY
+from services.ops.customers.messages_on_bus import CUSTOMER_QUEUES
 from shared.bus.contract import topology
 from shared.config.settings import Settings
 from shared.db.models import Base
@@ -22,8 +22,9 @@ WITHOUT_WORDS = {
     "one of ours": """
         pending_proofs.purpose email_senders.language email_senders.time_zone webhook_requests.code
         webhook_requests.event_type webhook_requests.scheme webhook_requests.note
-        kyc_applications.status kyc_decisions.decision webhook_secrets.platform
-        webhook_secrets.state webhook_public_keys.state orders.tracking_status
+        webhook_requests.fault kyc_applications.status kyc_decisions.decision
+        webhook_secrets.platform webhook_secrets.state webhook_public_keys.state
+        orders.tracking_status
         order_status_history.tracking_status email_deliveries.template email_deliveries.state
         suppressions.cause ops_users.rights ops_users.role inbox.consumer outbox.exchange
         outbox.routing_key outbox.type outbox.source outbox.written_by outbox.mended_by
@@ -45,11 +46,11 @@ WITHOUT_WORDS = {
         ops_troubles.key ops_troubles.level ops_troubles.about ops_troubles.text ops_troubles.told
         service_heartbeats.queues""",
 }
-"""Columns that could hold words and hold nobody's, by why not."""
+"""Text columns without personal data, by reason."""
 
 
 def listed():
-    """Columns by how often the page has them, in the table of what is personal and in the list."""
+    """Return how often the page has each column: in the table of personal data, and in the list."""
     personal = Counter()
     for row in re.findall(r"^\| (`\w+\.\w+`[^|]*)\|", TABLES, re.MULTILINE):
         personal.update(re.findall(r"`(\w+\.\w+)`", row))
@@ -59,7 +60,7 @@ def listed():
     return personal, others
 
 
-def test_every_column_is_classed_once():
+def test_every_column_is_classified_once():
     personal, others = listed()
     columns = {
         f"{table.name}.{column.name}"
@@ -69,8 +70,8 @@ def test_every_column_is_classed_once():
     assert personal + others == Counter(columns)
 
 
-def test_what_can_hold_words_is_personal_or_it_is_said_why_not():
-    """A new column for a text is a customer's until somebody has looked: see `erase_customer`."""
+def test_text_columns_are_personal_or_listed_as_impersonal():
+    """A new text column counts as a customer's until it is classified: see `erase_customer`."""
     personal, _ = listed()
     wordless = {name for names in WITHOUT_WORDS.values() for name in names.split()}
     words = {
@@ -88,13 +89,15 @@ def test_every_queue_is_listed_once():
     assert names == Counter(queue.name for queue in topology.QUEUES)
 
 
-def test_queues_with_customers_are_those_that_are_looked_through():
+def test_queues_with_customers_are_those_that_an_erasure_searches():
     rows = re.findall(r"^\| (`[\w.]+`[^|]*)\| customers \|", QUEUES, re.MULTILINE)
     names = {name for row in rows for name in re.findall(r"`([\w.]+)`", row)}
-    assert names == {queue.name for queue in PASSED_BY} | {queue.dead for queue in PASSED_BY}
+    assert names == {queue.name for queue in CUSTOMER_QUEUES} | {
+        queue.dead for queue in CUSTOMER_QUEUES
+    }
 
 
-def test_the_settings_of_retention_are_as_they_are():
+def test_the_documented_retention_defaults_are_the_settings():
     rows = re.findall(r"^\| `(RETENTION_\w+)` \| .* \| (\d+) \|$", PAGE, re.MULTILINE)
     settings = Settings()
     assert {name: int(days) for name, days in rows} == {

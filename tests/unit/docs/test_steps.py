@@ -1,4 +1,4 @@
-"""Printed steps, pasted whole: what fails ends them, and nothing is taken away before its copy."""
+"""Printed blocks of commands end at the first failure, and copy data before deleting it."""
 
 import os
 import re
@@ -10,6 +10,7 @@ import yaml
 
 from stack.folders import ROOT
 from tests.machines.deployment import block, steps
+from tests.unit.docs import composed
 
 DEPLOYING = ROOT / "docs" / "deploying.md"
 RECOVERY = ROOT / "docs" / "recovery.md"
@@ -27,13 +28,20 @@ PRINTED = {
     "restoring": (RECOVERY, "### The lost one is set aside"),
     "restoring in compose": (RECOVERY, "### Set aside with docker-compose.yml"),
     "keys": (DEPLOYING, "## Keys"),
+    "brokers": (DEPLOYING, "### Three brokers beside data that are there"),
+    "a broker": (DEPLOYING, "### A broker whose volume is gone"),
+    "upgrading brokers": (DEPLOYING, "### Upgrading the brokers"),
+    "second database": (DEPLOYING, "### A second database beside one that is there"),
+    "taking over": (DEPLOYING, "### The second database takes over"),
+    "following": (DEPLOYING, "### The one that led before"),
+    "alone": (DEPLOYING, "### Going on with one database"),
 }
 VARIABLES = {
     "DATABASE": "postgresql://127.0.0.1/order_fellow",
     "PGHOST": "127.0.0.1",
     "BACKUP": "2026-11-23T14:00:00Z",
 }
-# Writes down what it is told, and prints half of what it is asked for where it is to fail.
+# Records its arguments; the call number $FAILS fails, with half of its output.
 PROGRAM = """#!/bin/sh
 echo "${0##*/} $*" >> "$CALLS"
 case "$*" in
@@ -43,7 +51,7 @@ esac
 echo new
 [ "$(wc -l < "$CALLS")" -ne "$FAILS" ]
 """
-DATE = "#!/bin/sh\necho 20261123_140000\n"  # it stands in names, and a second may end meanwhile
+DATE = "#!/bin/sh\necho 20261123_140000\n"  # part of names; the second may change meanwhile
 PROGRAMS = ("docker", "pg_dump", "pg_restore", "createdb", "dropdb", "psql", "python", "fellow")
 GOOD = "the last good one\n"
 PAGES = sorted([*(ROOT / "docs").glob("*.md"), ROOT / "README.md"])
@@ -51,9 +59,9 @@ PAGES = sorted([*(ROOT / "docs").glob("*.md"), ROOT / "README.md"])
 
 @pytest.fixture
 def host(tmp_path):
-    """Runs a printed block in a folder, by one shell; answers its end and what it told whom.
+    """Return a function that runs a printed block in one shell: its result and the recorded calls.
 
-    `again`: in the folder as the block before has left it.
+    `again`: keep the folder of the previous run.
     """
     programs = tmp_path / "bin"
     programs.mkdir()
@@ -75,7 +83,7 @@ def host(tmp_path):
         calls.write_text("")
         document, heading = PRINTED[which]
         done = subprocess.run(
-            # Its lines come from where its commands read as well, as from a terminal.
+            # On standard input, from which its commands read too, as on a terminal.
             ("bash",), input=block(document.read_text(), heading), cwd=folder,
             env={"PATH": f"{programs}:{os.environ['PATH']}", "CALLS": str(calls),
                  "FAILS": str(fails)} | VARIABLES | variables,
@@ -98,7 +106,7 @@ def test_a_block_ends_where_one_of_its_lines_fails(host, which):
         assert done.returncode != 0
         for name in ("before.dump", "order_fellow.dump"):
             held = (host.folder / name).read_text()
-            # The new one is there once it was written and read whole.
+            # The new dump replaces it only after it was read completely.
             read = any("pg_restore" in line for line in told[:-1])
             assert held == GOOD or read, told
         if which == "postgresql" and (host.folder / "before.dump").read_text() == GOOD:
@@ -108,7 +116,7 @@ def test_a_block_ends_where_one_of_its_lines_fails(host, which):
 
 
 def blocks():
-    """Each block of shell of any document, and where it is."""
+    """Return each shell block of the documents, with its page."""
     return [
         (page.name, found)
         for page in PAGES
@@ -116,7 +124,7 @@ def blocks():
     ]
 
 
-def test_nothing_that_is_printed_to_be_run_removes_what_may_be_the_only_copy():
+def test_no_printed_command_deletes_data():
     removes = (
         r"volume rm|down .*(-v|--volumes)|\brm .*(-v\b|--volumes)|\brm -\w*r|prune|dropdb|"
         r"DROP |TRUNCATE|DELETE FROM|rabbitmqctl reset|delete_queue|purge"
@@ -132,19 +140,19 @@ def test_nothing_that_is_printed_to_be_run_removes_what_may_be_the_only_copy():
     assert of_tables
     for page, cell in of_tables:
         assert not re.search(removes, cell), (page, cell)
-        # Markdown wants a backslash before it, and a shell takes that for a word.
+        # Markdown needs a backslash before it, which the shell would take literally.
         assert "|" not in cell, (page, cell)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda it: it.name)
-def test_what_is_stopped_is_named(page):
-    """Without a name all of it stops, the servers too: so it does where names are found by another
-    command, and that one fails."""
+def test_printed_stops_name_their_services(page):
+    """Without a name everything stops, the servers too, also if the names come from a command
+    that fails."""
     told = re.findall(r"docker compose (?:stop|kill|rm|restart)\b([^`\n&;#]*)", page.read_text())
     for said in told:
         names = [word for word in said.split() if not word.startswith("-")]
         assert names, said
-        assert set(names) <= services().keys(), said
+        assert set(names) <= composed.with_cluster()["services"].keys(), said
 
 
 def test_before_a_restore_each_of_ours_is_stopped_and_no_server(host):
@@ -157,7 +165,7 @@ def test_before_a_restore_each_of_ours_is_stopped_and_no_server(host):
 
 @pytest.mark.parametrize("which", PRINTED)
 def test_a_block_without_one_of_its_variables_does_nothing_with_it(host, which):
-    """An empty address of a database is that of another one."""
+    """An empty database address means another database."""
     document, heading = PRINTED[which]
     read = set(re.findall(r"\$\{?([A-Z]+)\b", block(document.read_text(), heading)))
     assert read <= VARIABLES.keys()
@@ -181,7 +189,7 @@ def test_the_lost_database_keeps_its_name_until_the_dump_is_restored_beside_it(h
     assert re.search(" -1 ", told[renames]), "one transaction: else there may be none of the name"
 
 
-def test_production_that_is_pasted_again_keeps_what_was_set_and_goes_on(host):
+def test_pasting_the_production_block_again_keeps_settings_and_continues(host):
     host("production", fails=3)
     (host.folder / ".env").write_text("SMTP_HOST=smtp.example.com\n")
     done, told = host("production", again=True)
@@ -191,7 +199,7 @@ def test_production_that_is_pasted_again_keeps_what_was_set_and_goes_on(host):
     assert "docker compose up --detach --wait" in told
 
 
-def test_every_migration_that_waits_for_old_transactions_is_named():
+def test_the_migrations_with_concurrent_indexes_are_documented():
     versions = (ROOT / "shared" / "db" / "migrations" / "versions").glob("*.py")
     waiting = {
         path.name[:4]
@@ -200,11 +208,11 @@ def test_every_migration_that_waits_for_old_transactions_is_named():
     }
     assert "0049" in waiting
     said = DEPLOYING.read_text()
-    (sentence,) = re.findall(r"[^.]*\bbuild their indexes beside everybody", said)
+    (sentence,) = re.findall(r"[^.]*\bbuild their indexes concurrently", said)
     assert set(re.findall(r"\b\d{4}\b", sentence)) == waiting
 
 
-def test_another_postgresql_that_is_pasted_again_dumps_no_half_restored_one(host):
+def test_pasting_the_postgresql_block_again_keeps_the_dump(host):
     host("postgresql", fails=8)
     good = "of the old one"
     (host.folder / "before.dump").write_text(good)
@@ -213,7 +221,7 @@ def test_another_postgresql_that_is_pasted_again_dumps_no_half_restored_one(host
     assert (host.folder / "before.dump").read_text() == good
 
 
-def test_another_postgresql_has_a_volume_of_its_own(host):
+def test_another_postgresql_gets_its_own_volume(host):
     host("postgresql")
     assert (host.folder / "before.dump").read_text() != GOOD
     assert (host.folder / "before.dump").stat().st_mode & 0o077 == 0, "persons are in it"
@@ -231,7 +239,7 @@ def test_another_postgresql_has_a_volume_of_its_own(host):
 
 @pytest.mark.parametrize("which", [name for name in PRINTED if name != "postgresql"])
 def test_each_step_of_a_block_can_be_run_by_itself(which):
-    """As `make test-compose` does; of PostgreSQL's one line is three."""
+    """As `make test-compose` does; one line of PostgreSQL's block spans three."""
     document, heading = PRINTED[which]
     lines = steps(document.read_text(), heading)
     assert lines
@@ -241,7 +249,7 @@ def test_each_step_of_a_block_can_be_run_by_itself(which):
         assert "(set -e" not in line
 
 
-# An engine with one image of each name, and one container, of `secrets`; $ILL is not healthy.
+# A fake engine with one image per name, and one container, of `secrets`; $ILL is unhealthy.
 ENGINE = """#!/bin/sh
 name=$(sed -n "s/^COMPOSE_PROJECT_NAME=//p" .env)
 case "$*" in
@@ -260,7 +268,7 @@ esac
 
 @pytest.fixture
 def second_checkout(tmp_path):
-    """One whose `.env` alone names it, beside a first one; runs a printed block there."""
+    """Return a function that runs a printed block in a second checkout, which `.env` names."""
     (tmp_path / "bin").mkdir()
     (tmp_path / "bin" / "docker").write_text(ENGINE)
     (tmp_path / "bin" / "docker").chmod(0o755)
@@ -288,7 +296,7 @@ def second_checkout(tmp_path):
     return run
 
 
-def test_the_way_back_is_of_the_project_that_env_names(second_checkout):
+def test_going_back_uses_the_project_of_env(second_checkout):
     assert second_checkout("upgrading")
     assert second_checkout.held("running-shop2") == "new"
     assert second_checkout.held("image-shop2:before") == "old"
@@ -299,14 +307,14 @@ def test_the_way_back_is_of_the_project_that_env_names(second_checkout):
 
 
 @pytest.mark.parametrize("ill", ["proof", "secrets", "nobody"])
-def test_an_upgrade_that_is_pasted_again_keeps_its_way_back(second_checkout, ill):
+def test_pasting_an_upgrade_again_keeps_the_previous_image(second_checkout, ill):
     assert second_checkout("upgrading", ill) is (ill == "nobody")
     assert second_checkout("upgrading")
     assert second_checkout.held("running-shop2") == "new"
     assert second_checkout.held("image-shop2:before") == "old"
 
 
-def test_an_upgrade_where_nothing_runs_makes_the_containers_and_leaves_the_way_back(
+def test_an_upgrade_without_running_containers_keeps_the_previous_image(
     second_checkout,
 ):
     """After `docker compose down`, or on a new host with the volumes of the old one."""
@@ -317,7 +325,7 @@ def test_an_upgrade_where_nothing_runs_makes_the_containers_and_leaves_the_way_b
 
 
 def names(which):
-    """What the lines of a block replace, in their order."""
+    """Return the services that each line of a block replaces, in order."""
     document, heading = PRINTED[which]
     return [
         line.partition("#")[0].split("--wait")[1].replace("--no-deps", "").split()
@@ -330,24 +338,24 @@ def services():
     return yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"]
 
 
-def test_an_upgrade_names_each_service_of_ours_once_and_the_servers_apart():
+def test_an_upgrade_lists_each_service_once_and_the_servers_separately():
     stay = {name for name, each in services().items() if "profiles" not in each}
     servers = {name for name in stay if "COMPOSE_PROJECT_NAME" not in services()[name]["image"]}
     assert {"postgres", "rabbitmq", "door"} == servers
     flat = [name for line in names("upgrading") for name in line]
     assert sorted(flat) == sorted(stay - servers)
-    # One by one: all at once nobody is there.
+    # One by one: replacing all together would leave none running.
     assert [len(line) for line in names("servers")] == [1] * len(servers)
     assert {name for line in names("servers") for name in line} == servers
 
 
-def test_the_way_back_is_the_way_there_turned_round():
+def test_going_back_is_the_reverse_of_the_upgrade():
     assert [set(line) for line in names("back")] == [set(line) for line in names("upgrading")][::-1]
 
 
 @pytest.mark.parametrize("document", sorted((ROOT / "docs").glob("*.md")), ids=lambda it: it.name)
-def test_a_step_beside_a_running_system_replaces_no_server(document):
-    """`run` replaces what a service depends on, where its part of the file has changed."""
+def test_printed_steps_replace_no_running_server(document):
+    """`run` without `--no-deps` replaces dependencies whose part of the file has changed."""
     depending = [name for name, each in services().items() if "depends_on" in each]
     assert depending
     told = re.findall(

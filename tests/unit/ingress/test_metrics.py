@@ -1,4 +1,6 @@
-"""What is counted of webhooks: in plain numbers first, and as Prometheus would have it then."""
+"""Webhooks are counted in plain numbers first, with the results of Prometheus' own metrics."""
+
+import time
 
 import pytest
 from prometheus_client import REGISTRY, CollectorRegistry, Histogram
@@ -26,8 +28,32 @@ def counted():
     }
 
 
-def test_counts_are_added_when_they_are_flushed_and_once(monkeypatch):
-    """A lock and two writes into shared memory a number were a twentieth of the hot path."""
+@pytest.mark.parametrize(
+    ("codes", "said"),
+    [
+        (["overloaded"] * 4 + ["accepted"] * 96, ""),
+        (["overloaded"] * 3 + ["internal_error"] * 2 + ["accepted"] * 95, "5 of 100 webhooks of "),
+        (["internal_error"] * 9 + ["accepted"] * 991, ""),
+        # That the broker and the database are away is told by others.
+        (["unavailable"] * 100, ""),
+    ],
+)
+def test_failing_webhooks_are_in_the_heartbeat(codes, said, monkeypatch):
+    now = [1_000.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    ours = metrics.Metrics()
+    for part in (codes[::2], codes[1::2]):
+        for code in part:
+            ours.webhook(code, 0.001)
+        now[0] += 61
+        ours.flush()
+    found = ours.unwell()
+    assert ("webhooks" in found) is bool(said)
+    assert found.get("webhooks", "").startswith(said)
+
+
+def test_counts_are_added_once_when_flushed(monkeypatch):
+    """A lock and two writes to shared memory for each number took a twentieth of the hot path."""
     ours = metrics.Metrics()
     before = counted()
     for code, seconds in zip(OUTCOMES, SECONDS, strict=True):

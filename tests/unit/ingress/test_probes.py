@@ -1,4 +1,4 @@
-"""What `/readyz` costs, which anybody may ask for, and what it tells whom."""
+"""The cost of `/readyz`, which anyone may call, and what it shows to whom."""
 
 import asyncio
 from concurrent.futures import ThreadPoolExecutor
@@ -13,13 +13,13 @@ from services.ingress.credentials.cache import SecretCache
 from services.ingress.credentials.policies import Policies
 from services.ingress.server import health
 
-WELL = SimpleNamespace(told=SimpleNamespace(is_well=True), where="rabbit2:5672")
+WELL = SimpleNamespace(status=SimpleNamespace(is_well=True), where="rabbit2:5672")
 BUS = SimpleNamespace(state="connected", standing=WELL, is_listening=True)
 
 
 @pytest.fixture
 def asked(monkeypatch):
-    """What the database was asked."""
+    """Counts the queries."""
     found = []
 
     class Database:
@@ -47,11 +47,11 @@ def answers(count, address="127.0.0.1"):
     return asyncio.run(flood())
 
 
-def test_however_many_ask_at_once_the_database_is_asked_once(asked):
+def test_concurrent_probes_share_one_query(asked):
     assert {answer["database"] for answer in answers(100)} == {"connected"}
     assert len(asked) == 1
 
 
 @pytest.mark.parametrize(("address", "told"), [("10.0.0.7", "rabbit2:5672"), ("9.9.9.9", None)])
-def test_which_node_of_the_broker_is_used_is_told_inside_alone(asked, address, told):
+def test_the_brokers_address_is_shown_to_internal_addresses_only(asked, address, told):
     assert answers(1, address)[0].get("bus_address") == told

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from services.notifier import smtp
-from services.notifier.smtp import is_address_fault
+from services.notifier.mail import connection
+from services.notifier.mail.replies import is_address_fault
 
 
 @pytest.mark.parametrize(
@@ -24,7 +24,7 @@ from services.notifier.smtp import is_address_fault
         (556, b"Domain does not accept mail"),
     ],
 )
-def test_the_address_is_no_good(code, text):
+def test_replies_that_mean_an_invalid_address(code, text):
     assert is_address_fault(code, text)
 
 
@@ -50,7 +50,7 @@ def test_the_address_is_no_good(code, text):
         (550, b""),
     ],
 )
-def test_something_else_is(code, text):
+def test_replies_that_mean_something_else(code, text):
     assert not is_address_fault(code, text)
 
 
@@ -63,5 +63,5 @@ def test_something_else_is(code, text):
 @example("<zoe@shop.example>")
 @example("a..b@shop.example")
 @example("zoe@shop.example\r\nDATA")
-def test_an_ordinary_address_is_named_as_the_standard_library_names_it(address):
-    assert smtp._path(address) == smtplib.quoteaddr(address)
+def test_an_ordinary_address_is_quoted_like_the_standard_library_does(address):
+    assert connection._path(address) == smtplib.quoteaddr(address)

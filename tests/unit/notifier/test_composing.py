@@ -3,16 +3,21 @@
 import re
 from html import escape, unescape
 from html.parser import HTMLParser
+from urllib.parse import urlsplit
+from uuid import UUID
 
 import msgspec
 import pytest
+from msgspec import UNSET
 
 from services.notifier.composing import CONTENTS, compose
+from services.portal.app import PAGES
 from shared.bus.contract.errors import Permanent
 from shared.bus.contract.events import (
     EVENT_TYPES,
     AccountVerified,
     CodePurpose,
+    RefusedRecipient,
     SecretRotated,
     decode,
     encode,
@@ -66,7 +71,7 @@ def test_a_fact_becomes_an_email(template):
 
 
 @pytest.mark.parametrize("template", FACTS)
-def test_nothing_that_somebody_wrote_becomes_html(template):
+def test_texts_of_others_are_escaped_in_html(template):
     email = email_of(template)
     tags = Tags()
     tags.feed(email.html)
@@ -77,7 +82,7 @@ def test_nothing_that_somebody_wrote_becomes_html(template):
     }
 
 
-def test_both_parts_say_the_same():
+def test_both_parts_contain_the_same_values():
     for template, words in {
         "one_time_code": CODE,
         "kyc_rejected": "The <number> is not known.",
@@ -93,13 +98,13 @@ def test_both_parts_say_the_same():
         assert escape(words, quote=False) in email.html, template
 
 
-def test_every_cause_of_a_rotation_has_its_words():
+def test_causes_of_a_rotation_have_different_texts():
     causes = SecretRotated.__annotations__["cause"].__args__
     texts = {email_of("secret_rotated", cause=cause).text for cause in causes}
     assert len(texts) >= 3
 
 
-def test_a_secret_in_use_alarms_and_one_that_nobody_uses_does_not():
+def test_only_a_secret_in_use_has_an_urgent_warning():
     in_use = email_of("secret_expiring", share_of_last_day=0.251, last_used_at=UNTIL)
     last = email_of("secret_expiring", share_of_last_day=0.001, last_used_at=UNTIL, is_last=True)
     once = email_of("secret_expiring", last_used_at=UNTIL)
@@ -126,7 +131,7 @@ def test_every_fact_of_interest_has_an_email():
 
 @pytest.mark.parametrize("address", ["\n", "a@b.example\r\nRCPT TO:<c@d.example>", "a b@c.example"])
 @pytest.mark.parametrize("name", FACTS)
-def test_what_is_no_address_is_refused_before_it_can_be_a_line_of_smtp(name, address):
+def test_an_invalid_address_never_reaches_smtp(name, address):
     body = msgspec.json.decode(encode(FACTS[name]))
     member = "customer_email" if "customer_email" in body else "email"
     with pytest.raises(msgspec.ValidationError, match=member):
@@ -139,7 +144,7 @@ def test_a_fact_without_an_email():
 
 
 def test_a_codes_email_is_the_same_whatever_the_registration_says():
-    """Nothing of who asked for it goes by our mail to an address that nobody proved."""
+    """An unproved address gets no text of the person who asked for the code."""
     for purpose in CodePurpose.__args__:
         words = "Free money at https://evil.example"
         emails = [email_of("one_time_code", purpose=purpose, company_name=n) for n in ("", words)]
@@ -153,7 +158,7 @@ def test_a_code_sealed_for_another_is_refused():
 
 
 @pytest.mark.parametrize("template", FACTS)
-def test_customers_can_leave_and_businesses_are_told_whatever_they_want(template):
+def test_only_emails_to_customers_can_be_unsubscribed(template):
     email = email_of(template)
     link = re.search(r"http\S+/api/v1/unsubscribe/\?token=([\w-]+)", email.text)
     assert bool(link) == template.startswith("order_")
@@ -189,10 +194,14 @@ def test_a_customers_email_leads_to_the_order_where_there_is_such_a_page(templat
 @pytest.mark.parametrize("template", FACTS)
 def test_where_there_is_a_portal_people_are_led_to_its_pages(template, configure):
     configure(tracking_url="https://portal.example/track")
-    sentences = email_of(template).text.splitlines()
-    # A command, for programs, stands in a line of its own.
-    led = [line for line in sentences if "/api/v1/" in line and not re.match(r"\s*[A-Z]+ ", line)]
-    assert [line for line in led if "unsubscribe" not in line] == []
+    email = email_of(template)
+    urls = re.findall(r"https?://[^\s\"<>]+", f"{email.text} {email.html}")
+    assert [url for url in urls if "/api/v1/" in url and "unsubscribe" not in url] == []
+    opened = {page.path for page in PAGES if page.method == "GET"}
+    led = {
+        urlsplit(url.rstrip(".")).path for url in urls if url.startswith("https://portal.example/")
+    }
+    assert {path for path in led if not path.startswith("/track/")} <= opened
 
 
 def test_orders_without_an_address_are_looked_for_by_that():
@@ -201,11 +210,27 @@ def test_orders_without_an_address_are_looked_for_by_that():
     assert "/api/v1/webhooks/log/\n" in email_of("not_taken").text
 
 
+@pytest.mark.parametrize("what", ["update_given_up", "key_reused"])
+def test_an_order_that_was_not_taken_is_looked_for_by_its_number(what, configure):
+    told = email_of("not_taken", what=what, order_number="A 1&2")
+    assert "/api/v1/webhooks/log/?order_number=A+1%262\n" in told.text
+    configure(tracking_url="https://portal.example/track")
+    told = email_of("not_taken", what=what, order_number="A 1&2")
+    assert 'href="https://portal.example/requests?order_number=A+1%262"' in told.html
+
+
+def test_an_address_that_was_refused_is_of_an_order_by_its_number():
+    one = {"address": "zoe@shop.example", "order_id": UUID(int=4), "response": "550"}
+    for number, named in (("A-1001", "A-1001"), (UNSET, str(UUID(int=4)))):
+        refused = RefusedRecipient(**one, order_number=number)
+        assert f"(order {named})" in email_of("recipients_refused", recipients=(refused,)).text
+
+
 def test_where_there_is_no_portal_people_are_told_the_api(configure):
     configure(tracking_url="https://shop.example/orders")
     assert "/api/v1/users/password/reset-code/" in email_of("signed_in").text
 
 
-def test_what_others_have_written_runs_in_its_own_direction():
+def test_texts_of_others_have_automatic_direction():
     html = email_of("order_received", item_summary="2 × قلم، 3 × دفتر").html
     assert re.search(r'<td [^>]*dir="auto"[^>]*>2 × قلم', unescape(html))

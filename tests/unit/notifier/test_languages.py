@@ -8,7 +8,7 @@ from uuid import UUID
 import msgspec
 import pytest
 
-from services.ingress.platforms import becoming
+from services.ingress.platforms import order_events
 from services.ingress.platforms.shopify import PLATFORM as SHOPIFY
 from services.ingress.platforms.woocommerce import PLATFORM as WOOCOMMERCE
 from services.notifier.composing import CONTENTS, HIDDEN, compose
@@ -22,6 +22,7 @@ from shared.bus.contract.events import (
     OrderNotTaken,
     OrderRecorded,
     OrderStatusRecorded,
+    SecretRevoked,
     TrackingStatus,
     in_test,
 )
@@ -76,6 +77,17 @@ def variants():
     facts["secret_revoked-2"] = replace(
         FACTS["secret_revoked"], secret_ids=FACTS["secret_revoked"].secret_ids * 2
     )
+    for kinds in (("live",), ("test",), ("key",), ("shopify",), ("live", "test")):
+        for count in (1, 2):
+            facts[f"secret_revoked-{'-'.join(kinds)}-{count}"] = replace(
+                FACTS["secret_revoked"],
+                kinds=kinds,
+                secret_ids=(UUID(int=3),) * max(count, len(kinds)),
+            )
+    for cause in filter(None, SecretRevoked.__annotations__["cause"].__args__):
+        facts[f"secret_revoked-{cause}"] = replace(
+            FACTS["secret_revoked"], cause=cause, reason="You ended test mode."
+        )
     given = FACTS["secret_given"]
     facts["secret_given-first"] = replace(given, shop="", previous_valid_until=None)
     facts["secret_given-revoked"] = replace(given, revoked_ids=(given.secret_id,))
@@ -103,7 +115,7 @@ def whole(email):
 
 
 def sentences(code):
-    """What stands between the places of each text, where that is more than a word or two."""
+    """Yield the pieces of each text between its placeholders that have at least three words."""
     for text in language(code).texts.values():
         for piece in re.split(r"\{\w+\}", text):
             if len(piece.split()) >= 3:
@@ -111,7 +123,7 @@ def sentences(code):
 
 
 def of_shops():
-    """What the recorder tells of shops' orders that lack all that we have words for."""
+    """Yield events of shops' orders that need every one of our phrases."""
     nobody = {"first_name": "", "last_name": "", "company": ""}
     billing = {"email": "zoe@shop.example"} | nobody
     lines = [{"name": f"Kettle {n} " * 20, "quantity": 1} for n in range(40)]
@@ -126,9 +138,9 @@ def of_shops():
         found.append((SHOPIFY, orders.shopify(**at)))
     for platform, order in found:
         said = platform.read(msgspec.json.decode(orders.raw(order), type=platform.order), "")
-        id_ = becoming.order_id(platform, UUID(int=1), said)
+        id_ = order_events.order_id(platform, UUID(int=1), said)
         topic = "change" if said.status else "new"
-        yield becoming.event_of(platform, id_, topic, said, UUID(int=1), NOW).event
+        yield order_events.event_of(platform, id_, topic, said, UUID(int=1), NOW).event
 
 
 def told_of(event, **changes):
@@ -160,7 +172,7 @@ OUR_WORDS = [
 
 
 @pytest.mark.parametrize("code", OTHERS)
-def test_our_words_in_a_shops_order_are_in_the_language_of_its_business(code):
+def test_our_phrases_in_a_shops_order_are_translated(code):
     for event in of_shops():
         told, english = (whole(email_in(c, told_of(event))) for c in (code, DEFAULT))
         assert [words for words in OUR_WORDS if words in english]
@@ -170,7 +182,7 @@ def test_our_words_in_a_shops_order_are_in_the_language_of_its_business(code):
         assert [words for words in OUR_WORDS if words in whole(email_in(code, own))]
 
 
-def test_each_of_our_words_is_among_these():
+def test_the_list_of_our_phrases_is_complete():
     told = " ".join(whole(email_in(DEFAULT, told_of(event))) for event in of_shops())
     assert [words for words in OUR_WORDS if words not in told] == []
 
@@ -184,8 +196,8 @@ def test_nothing_of_english_is_left(name, code, configure):
 
 
 @pytest.mark.parametrize("name", VARIANTS)
-def test_english_is_what_is_said_without_a_word(name):
-    """And the sentences that the others are compared with are those that are said."""
+def test_the_default_language_is_english(name):
+    """And its emails contain the sentences that translations are checked against."""
     fact = VARIANTS[name]
     message = received(fact)
     email = compose(message)
@@ -194,7 +206,7 @@ def test_english_is_what_is_said_without_a_word(name):
 
 
 @pytest.mark.parametrize("code", CODES)
-def test_every_text_of_emails_is_said_by_one_of_them(code, configure):
+def test_every_text_of_emails_is_used(code, configure):
     """None is dead, and none is forgotten in the test above."""
     asked = set()
 
@@ -204,19 +216,49 @@ def test_every_text_of_emails_is_said_by_one_of_them(code, configure):
             return super().__call__(key, **values)
 
     say = Listening(code, language(code).texts)
-    configure(tracking_url="https://portal.example/track/")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("services.notifier.composing.language", lambda _: say)
-        for fact in VARIANTS.values():
-            for reply_to in ("", "help@kettle.example"):
-                email_in(code, fact, reply_to=reply_to)
+        for tracking_url in ("https://portal.example/track/", ""):
+            configure(tracking_url=tracking_url)
+            for fact in VARIANTS.values():
+                for reply_to in ("", "help@kettle.example"):
+                    email_in(code, fact, reply_to=reply_to)
     of_emails = {key for key in say.texts if not key.startswith(("pages.", "common."))}
     assert of_emails - asked == set()
 
 
+def test_the_end_of_test_mode_does_not_mention_the_live_secret():
+    reason = "You ended test mode: these were test secrets."
+    fact = replace(FACTS["secret_revoked"], kinds=("test",), cause="ended_test_mode", reason=reason)
+    told = {code: email_in(code, fact) for code in ("en", "fr")}
+    assert told["en"].subject == "Your test secret was revoked"
+    assert "secret de test" in told["fr"].subject
+    assert "You ended" not in whole(told["fr"])
+    for email in told.values():
+        assert "webhook" not in email.text.partition("\n--\n")[0]
+
+
+@pytest.mark.parametrize(
+    ("name", "pages"),
+    {
+        "signed_in": ("/password/lost", "/account"),
+        "secret_shown": ("/password/lost", "/account"),
+        "allowlist_changed": ("/password/lost", "/account"),
+        "secret_given": ("/secret", "/password/lost"),
+        "secret_key_removed": ("/password/lost",),
+        "account_changed-password_changed": ("/password/lost",),
+        "secret_revoked": ("/secret",),
+    }.items(),
+)
+def test_an_email_about_a_break_in_has_buttons(name, pages, configure):
+    configure(tracking_url="https://portal.example/track/")
+    html = email_in("en", VARIANTS[name]).html
+    assert re.findall(r'href="https://portal.example([^"]+)"', html) == list(pages)
+
+
 @pytest.mark.parametrize("code", CODES)
 @pytest.mark.parametrize("name", VARIANTS)
-def test_both_parts_say_the_same_and_are_well_made(name, code):
+def test_both_parts_are_equal_and_well_formed(name, code):
     email = email_in(code, VARIANTS[name])
     tags = Tags()
     tags.feed(email.html)

@@ -12,7 +12,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from services.notifier.composing import Email
-from services.notifier.mime import LONGEST_ENCODED, LONGEST_LINE, assemble, message_id
+from services.notifier.mail.mime import LONGEST_ENCODED, LONGEST_LINE, assemble, message_id
 from services.notifier.senders import Sender
 from shared.ids import new_id
 
@@ -55,7 +55,7 @@ def lines(text):
 @example("", "Zoë <x@y>\r\nBcc: all@shop.example", ".\n..\n. \n", "--=_\n")
 @example("=?utf-8?q?x?=", '"quoted" \\ (comment)', "tail \t\n=20", "x" * 5000)
 @example("é" * 300, "Ω" * 200, "\r", "\n\n")
-def test_it_reads_as_it_was_written(subject, name, text, html):
+def test_the_standard_library_parses_it_back(subject, name, text, html):
     raw, parsed = parse(mail(subject=subject, recipient_name=name, text=text, html=html))
     assert not parsed.defects
     assert [a.addr_spec for a in parsed["To"].addresses] == ["zoe@shop.example"]
@@ -82,7 +82,7 @@ def test_it_reads_as_it_was_written(subject, name, text, html):
 
 
 @given(anything, st.sampled_from(["text", "html"]), st.sampled_from(["\n", "\r\n", "\r"]))
-def test_no_text_ends_its_part(before, place, end):
+def test_a_text_with_the_boundary_does_not_end_its_part(before, place, end):
     """Who sends an order knows its ids, and the boundary with them."""
     id_ = new_id()
     _, parsed = parse(mail(fact_id=id_))
@@ -103,8 +103,8 @@ def test_no_text_ends_its_part(before, place, end):
 @example("😀" * 40, "Ł" + "a" * 40)
 @example("=?utf-8?q?x?=", "a" * 200 + "é")
 @example("", "0000000¡¡¡¡¡¡¡¡¡¡¡¡")
-def test_words_of_other_letters_are_those_of_the_standard_library(subject, name):
-    """RFC 2047: what it decodes is what was said, and no line or word is longer than it may be."""
+def test_encoded_words_decode_to_the_text(subject, name):
+    """RFC 2047: decoding returns the text, and no line or word is too long."""
     raw, _ = parse(mail(subject=subject, recipient_name=name))
     head = email.message_from_bytes(raw, policy=email.policy.compat32)
     assert str(make_header(decode_header(head["Subject"]))) == " ".join(words(subject))
@@ -121,7 +121,7 @@ def test_words_of_other_letters_are_those_of_the_standard_library(subject, name)
 @example([LONGEST_LINE])
 @example([LONGEST_LINE + 1])
 @example([3, LONGEST_LINE, LONGEST_LINE, 0, LONGEST_LINE + 1])
-def test_a_text_travels_as_it_is_unless_a_line_is_too_long(lengths):
+def test_a_text_is_7bit_unless_a_line_is_too_long(lengths):
     raw, _ = parse(mail(text="\n".join("x" * length for length in lengths)))
     is_as_it_is = max(lengths, default=0) <= LONGEST_LINE
     first = raw.split(b"Content-Transfer-Encoding: ")[1]
@@ -145,7 +145,7 @@ def test_the_message_id_belongs_to_the_fact_and_the_recipient():
 @given(anything, anything)
 @example("Kettle\r\nBcc: all@shop.example", "a@shop.example\r\nBcc: all@shop.example")
 @example("\u202eelttek <evil@x.example>", "")
-def test_what_a_business_chooses_never_changes_whom_it_comes_from(name, reply_to):
+def test_a_businesss_settings_never_change_the_from_address(name, reply_to):
     raw, parsed = parse(mail(sender=Sender(name, reply_to)))
     (sender,) = parsed["From"].addresses
     assert sender.addr_spec == "no-reply@order-fellow.example"

@@ -76,7 +76,7 @@ def settings_of(draw, fact):
 
 
 @given(st.data())
-def test_it_says_what_the_contents_and_the_layout_say(data):
+def test_it_equals_a_direct_rendering(data):
     fact = data.draw(facts())
     setting = data.draw(settings_of(fact))
     _, content_of = CONTENTS[type(fact)]
@@ -89,7 +89,7 @@ def test_it_says_what_the_contents_and_the_layout_say(data):
 
 
 @pytest.mark.parametrize("type_", ORDER_FACTS)
-def test_orders_that_differ_in_what_is_put_in_are_prepared_once(type_):
+def test_orders_that_differ_only_in_values_are_prepared_once(type_):
     """Else it would cost twice what it spares."""
     prepared._prepared.cache_clear()
     values = dict.fromkeys(type_.__struct_fields__, "x") | {

@@ -22,7 +22,7 @@ def of_a_test(template="order_received"):
 
 
 @pytest.mark.parametrize("template", ORDERS)
-def test_what_is_said_is_what_a_live_order_would_say_and_marked(template):
+def test_it_equals_the_email_of_a_live_order_but_for_its_mark(template):
     email, other = of_a_test(template), live(template)
     assert email.template == f"test_{other.template}"
     assert email.subject == f"TEST: {other.subject}"
@@ -37,7 +37,7 @@ def test_what_is_said_is_what_a_live_order_would_say_and_marked(template):
     assert (email.is_counted, other.is_counted) == (False, True)
 
 
-def test_neither_mode_uses_up_what_the_other_may_send_one_address():
+def test_live_and_test_orders_have_separate_limits():
     bounds = Bounds(1)
     bounds.sent(of_a_test())
     assert bounds.refusal(of_a_test()) is not None
@@ -46,6 +46,14 @@ def test_neither_mode_uses_up_what_the_other_may_send_one_address():
     bounds.sent(live())
     assert bounds.refusal(live()) is not None
     assert bounds.refusal(of_a_test()) is None
+
+
+def test_a_plus_suffix_is_the_same_mailbox():
+    bounds = Bounds(1)
+    tagged = [replace(live(), recipient=f"Zoe{tag}@shop.example") for tag in ("+1", "+2", "")]
+    bounds.sent(tagged[0])
+    assert all(bounds.refusal(email) is not None for email in tagged)
+    assert bounds.refusal(replace(live(), recipient="zoey@shop.example")) is None
 
 
 @pytest.mark.parametrize("name", ["secret_issued", "secret_rotated", "secret_shown"])

@@ -4,10 +4,10 @@ from uuid import UUID
 
 import pytest
 
-from services.notifier import handlers
+from services.notifier import deliveries
 from services.notifier.bounds import Bounds
 from services.notifier.handlers import Notifier
-from services.notifier.outgoing import Sending
+from services.notifier.mail.outgoing import Sending
 from shared.ids import new_id
 
 
@@ -24,7 +24,7 @@ class FactId(UUID):
 
 
 @pytest.mark.parametrize("look", ["batch", "stop", "lost"])
-def test_a_look_at_what_is_under_way_bears_that_some_of_it_ends(monkeypatch, look):
+def test_entries_may_end_while_another_thread_reads_them(monkeypatch, look):
     notifier = Notifier(None, "us@fellow.example", Bounds(5))
     ids = [FactId(int=new_id().int) for _ in range(3)]
     sending = Sending([], 1, str)
@@ -34,7 +34,8 @@ def test_a_look_at_what_is_under_way_bears_that_some_of_it_ends(monkeypatch, loo
     monkeypatch.setattr(FactId, "under_way", notifier._under_way)
     if look == "batch":
         others = {new_id() for _ in range(2)}
-        monkeypatch.setattr(handlers, "_known", lambda *_: (set(), others, set()))
+        known = deliveries.Known(set(), others, set(), set())
+        monkeypatch.setattr(deliveries, "known", lambda *_: known)
         assert notifier(None, []).keys() == others
     elif look == "stop":
         asked = [UUID(int=id_.int) for id_ in ids]

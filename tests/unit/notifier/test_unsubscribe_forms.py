@@ -23,11 +23,11 @@ def test_a_form_in_either_encoding_is_read():
 
 
 @pytest.mark.parametrize("raw", [part("form-data; name*"), part("form-data; name*", "base64")])
-def test_what_no_parser_reads_is_no_form(raw):
+def test_an_unparsable_body_has_no_fields(raw):
     assert fields(MULTIPART, raw) == {}
 
 
-def test_heads_of_all_kinds_are_read_or_none():
+def test_any_content_type_is_parsed_or_rejected():
     chance = random.Random(14)
     heads = [
         "form-data; name",

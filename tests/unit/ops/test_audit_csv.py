@@ -25,7 +25,7 @@ def test_no_cell_begins_like_a_formula(begin):
 
 
 @pytest.mark.parametrize("separator", [";", "\t", "\n", "\r", ';"'])
-def test_nor_where_something_else_than_a_comma_separates(separator):
+def test_no_cell_begins_like_a_formula_after_another_separator(separator):
     """As with Excel in most of Europe; a business names itself as it likes."""
     name = f"x{separator}=cmd|' /C calc'!A1;"
     data = json.dumps({"company_name": name})

@@ -9,6 +9,7 @@ from typer.testing import CliRunner
 from services.ops import keys, secret_files
 from services.ops.cli.system.keys import app
 from shared.config.processes import KEYS
+from shared.security.service_accounts import BROKER_USERS
 
 
 def test_the_folder_is_made_once(tmp_path):
@@ -24,7 +25,7 @@ def test_the_folder_is_made_once(tmp_path):
 
 
 def in_a_process(act, *, before=lambda: None):
-    """What became of `act` in a process of its own: 0 when it was refused, 1 when it was done."""
+    """Run `act` in a forked process; returns 0 if it was refused, 1 if it was done."""
     child = os.fork()
     if child == 0:
         before()
@@ -44,7 +45,7 @@ def no_file_larger_than(size):
 
 
 @pytest.mark.parametrize("size", [0, 60])
-def test_nothing_is_left_of_one_that_failed(tmp_path, size):
+def test_a_failed_write_leaves_no_folder(tmp_path, size):
     made = in_a_process(
         lambda: keys.write(tmp_path / "secrets", {}), before=no_file_larger_than(size)
     )
@@ -79,7 +80,7 @@ def prepared(tmp_path):
 
 @pytest.mark.parametrize("size", [0, 16, 60, 100])
 @pytest.mark.parametrize("change", CHANGES)
-def test_a_full_disk_leaves_every_file_as_it_was(tmp_path, change, size):
+def test_a_full_disk_leaves_all_files_unchanged(tmp_path, change, size):
     folder = prepared(tmp_path)
     before = contents(folder)
     done = in_a_process(lambda: CHANGES[change](folder), before=no_file_larger_than(size))
@@ -92,7 +93,7 @@ def test_a_full_disk_leaves_every_file_as_it_was(tmp_path, change, size):
 
 
 def dies_at(line):
-    """The process ends at once at the n-th line that it comes to in the module that writes."""
+    """The process exits at the n-th executed line of the module that writes."""
 
     def before():
         left = line
@@ -136,8 +137,8 @@ def test_a_crash_at_any_line_leaves_the_old_or_the_new_text(tmp_path, change):
     assert line > 10
 
 
-def test_what_a_change_has_left_can_be_put_in_place_by_hand(tmp_path):
-    """It is moved to the shorter name, and a container must read it there."""
+def test_the_copies_of_an_interrupted_change_can_be_restored_by_hand(tmp_path):
+    """It is renamed to the original name, where a container must be able to read it."""
     modes = set()
 
     def look(frame, event, _):
@@ -155,7 +156,7 @@ def test_what_a_change_has_left_can_be_put_in_place_by_hand(tmp_path):
     assert modes == {0o444}
 
 
-def test_what_was_put_back_from_a_copy_is_readable_to_containers(tmp_path):
+def test_restored_files_become_readable_to_containers(tmp_path):
     folder, killed = tmp_path / "secrets", tmp_path / ".secrets-abcd"
     keys.write(folder, {})
     before = contents(folder)
@@ -172,7 +173,7 @@ def test_what_was_put_back_from_a_copy_is_readable_to_containers(tmp_path):
     assert not killed.exists()
 
 
-def test_a_change_that_was_broken_off_is_told_by_the_next(tmp_path):
+def test_an_interrupted_change_is_reported_by_the_next(tmp_path):
     folder = prepared(tmp_path)
     (folder / "secret_encryption_keys.before").write_bytes(b"what was there\n")
     before = contents(folder)
@@ -182,7 +183,7 @@ def test_a_change_that_was_broken_off_is_told_by_the_next(tmp_path):
 
 
 @pytest.mark.parametrize("step", [keys.add, keys.promote, keys.drop])
-def test_a_list_that_is_empty_is_not_begun_anew(tmp_path, step):
+def test_an_empty_list_of_keys_is_refused(tmp_path, step):
     folder = prepared(tmp_path)
     file = folder / "secret_encryption_keys"
     file.chmod(0o644)
@@ -192,7 +193,7 @@ def test_a_list_that_is_empty_is_not_begun_anew(tmp_path, step):
     assert file.read_text() == "\n"
 
 
-def test_an_empty_password_is_not_spread(tmp_path):
+def test_an_empty_password_is_refused(tmp_path):
     folder = prepared(tmp_path)
     file = folder / "rabbitmq_password"
     file.chmod(0o644)
@@ -206,8 +207,8 @@ def test_an_empty_password_is_not_spread(tmp_path):
     assert file.read_text().strip()
 
 
-def test_a_promotion_that_broke_off_leaves_a_list_that_can_be_rotated(tmp_path):
-    """Between its two writes: the key is promoted, and its marker is there still."""
+def test_a_list_can_be_rotated_after_an_interrupted_promotion(tmp_path):
+    """Between its two writes the key is promoted, but its marker still exists."""
     folder = prepared(tmp_path)
     name, file = "SECRET_ENCRYPTION_KEYS", folder / "secret_encryption_keys"
     keys.add(folder, name)
@@ -242,7 +243,7 @@ def test_a_key_is_promoted_once(tmp_path):
 
 
 @pytest.mark.parametrize("name", keys.PASSWORDS)
-def test_a_changed_password_changes_wherever_it_stands(tmp_path, name):
+def test_a_new_password_is_written_to_all_files_that_repeat_it(tmp_path, name):
     folder = tmp_path / "secrets"
     keys.write(folder, {})
     old = (folder / f"{name}_password").read_text().strip()
@@ -317,7 +318,7 @@ def test_an_older_folder_is_completed(tmp_path):
 
 
 @pytest.mark.parametrize("lacking", keys.FILES)
-def test_what_is_completed_agrees_with_what_was_there(tmp_path, lacking):
+def test_completed_files_repeat_the_existing_passwords(tmp_path, lacking):
     folder = tmp_path / "secrets"
     keys.write(folder, {})
     (folder / lacking).unlink()
@@ -327,7 +328,7 @@ def test_what_is_completed_agrees_with_what_was_there(tmp_path, lacking):
     passwords = {name: (folder / f"{name}_password").read_text().strip() for name in keys.PASSWORDS}
     listed = (folder / "service_passwords").read_text().strip().split(",")
     assert dict(one.split("=") for one in listed) == {
-        name: passwords[name] for name in keys.PASSWORDS if name not in keys.ADMINISTRATORS
+        name: passwords[name] for name in BROKER_USERS
     }
     assert f"default_pass = {passwords['rabbitmq']}\n" in (folder / "rabbitmq.conf").read_text()
 
@@ -340,11 +341,11 @@ def test_operators_have_users_of_their_own(tmp_path):
     assert listed == [f"ada={second}", f"ola={other}"]
     assert first not in listed
     for name in ("fellow_kyc", "Ada", "guest", "a,b=c"):
-        with pytest.raises(keys.KeysError, match="no operator's name"):
+        with pytest.raises(keys.KeysError, match="not a valid operator name"):
             keys.operator(folder, name)
 
 
-def test_what_others_have_made_is_put_in(tmp_path):
+def test_secrets_from_outside_are_stored(tmp_path):
     folder = tmp_path / "secrets"
     keys.write(folder, {})
     done = CliRunner().invoke(
@@ -360,7 +361,7 @@ def test_what_others_have_made_is_put_in(tmp_path):
     assert given.read_text() == "from the provider\n"
 
 
-def test_an_operator_is_taken_away(tmp_path):
+def test_an_operator_is_removed(tmp_path):
     folder = tmp_path / "secrets"
     keys.write(folder, {})
     password = keys.operator(folder, "ada")
@@ -390,7 +391,7 @@ def test_an_env_file_is_read_as_compose_reads_it(tmp_path, written):
 
 
 @pytest.mark.parametrize("written", ["'not closed", '"a \\" b"', '"a" b'])
-def test_quotes_that_are_not_understood_are_refused(tmp_path, written):
+def test_unsupported_quotes_are_refused(tmp_path, written):
     known = tmp_path / ".env"
     known.write_text(f"JWT_SIGNING_KEY={written}\n")
     done = CliRunner().invoke(app, ["write", str(tmp_path / "secrets"), "--from", str(known)])

@@ -30,19 +30,19 @@ def test_within_its_burst_an_account_stays_in_the_fast_lane():
     assert share.beyond_their_share([A] * 10) == frozenset()
 
 
-def test_beyond_it_all_of_a_batch_goes_into_the_bulk_lane_and_no_other_accounts():
+def test_beyond_its_burst_only_that_account_goes_into_the_bulk_lane():
     share, _ = made(burst=10)
     assert share.beyond_their_share([A, B] + [A] * 10) == {A}
 
 
-def test_a_rate_that_is_its_share_is_never_beyond_it():
+def test_an_account_at_its_rate_stays_in_the_fast_lane():
     share, clock = made(burst=10, rate=5)
     for _ in range(1_000):
         assert not share.beyond_their_share([A])
         clock.now += 0.2
 
 
-def test_it_stays_until_it_could_have_sent_everything_at_its_rate():
+def test_an_account_stays_in_the_bulk_lane_until_its_bucket_is_empty():
     share, clock = made(burst=10, rate=5)
     assert share.beyond_their_share([A] * 50) == {A}
     clock.now += 9.9
@@ -51,7 +51,7 @@ def test_it_stays_until_it_could_have_sent_everything_at_its_rate():
     assert share.beyond_their_share([A]) == frozenset()
 
 
-def test_so_many_accounts_are_remembered_and_no_more(monkeypatch):
+def test_the_number_of_remembered_accounts_is_bounded(monkeypatch):
     monkeypatch.setattr(lanes, "MAX_ACCOUNTS", 2)
     share, _ = made(burst=2)
     assert share.beyond_their_share([A] * 3) == {A}

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.orders.progress import Position, is_news, moves
+from services.orders.progress import Position, applies, is_news
 from shared.bus.contract.events import FINAL_STATUSES, TrackingStatus
 
 ORDER = UUID(int=1)
@@ -27,45 +27,53 @@ def at(seconds, status=TrackingStatus.IN_TRANSIT, event=2):
 
 
 def test_a_later_stamp_wins():
-    assert moves(ORDER, at(1), at(2))
-    assert not moves(ORDER, at(2), at(1))
+    assert applies(ORDER, at(1), at(2))
+    assert not applies(ORDER, at(2), at(1))
 
 
 def test_of_two_with_one_stamp_the_greater_id_wins():
-    assert moves(ORDER, at(1, event=2), at(1, event=3))
-    assert not moves(ORDER, at(1, event=3), at(1, event=2))
+    assert applies(ORDER, at(1, event=2), at(1, event=3))
+    assert not applies(ORDER, at(1, event=3), at(1, event=2))
+
+
+def test_of_a_platforms_states_with_one_stamp_the_later_arrival_wins():
+    for ids in ((2, 3), (3, 2)):
+        first, second = (at(1, event=id_) for id_ in ids)
+        assert applies(ORDER, first, second, by_arrival=True)
+    assert not applies(ORDER, second, second, by_arrival=True)  # a copy
+    assert not applies(ORDER, at(2), at(1), by_arrival=True)
 
 
 def test_any_update_beats_the_creation():
-    assert moves(ORDER, created(), at(-3600))
+    assert applies(ORDER, created(), at(-3600))
 
 
 @pytest.mark.parametrize("seconds", [-1, 1])
-def test_of_two_that_an_order_is_new_the_one_that_says_where_it_is_wins(seconds):
+def test_of_two_creations_the_one_with_a_status_wins(seconds):
     there = Position(TrackingStatus.IN_TRANSIT, BEGIN + timedelta(seconds=seconds), ORDER)
-    assert moves(ORDER, created(), there)
-    assert not moves(ORDER, there, created())
-    assert moves(ORDER, there, at(-3600, TrackingStatus.PENDING))
+    assert applies(ORDER, created(), there)
+    assert not applies(ORDER, there, created())
+    assert applies(ORDER, there, at(-3600, TrackingStatus.PENDING))
 
 
 @pytest.mark.parametrize(("final", "open_"), list(product(sorted(FINAL_STATUSES), OPEN)))
 @pytest.mark.parametrize("seconds", [-3600, 0, 3600])
 def test_a_final_status_beats_an_open_one_whatever_the_stamps(final, open_, seconds):
-    assert moves(ORDER, at(1, open_), at(seconds, final))
-    assert not moves(ORDER, at(seconds, final), at(1, open_))
-    assert not moves(ORDER, created(final), at(seconds, open_))
+    assert applies(ORDER, at(1, open_), at(seconds, final))
+    assert not applies(ORDER, at(seconds, final), at(1, open_))
+    assert not applies(ORDER, created(final), at(seconds, open_))
 
 
 @pytest.mark.parametrize("seconds", [-3600, 0, 3600])
-def test_what_was_delivered_was_not_cancelled(seconds):
-    assert moves(ORDER, at(1, CANCELLED), at(seconds, DELIVERED))
-    assert not moves(ORDER, at(1, DELIVERED), at(seconds, CANCELLED))
+def test_delivered_beats_cancelled(seconds):
+    assert applies(ORDER, at(1, CANCELLED), at(seconds, DELIVERED))
+    assert not applies(ORDER, at(1, DELIVERED), at(seconds, CANCELLED))
 
 
 @pytest.mark.parametrize("final", sorted(FINAL_STATUSES))
-def test_a_final_status_came_true_when_it_was_said_first(final):
-    assert moves(ORDER, at(2, final), at(1, final))
-    assert not moves(ORDER, at(1, final), at(2, final))
+def test_of_one_final_status_the_earlier_stamp_wins(final):
+    assert applies(ORDER, at(2, final), at(1, final))
+    assert not applies(ORDER, at(1, final), at(2, final))
     assert not is_news(at(2, final), at(1, final), "at the door")
 
 
@@ -76,15 +84,15 @@ def test_what_is_news():
     assert is_news(moving, at(2), "at the depot")
 
 
-def lived(begin, said):
-    """Where an order ends that hears `said` in this order, and which statuses the customer does."""
-    current, told = begin, [begin.status]
-    for update, note in said:
-        if moves(ORDER, current, update):
+def final(begin, arrivals):
+    """Return an order's position after updates in this order, and the statuses that are mailed."""
+    current, mailed = begin, [begin.status]
+    for update, note in arrivals:
+        if applies(ORDER, current, update):
             if is_news(current, update, note):
-                told.append(update.status)
+                mailed.append(update.status)
             current = update
-    return current, told
+    return current, mailed
 
 
 updates = st.lists(
@@ -103,18 +111,17 @@ updates = st.lists(
 
 
 @given(st.sampled_from(STATUSES), updates)
-def test_the_end_is_a_function_of_what_was_said(first, said):
-    lives = [lived(created(first), arrival) for arrival in permutations(said)]
-    (end,) = {end for end, _ in lives}
-    statuses = {first, *(update.status for update, _ in said)}
-    for _, told in lives:
-        # Of what the order came to, the customer heard last, and of each final status once.
-        assert told[-1] is end.status
-        assert all(told.count(final) <= 1 for final in FINAL_STATUSES)
-        assert told.count(DELIVERED) == (DELIVERED in statuses)
+def test_the_final_status_does_not_depend_on_the_order_of_arrival(first, sent):
+    ends = [final(created(first), arrivals) for arrivals in permutations(sent)]
+    (end,) = {end for end, _ in ends}
+    statuses = {first, *(update.status for update, _ in sent)}
+    for _, mailed in ends:
+        # The last email has the order's status, and each final status is mailed once.
+        assert mailed[-1] is end.status
+        assert all(mailed.count(status) <= 1 for status in FINAL_STATUSES)
+        assert mailed.count(DELIVERED) == (DELIVERED in statuses)
 
 
 @given(st.sampled_from(STATUSES), updates)
-def test_what_comes_twice_counts_once(first, said):
-    once, told = lived(created(first), said)
-    assert lived(created(first), [*said, *said]) == (once, told)
+def test_a_repeated_message_counts_once(first, sent):
+    assert final(created(first), [*sent, *sent]) == final(created(first), sent)

@@ -38,7 +38,7 @@ def lived(first, begin, said):
 
 
 @given(st.sampled_from(STATUSES), says, updates)
-def test_the_end_is_a_function_of_what_was_said(first, begin, said):
+def test_the_result_does_not_depend_on_the_order_of_arrival(first, begin, said):
     ends = [lived(first, begin, arrival) for arrival in permutations(said)]
     assert all(end == ends[0] for end in ends)
     assert lived(first, begin, [*said, *said]) == ends[0]
@@ -51,7 +51,7 @@ def test_the_end_is_a_function_of_what_was_said(first, begin, said):
         assert not of_it or shown in of_it or (shown is None and may_be_hidden)
 
 
-def test_the_later_says_where_and_takes_nothing_away():
+def test_a_later_message_replaces_only_the_fields_it_contains():
     said = [
         (at(1, event=2), {"carrier": "Swift", "tracking_number": "1"}),
         (at(3, event=4), {"tracking_number": "1"}),
@@ -89,15 +89,26 @@ def test_a_second_parcel_has_neither_carrier_nor_link_of_the_first(steps, left):
 
 
 @pytest.mark.parametrize("second", [{"carrier": "B"}, {"carrier": "B", "tracking_number": "2"}])
-def test_a_platform_says_all_of_a_parcel(second):
+def test_a_platforms_message_always_has_a_number(second):
     first = {"carrier": "A", "tracking_number": "1", "tracking_url": "https://a.example/1"}
     order = order_created()
     placed = {name: getattr(order, name) for name in order.__struct_fields__}
-    said = [tracking.said_in(OrderPlaced(**placed | parcel)) for parcel in (first, second)]
+    said = [tracking.fields_of(OrderPlaced(**placed | parcel)) for parcel in (first, second)]
     known = lived(TrackingStatus.PENDING, {}, [(at(n, event=n + 2), s) for n, s in enumerate(said)])
     assert tracking.values(known) == second
     # What the shop has not noted, its owner may have told us.
-    assert tracking.said_in(OrderPlaced(**placed)) == {}
+    assert tracking.fields_of(OrderPlaced(**placed)) == {}
+
+
+@pytest.mark.parametrize("ids", [(2, 3, 4), (4, 3, 2)])
+def test_of_a_platforms_states_with_one_stamp_the_later_number_and_its_carrier_are_shown(ids):
+    known = {}
+    for id_, number, carrier in zip(ids, "123", "ABC", strict=True):
+        fields = {"tracking_number": number, "carrier": carrier}
+        known = tracking.merged(ORDER, known, fields, at(1, event=id_), by_arrival=True)
+        assert tracking.values(known) == fields
+    known = tracking.merged(ORDER, known, {"tracking_number": "4"}, at(1, event=9), by_arrival=True)
+    assert tracking.values(known) == {"tracking_number": "4"}
 
 
 def test_more_of_the_parcel_is_news_while_the_order_is_open():
@@ -107,7 +118,7 @@ def test_more_of_the_parcel_is_news_while_the_order_is_open():
     assert not is_news(delivered, at(1, TrackingStatus.DELIVERED), "", tells_more=True)
 
 
-def test_what_an_event_says():
+def test_the_tracking_fields_of_an_event():
     event = OrderStatusChanged(
         order_id=UUID(int=1),
         account_id=UUID(int=2),
@@ -115,7 +126,7 @@ def test_what_an_event_says():
         carrier="Swift",
         estimated_delivery=date(2026, 12, 3),
     )
-    said = tracking.said_in(event)
+    said = tracking.fields_of(event)
     assert said == {"carrier": "Swift", "estimated_delivery": "2026-12-03"}
-    told = tracking.as_told(said)
+    told = tracking.event_fields(said)
     assert told == {"carrier": "Swift", "estimated_delivery": date(2026, 12, 3)}

@@ -1,4 +1,4 @@
-"""Every connection to the database is made with the bounds of one function."""
+"""Every connection to the database uses `connect_args`."""
 
 import ast
 
@@ -6,7 +6,7 @@ from stack.folders import ROOT
 
 
 def makers():
-    """What makes connections in the product: the place, and the call."""
+    """Return the calls that create connections, with their locations."""
     for folder in ("services", "shared"):
         for path in (ROOT / folder).rglob("*.py"):
             for node in ast.walk(ast.parse(path.read_text())):

@@ -1,4 +1,4 @@
-"""Documents are the same whether the compiler has stripped the indent of docstrings or not."""
+"""Generated documents do not depend on whether Python strips docstrings' indentation."""
 
 import msgspec
 import pytest

@@ -1,4 +1,4 @@
-"""The file that a process writes, and the two checks that read it: they say the same."""
+"""The health file, and its two readers, whose results agree."""
 
 import os
 import subprocess
@@ -14,8 +14,8 @@ from stack.folders import ROOT
 CHECKS = ([str(ROOT / "deploy" / "alive")], [sys.executable, "-S", "-m", "shared.health"])
 
 
-def said(path):
-    """What both checks say, when they agree: the exit code, and the sentences."""
+def result(path):
+    """Return the exit code and the output of both checks, which must agree."""
     results = []
     for command in CHECKS:
         done = subprocess.run(
@@ -40,46 +40,46 @@ def standing(name, error=None):
     return made
 
 
-def test_all_is_well(tmp_path):
+def test_a_healthy_file_is_valid(tmp_path):
     health.beat(str(tmp_path / "alive"), [standing("one"), standing("other")])
-    assert said(tmp_path / "alive") == (0, [])
+    assert result(tmp_path / "alive") == (0, [])
     health.beat(str(tmp_path / "alive"), [])
-    assert said(tmp_path / "alive") == (0, [])
+    assert result(tmp_path / "alive") == (0, [])
 
 
-def test_each_thing_that_is_wrong_is_a_line(tmp_path):
+def test_each_problem_is_a_line(tmp_path):
     error = ConnectionRefusedError("it is\nnot $HOME `there` \\n 'é'")
     parts = [standing("one", error), standing("two"), standing("three", error)]
     health.beat(str(tmp_path / "alive"), parts)
     sentence = "is away. it is not $HOME `there` \\n 'é'"
-    assert said(tmp_path / "alive") == (1, [f"one {sentence}", f"three {sentence}"])
+    assert result(tmp_path / "alive") == (1, [f"one {sentence}", f"three {sentence}"])
 
 
-def test_a_process_that_stands_still(tmp_path, monkeypatch):
+def test_an_expired_file_is_unhealthy(tmp_path, monkeypatch):
     now = time.time()
     monkeypatch.setattr(health.time, "time", lambda: now - health.FRESH_SECONDS - 1)
     health.beat(str(tmp_path / "alive"), [standing("one")])
-    assert said(tmp_path / "alive") == (1, ["The process does not turn any more."])
+    assert result(tmp_path / "alive") == (1, ["The process no longer responds."])
 
 
 @pytest.mark.parametrize("text", ["", "\n", "[]", "-1\n", "1e9\n", "nothing 99999999999\n"])
-def test_what_is_no_such_file(tmp_path, text):
+def test_an_invalid_file_is_unhealthy(tmp_path, text):
     (tmp_path / "alive").write_text(text)
-    code, (sentence,) = said(tmp_path / "alive")
+    code, (sentence,) = result(tmp_path / "alive")
     assert code == 1
     assert sentence
 
 
 def test_no_file(tmp_path):
     nowhere = tmp_path / "alive"
-    assert said(nowhere) == (1, [f"Nothing has been written to {nowhere}."])
-    assert said("") == (1, ["Nothing has been written to HEALTH_FILE, which is not set."])
+    assert result(nowhere) == (1, [f"Nothing has been written to {nowhere}."])
+    assert result("") == (1, ["Nothing has been written to HEALTH_FILE, which is not set."])
 
 
-def test_a_file_that_cannot_be_written_ends_nobody(tmp_path, caplog):
-    """A disk is full, for a moment; what does the work must not end by it."""
+def test_an_unwritable_file_is_logged(tmp_path, caplog):
+    """A full disk must not end the process."""
     health.beat(str(tmp_path / "none" / "health"), [standing("orders.intake")])
     assert "HEALTH_FILE cannot be written" in caplog.text
     (tmp_path / "none").mkdir()
     health.beat(str(tmp_path / "none" / "health"), [standing("orders.intake")])
-    assert said(tmp_path / "none" / "health") == (0, [])
+    assert result(tmp_path / "none" / "health") == (0, [])

@@ -1,4 +1,4 @@
-"""Every language says what English says, with the same places to fill in."""
+"""Every language has the texts and placeholders of English."""
 
 import string
 from datetime import UTC, date, datetime
@@ -17,14 +17,14 @@ def places(text):
     return sorted(name for _, name, _, _ in string.Formatter().parse(text) if name is not None)
 
 
-def test_there_are_english_and_french_and_every_folder_is_a_language():
+def test_the_languages_are_english_and_french():
     folders = {path.name for path in FOLDER.iterdir() if path.is_dir()} - {"__pycache__"}
     assert folders == set(CODES)
     assert {"en", "fr"} <= folders
 
 
 @pytest.mark.parametrize("code", OTHERS)
-def test_a_language_has_every_text_and_every_place_of_english(code):
+def test_a_language_has_the_texts_and_placeholders_of_english(code):
     english, other = language(DEFAULT).texts, language(code).texts
     assert other.keys() == english.keys()
     assert [key for key in english if places(english[key]) != places(other[key])] == []
@@ -40,7 +40,7 @@ def test_no_text_of_several_words_is_left_in_english(code):
 
 
 @pytest.mark.parametrize("code", CODES)
-def test_every_status_has_its_word(code):
+def test_every_status_has_a_label(code):
     say = language(code)
     assert all(f"common.status.{status}" in say.texts for status in TrackingStatus)
     assert say.status("IN TRANSIT") == say.status("IN_TRANSIT")
@@ -64,7 +64,7 @@ def test_an_unknown_language_is_english_and_an_unknown_zone_utc():
         ("en", "America/St_Johns", "1 March 2099, 19:35 UTC-3:30"),
     ],
 )
-def test_a_time_is_written_where_somebody_is(code, zone, written):
+def test_a_time_is_formatted_in_its_zone(code, zone, written):
     assert language(code).moment(AT, time_zones.zone(zone)) == written
 
 
@@ -73,6 +73,6 @@ def test_a_day_has_no_zone():
     assert language("fr").day(date(2026, 12, 3)) == "3 décembre 2026"
 
 
-def test_what_is_put_into_a_text_is_not_read_as_one():
+def test_inserted_values_are_not_formatted():
     say = language("en")
     assert say("orders.dear", name="{company} {0!r}") == "Dear {company} {0!r},"

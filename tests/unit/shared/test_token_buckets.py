@@ -1,4 +1,4 @@
-"""Token buckets, on a clock of our own."""
+"""Token buckets, with a fake clock."""
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -23,14 +23,14 @@ def test_a_burst_then_the_rate():
     assert [buckets.take("a") for _ in range(3)] == [0, 0, 1]
 
 
-def test_one_does_not_pay_for_another():
+def test_keys_are_independent():
     buckets = TokenBuckets(1, 1, Clock())
     assert buckets.take("a") == 0
     assert buckets.take("a") > 0
     assert buckets.take("b") == 0
 
 
-def test_the_wait_is_enough_and_asking_takes_nothing():
+def test_the_wait_suffices_and_is_empty_takes_no_token():
     clock = Clock()
     buckets = TokenBuckets(0.1, 1, clock)
     assert buckets.is_empty("a") == 0

@@ -1,16 +1,20 @@
 """What is told, and done, when the distribution's packages cannot be installed as they should."""
 
+import errno
 import os
 import signal
+import socket
 import subprocess
 import sys
 
 import pytest
-from docker.errors import APIError
+import requests
+from docker.errors import APIError, NotFound
 
 from stack.folders import ROOT
 from stack.servers import containers, debian, postgres, rabbitmq, sources
 from stack.servers.listening import DidNotStartError
+from stack.servers.ports import Port
 from tests.integration.arrange import until
 
 
@@ -50,6 +54,19 @@ def test_what_libpq_reads_is_about_servers_that_somebody_has_named(purpose, monk
     monkeypatch.delenv("DATABASE_URL", raising=False)
     with sources.servers("demo"):
         assert database.found == set()
+
+
+def test_a_root_that_may_not_be_another_user_is_told_so(monkeypatch, tmp_path):
+    """As in a container without CHOWN, or the only user of a namespace."""
+
+    def refuse(*_):
+        raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    monkeypatch.setattr(os, "chown", refuse)
+    server = postgres.PostgreSQL(tmp_path / "data")
+    with pytest.raises(DidNotStartError, match=r"this root may not be .* run it as a user"):
+        server.launch()
 
 
 @pytest.fixture
@@ -161,28 +178,42 @@ def test_what_stays_interrupted_is_told(machine):
 
 
 MAIN = """
-import sys
+import importlib, sys
 from pathlib import Path
 from stack.servers import debian, postgres, rabbitmq, sources
+from tests import programs
+_, folder, module = sys.argv
+sys.argv[1:] = []
 for name in ("LOCK", "POLICY", "CLUSTER_CONF"):
-    setattr(debian, name, Path(sys.argv[1]) / name)
+    setattr(debian, name, Path(folder) / name)
 debian.can_install = lambda: True
 sources._containers_are_available = rabbitmq.is_installed = lambda: False
 postgres.programs = lambda: None
-sys.exit(sources.main())
+programs._find = lambda name: None
+sys.exit(importlib.import_module(module).main())
 """
 
 
-@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_what_ends_us_waits_for_apt(machine, how):
+@pytest.mark.parametrize(
+    ("module", "how"),
+    [
+        ("stack.servers.sources", signal.SIGINT),
+        ("stack.servers.sources", signal.SIGTERM),
+        ("stack.servers.sources", signal.SIGHUP),
+        ("tests.programs", signal.SIGINT),
+        ("tests.programs", signal.SIGHUP),
+    ],
+)
+def test_what_ends_us_waits_for_apt(machine, module, how):
     """An installation that is broken off leaves a machine on which nothing can be installed.
 
     And one whose maker is gone a machine on which nothing that is installed later starts.
     """
     (machine / "waits").touch()
     process = subprocess.Popen(
-        (sys.executable, "-c", MAIN, str(machine)),
-        cwd=ROOT, start_new_session=True, stdout=subprocess.PIPE, text=True,
+        (sys.executable, "-c", MAIN, str(machine), module),
+        cwd=ROOT, start_new_session=True,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         # The tests may run under nohup(1).
         preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL),
     )  # fmt: skip
@@ -192,8 +223,8 @@ def test_what_ends_us_waits_for_apt(machine, how):
         os.killpg(process.pid, how)
     finally:
         (machine / "may-end").touch()
-    process.communicate(timeout=60)
-    assert process.returncode == 130
+    _, complaint = process.communicate(timeout=60)
+    assert (process.returncode, complaint) == (130, "")
     assert (machine / "ended").exists()
     assert not (machine / "POLICY").exists()
 
@@ -206,11 +237,70 @@ def test_a_cluster_that_cannot_be_made_is_a_server_that_did_not_start(tmp_path, 
         postgres.PostgreSQL(tmp_path / "data").launch()
 
 
-class Refusing:
-    ports: dict = {}  # noqa: RUF012 - as testcontainers has it
+class Ending:
+    is_running = True
+    starts = 0
 
     def start(self):
-        raise APIError("no space left on device")
+        self.is_running, self.starts = True, self.starts + 1
+
+
+def test_a_server_that_has_ended_is_started_again_and_one_of_somebody_elses_is_not():
+    broker, database, said = Ending(), Ending(), []
+    running = sources.Servers("", "", broker, database, "")
+    running.watch(said.append)
+    database.is_running = False
+    running.watch(said.append)
+    running.watch(said.append)
+    assert (broker.starts, database.starts) == (0, 1)
+    assert [one.partition(";")[0] for one in said] == ["PostgreSQL has ended"]
+    sources.Servers("", "", None, None, "").watch(said.append)
+
+
+@pytest.mark.parametrize(
+    ("status", "is_running"),
+    [
+        ("running", True),
+        ("paused", True),
+        ("exited", False),
+        (NotFound("removed"), False),
+        # The engine itself starts anew: what is not known has not ended. Docker's SDK has no
+        # errors of its own for it.
+        (requests.ConnectionError("away"), True),
+        (requests.ReadTimeout("slow"), True),
+        (APIError("no space left on device"), True),
+    ],
+)
+def test_a_container_runs_as_far_as_its_engine_says(status, is_running):
+    class Wrapped:
+        def reload(self):
+            if isinstance(status, Exception):
+                raise status
+            self.status = status
+
+    made = container()
+    made._container.get_wrapped_container = Wrapped
+    assert made.is_running is is_running
+
+
+@pytest.mark.parametrize("tag", ["postgres:18", "postgres:18-bookworm", "postgres@sha256:15"])
+def test_an_image_is_named_by_any_tag_or_a_digest(monkeypatch, tmp_path, tag):
+    compose = tmp_path / "docker-compose.yml"
+    compose.write_text(f"services:\n  postgres:\n    image: {tag}\n")
+    monkeypatch.setattr(containers, "COMPOSE", compose)
+    found = []
+    monkeypatch.setattr(containers._Server, "__init__", lambda self, *args, **_: found.extend(args))
+    with pytest.raises(AttributeError, match="_container"):
+        containers.PostgreSQLContainer("owner", tmp_path, keep=False)
+    assert found[-1] == "/var/lib/postgresql"
+
+
+class Refusing:
+    ports: dict = {}  # noqa: RUF012 - as testcontainers has it
+    error = APIError("no space left on device")
+
+    def start(self):
+        raise self.error
 
     def get_wrapped_container(self):
         return self
@@ -222,12 +312,58 @@ class Refusing:
 def container():
     made = object.__new__(containers.PostgreSQLContainer)
     made._is_known, made._ports, made._container = False, {}, Refusing()
+    made._volume = None
     return made
 
 
-def test_a_container_that_cannot_be_made_is_a_server_that_did_not_start():
-    with pytest.raises(DidNotStartError, match="no space left on device"):
-        container().launch()
+@pytest.mark.parametrize("error", [APIError("no space"), requests.ConnectionError("no engine")])
+def test_a_container_that_cannot_be_made_is_a_server_that_did_not_start(error):
+    made = container()
+    made._container.error = error
+    with pytest.raises(DidNotStartError, match=str(error)):
+        made.launch()
+
+
+class Gone:
+    """What a container that somebody has removed is to testcontainers, until it is made anew."""
+
+    ports: dict = {}  # noqa: RUF012 - as testcontainers has it
+
+    def __init__(self, error):
+        self._container, self.error, self.made = self, error, 0
+
+    def get_wrapped_container(self):
+        return self
+
+    def start(self):
+        if self._container is self:
+            raise self.error
+        self.made += 1
+
+    def stop(self, **_):
+        raise self.error
+
+
+def test_a_container_that_somebody_has_removed_is_made_anew_on_its_ports():
+    """They are known by now, to those who were told where the server is."""
+    made = container()
+    made._is_known, made._container = True, Gone(NotFound("removed"))
+    made._ports = {5432: Port()}
+    number = made.port
+    made.launch()
+    assert made._container.made == 1
+    assert made._container.ports == {"5432": ("127.0.0.1", number)}
+    made.ports[0].release()
+
+
+@pytest.mark.parametrize("error", [NotFound("removed"), requests.ConnectionError("no engine")])
+def test_a_container_that_cannot_be_stopped_hides_no_other_error(error):
+    made = container()
+    made._container = Gone(error)
+    port = made._ports[5432] = Port()
+    made.close()
+    with socket.socket() as another:
+        another.bind(("127.0.0.1", port.number))
 
 
 def test_a_container_that_does_not_answer_is_a_server_that_did_not_start(monkeypatch):

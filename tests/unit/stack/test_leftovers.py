@@ -1,19 +1,26 @@
 """What is removed, and what is left alone, of what runs before have left."""
 
+import errno
 import fcntl
+import hashlib
+import json
 import os
+import re
 import shutil
 import socket
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import pytest
+from docker.errors import NotFound
 
 from shared import lease
-from stack import clean
-from stack.folders import ROOT
-from stack.servers import containers, data, debian
+from stack import bootstrap, clean
+from stack.folders import ROOT, is_venv_held
+from stack.servers import containers, data, debian, sources
+from stack.servers.listening import DidNotStartError
 
 APT = """
 import fcntl, sys
@@ -67,7 +74,8 @@ def test_a_folder_of_somebody_else_is_not_followed(roots, home, monkeypatch, act
 
 
 @pytest.mark.parametrize("which", [0, 1], ids=["disk", "memory"])
-def test_a_link_in_its_place_is_not_followed(roots, home, which, capsys):
+def test_a_link_in_its_place_is_not_followed(roots, home, which, capsys, monkeypatch):
+    monkeypatch.setattr(clean, "is_venv_held", lambda: False)
     (roots[which] / data.owner()).symlink_to(home.parent.parent)
     assert clean.main() == clean.REFUSED
     assert "belongs to somebody else" in capsys.readouterr().err
@@ -92,6 +100,72 @@ def test_what_a_checkout_that_is_gone_has_left_is_removed(roots):
         data.throwaway("test")
         assert [folder.name for folder in theirs.iterdir()] == [alive.name]
         os.close(held)
+
+
+def test_a_folder_is_nobodys_to_remove_while_it_is_made(tmp_path, monkeypatch):
+    """Another run, which removes what was abandoned, comes between any two of its steps."""
+    lock = fcntl.flock
+
+    def others_first(*asked):
+        monkeypatch.setattr(fcntl, "flock", lock)
+        lease.remove_abandoned(tmp_path)
+        lock(*asked)
+
+    monkeypatch.setattr(fcntl, "flock", others_first)
+    folder, held = lease.make(tmp_path, "test-")
+    lease.remove_abandoned(tmp_path)
+    assert lease.is_held(folder)
+    os.close(held)
+    lease.remove_abandoned(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_two_who_only_look_are_in_nobodys_way(tmp_path, monkeypatch):
+    folder, held = lease.make(tmp_path, "test-")
+    os.close(held)
+    close, seen = os.close, []
+
+    def look_too(descriptor):
+        monkeypatch.setattr(os, "close", close)
+        seen.append(lease.is_held(folder))
+        close(descriptor)
+
+    monkeypatch.setattr(os, "close", look_too)
+    assert (lease.is_held(folder), seen) == (False, [False])
+
+
+def test_who_asks_keeps_nobody_from_a_folder(tmp_path, monkeypatch):
+    folder, held = lease.make(tmp_path, "test-")
+    os.close(held)
+    close, taken = os.close, []
+
+    def taken_meanwhile(descriptor):
+        monkeypatch.setattr(os, "close", close)
+        monkeypatch.setattr(lease.time, "sleep", lambda _: close(descriptor))
+        taken.append(lease.take(folder))
+
+    monkeypatch.setattr(os, "close", taken_meanwhile)
+    assert not lease.is_held(folder)
+    assert lease.is_held(folder)
+    monkeypatch.setattr(lease.time, "sleep", lambda _: None)
+    with pytest.raises(lease.LeasedError):
+        lease.take(folder)
+    os.close(*taken)
+
+
+def test_a_folder_that_goes_while_one_asks_is_held_by_nobody(tmp_path, monkeypatch):
+    folder, held = lease.make(tmp_path, "test-")
+    open_, is_removed = os.open, []
+
+    def goes(*asked, **more):
+        if not is_removed:
+            is_removed.append(True)
+            shutil.rmtree(folder)
+        return open_(*asked, **more)
+
+    monkeypatch.setattr(os, "open", goes)
+    assert not lease.is_held(folder)
+    os.close(held)
 
 
 COPIED = ("Makefile", "docker-compose.yml", "pyproject.toml", "requirements-dev.lock")
@@ -150,19 +224,219 @@ def test_a_checkout_whose_setup_failed_is_cleaned(checkout, tmp_path, monkeypatc
     assert not (checkout / ".stack").exists()
 
 
-def test_a_setup_leaves_the_venv_that_a_run_works_with(checkout):
+WORKS = """
+import sys
+from stack.folders import hold_venv
+hold_venv()
+print("at work", flush=True)
+sys.stdin.read()
+"""
+
+
+def test_the_venv_that_somebody_works_with_is_left(checkout):
+    """Whoever it is: `sudo make clean` is another user than whose run it is."""
     (checkout / ".venv").mkdir()
-    (checkout / ".stack").mkdir()
-    with (checkout / ".stack" / "lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        done = subprocess.run(
-            (sys.executable, "stack/bootstrap.py"),
-            cwd=checkout, env=os.environ | {"PIP_NO_INDEX": "1"},
-            capture_output=True, text=True, check=False,
-        )  # fmt: skip
+    bare = f"{sys.base_prefix}/bin/python3"
+    with subprocess.Popen(
+        (bare, "-c", WORKS), cwd=checkout, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as work:
+        assert work.stdout.readline()
+        for command in (
+            (bare, "stack/bootstrap.py"),
+            (bare, "-c", IN_ANOTHERS_NAME),
+            ("make", "clean", f"PYTHON={bare}"),
+        ):
+            done = subprocess.run(
+                command, cwd=checkout, env=os.environ | {"PIP_NO_INDEX": "1"},
+                capture_output=True, text=True, check=False,
+            )  # fmt: skip
+            assert done.returncode != 0
+            assert "stop it first" in done.stderr
+            assert list((checkout / ".venv").iterdir()) == []
+        work.communicate()
+    assert subprocess.run(command, cwd=checkout, check=False).returncode == 0
+    assert not (checkout / ".venv").exists()
+
+
+IN_ANOTHERS_NAME = """
+from stack import clean
+from stack.servers import data
+data.owner = lambda: "order-fellow-another"
+raise SystemExit(clean.main())
+"""
+
+
+def test_tests_hold_the_venv_that_they_run_in():
+    assert is_venv_held()
+
+
+def test_whoever_works_with_the_venv_for_long_holds_it():
+    named = set(
+        re.findall(r"python\"? -m ((?:bench|stack|tests)\b[\w.]*)", (ROOT / "Makefile").read_text())
+    )
+    assert {"stack.run", "stack.servers", "tests.programs"} < named
+    for name in sorted(named):
+        if name == "stack.clean" or name.startswith("stack.generated."):  # is over at once
+            continue
+        path = ROOT / name.replace(".", "/")
+        text = (path / "__main__.py" if path.is_dir() else path.with_suffix(".py")).read_text()
+        if main := re.search(r"^from (\S+) import main$", text, re.MULTILINE):
+            text = (ROOT / main[1].replace(".", "/")).with_suffix(".py").read_text()
+        assert re.search(r"^ +hold_venv\(\)$", text, re.MULTILINE), name
+
+
+def a_wheel(folder, name):
+    """One without anything in it but a module of its name."""
+    path = folder / f"{name}-1.0-py3-none-any.whl"
+    info = f"{name}-1.0.dist-info"
+    with zipfile.ZipFile(path, "w") as wheel:
+        wheel.writestr(f"{name}.py", "")
+        wheel.writestr(f"{info}/METADATA", f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
+        wheel.writestr(
+            f"{info}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
+        )
+        wheel.writestr(f"{info}/RECORD", "")
+    return f"{name}==1.0 --hash=sha256:{hashlib.sha256(path.read_bytes()).hexdigest()}\n"
+
+
+def test_a_setup_goes_by_no_shell_of_somebody(checkout, tmp_path):
+    """One in which `.venv` is activated, and pip is told to install elsewhere."""
+    without_packages(checkout)
+    (checkout / "requirements-dev.lock").write_text(a_wheel(tmp_path, "rich"))
+    # It ends there: nothing can build the project itself.
+    (checkout / "pyproject.toml").write_text('[build-system]\nrequires = []\nbuild-backend = "no"')
+    activated = f"{checkout}/.venv/bin:{os.environ['PATH']}"
+    pip = {
+        "PIP_NO_INDEX": "1",
+        "PIP_FIND_LINKS": str(tmp_path),
+        "PIP_USER": "1",
+        "PIP_TARGET": str(tmp_path / "elsewhere"),
+        "PIP_CONSTRAINT": "/nowhere",
+    }
+    done = subprocess.run(
+        ("make", "setup", "PYTHON=python3"),
+        cwd=checkout, env=os.environ | {"PATH": activated} | pip,
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.stderr.startswith("pip could not install what is needed")
+    assert list((checkout / ".venv").glob("lib/*/site-packages/rich.py"))
+    assert not (checkout / ".venv" / "installed").exists()
+    assert not (tmp_path / "elsewhere").exists()
+
+
+def test_a_venv_in_which_nothing_was_installed_is_not_ready(checkout, tmp_path, monkeypatch):
+    """As where somebody's pip.conf has a target: pip says that all is well."""
+    without_packages(checkout)
+    monkeypatch.setattr(bootstrap, "VENV", checkout / ".venv")
+    with pytest.raises(SystemExit, match="pip has installed nothing"):
+        bootstrap._see_that_it_works()
+
+
+def test_a_machine_that_is_no_linux_is_told_so():
+    script = """
+import runpy, sys
+sys.platform = "darwin"
+runpy.run_path("stack/bootstrap.py", run_name="__main__")
+"""
+    done = subprocess.run(
+        (sys.executable, "-c", script), cwd=ROOT, capture_output=True, text=True, check=False
+    )
     assert done.returncode == 1
-    assert "stop it first" in done.stderr
-    assert list((checkout / ".venv").iterdir()) == []
+    assert re.fullmatch(r"Order Fellow runs on Linux.* darwin\n", done.stderr)
+
+
+@pytest.mark.parametrize(
+    ("error", "is_there", "cure"),
+    [
+        (errno.EACCES, True, "sudo make clean"),
+        (errno.EACCES, False, "a copy of your own"),
+        (errno.EROFS, True, "a copy of your own"),
+    ],
+)
+def test_a_checkout_that_cannot_be_written_says_what_helps(
+    tmp_path, monkeypatch, error, is_there, cure
+):
+    if is_there:
+        (tmp_path / ".venv.lock").touch()
+
+    def refuse(*_):
+        raise OSError(error, os.strerror(error))
+
+    monkeypatch.setattr(bootstrap, "ROOT", tmp_path)
+    monkeypatch.setattr(Path, "open", refuse)
+    with pytest.raises(SystemExit, match=cure):
+        bootstrap._lock_file()
+
+
+@pytest.fixture
+def contexts(tmp_path, monkeypatch):
+    """Docker's own configuration, with contexts of these names and hosts."""
+    monkeypatch.delenv("DOCKER_HOST", raising=False)
+    monkeypatch.delenv("DOCKER_CONTEXT", raising=False)
+    monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path))
+
+    def have(current, **hosts):
+        (tmp_path / "config.json").write_text(json.dumps({"currentContext": current}))
+        for name, host in hosts.items():
+            folder = tmp_path / "contexts" / "meta" / hashlib.sha256(name.encode()).hexdigest()
+            folder.mkdir(parents=True)
+            meta = {"Name": name, "Endpoints": {"docker": {"Host": host}}}
+            (folder / "meta.json").write_text(json.dumps(meta))
+
+    return have
+
+
+def test_the_engine_is_that_of_the_context_that_somebody_has_chosen(contexts, monkeypatch):
+    assert data.docker_host() == "unix:///var/run/docker.sock"
+    contexts("rootless", rootless="unix:///run/user/1000/docker.sock", build="ssh://ada@build")
+    assert data.docker_host() == "unix:///run/user/1000/docker.sock"
+    monkeypatch.setenv("DOCKER_CONTEXT", "build")
+    assert data.docker_host() == "ssh://ada@build"
+    assert not data.docker_is_there()
+    monkeypatch.setenv("DOCKER_HOST", "tcp://127.0.0.1:2375")
+    assert data.docker_host() == "tcp://127.0.0.1:2375"
+
+
+@pytest.mark.parametrize("chosen", ["default", "gone", "", None])
+def test_without_a_context_the_engine_is_where_it_always_is(contexts, chosen):
+    contexts(chosen)
+    assert data.docker_host() == "unix:///var/run/docker.sock"
+
+
+def test_what_looks_for_containers_and_what_starts_them_have_one_engine(tmp_path):
+    """Testcontainers has a file of its own for its address."""
+    (tmp_path / ".testcontainers.properties").write_text("tc.host=tcp://192.0.2.1:2375\n")
+    script = """
+from stack.servers import containers
+import os
+from testcontainers.core import docker_client
+print(docker_client.get_docker_host(), os.environ["DOCKER_HOST"])
+"""
+    environment = {name: value for name, value in os.environ.items() if name != "DOCKER_HOST"}
+    done = subprocess.run(
+        (sys.executable, "-c", script),
+        cwd=ROOT, env=environment | {"HOME": str(tmp_path), "DOCKER_CONFIG": str(tmp_path)},
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert done.stdout.split() == 2 * ["unix:///var/run/docker.sock"]
+
+
+@pytest.mark.parametrize(("network", "is_here"), [("host", True), ("bridge", False), (None, True)])
+def test_an_engine_whose_container_we_are_publishes_elsewhere(
+    tmp_path, monkeypatch, network, is_here
+):
+    class Client:
+        def get(self, name):
+            assert name == socket.gethostname()
+            if network is None:
+                raise NotFound("of another engine")
+            self.attrs = {"HostConfig": {"NetworkMode": network}}
+            return self
+
+    client = Client()
+    client.containers = client
+    monkeypatch.setattr(containers, "INSIDE", tmp_path)
+    assert containers._publishes_here(client) is is_here
 
 
 @pytest.mark.parametrize(
@@ -290,3 +564,60 @@ def test_an_engine_that_does_not_answer_stops_no_cleaning(tmp_path, monkeypatch,
     monkeypatch.setenv("DOCKER_HOST", f"unix://{tmp_path}/none")
     containers.remove_abandoned("order-fellow-test")
     assert "Docker keeps containers" in capsys.readouterr().out
+
+
+class Engine:
+    """Docker's SDK, with the containers that somebody's runs have left."""
+
+    def __init__(self, *folders):
+        self.containers = self
+        self.left = [Container(self, folder) for folder in folders]
+
+    def list(self, filters, ignore_removed, **_):
+        return list(self.left)
+
+    def close(self):
+        pass
+
+
+class Container:
+    name = "postgres-1"
+
+    def __init__(self, engine, folder):
+        self.engine, self.labels = engine, {containers.FOLDER: str(folder)}
+
+    def remove(self, **_):
+        self.engine.left.remove(self)
+
+
+@pytest.fixture
+def engine(roots, monkeypatch):
+    """One that answers, on which nothing is made."""
+
+    def answers(*folders):
+        found = Engine(*folders)
+        monkeypatch.setattr(containers.docker, "from_env", lambda **_: found)
+        monkeypatch.setattr(sources, "_containers_are_available", lambda: True)
+        for name in ("RabbitMQContainer", "PostgreSQLContainer"):
+            monkeypatch.setattr(containers, name, lambda *_, **__: None)
+        return found
+
+    return answers
+
+
+def test_a_killed_run_leaves_no_container_on_the_data_of_the_next(engine):
+    """Two servers on one volume destroy what is in it, and neither notices."""
+    kept, other = sources._kept(), data.throwaway("test")
+    found = engine(kept, other, "/of/a/test/that/was/killed")
+    sources.make(kept, keep=True)
+    assert [each.labels[containers.FOLDER] for each in found.left] == [str(other)]
+
+
+def test_a_container_that_stays_keeps_others_off_its_volume(monkeypatch):
+    """As one that the engine cannot remove, or that somebody has started by hand."""
+    server = object.__new__(containers.PostgreSQLContainer)
+    server._volume, server._is_known, server._container = "its-volume", False, server
+    server.get_docker_client = lambda: server
+    server.client = Engine("/anywhere")
+    with pytest.raises(DidNotStartError, match="postgres-1 runs on the volume its-volume"):
+        server.launch()

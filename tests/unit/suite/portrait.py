@@ -1,6 +1,7 @@
 """A process that says what it finds itself in, does as it is told, and ends."""
 
 import atexit
+import io
 import json
 import os
 import random
@@ -11,6 +12,7 @@ import sys
 import threading
 import time
 import uuid
+from typing import TextIO
 
 from shared.ids import new_id
 
@@ -27,7 +29,7 @@ def portrait() -> dict[str, object]:
         "main": sys.modules["__main__"].__spec__.name,
         "leads": os.getpid() == os.getsid(0) == os.getpgid(0),
         "input": sys.stdin.read(),
-        "encodings": [one.encoding for one in (sys.stdin, sys.stdout, sys.stderr)],
+        "streams": [_stream(one) for one in (sys.stdin, sys.stdout, sys.stderr)],
         "signals": [str(signal.getsignal(one)) for one in SIGNALS],
         "blocked": [str(one) for one in signal.pthread_sigmask(signal.SIG_BLOCK, ())],
         "limit": resource.getrlimit(resource.RLIMIT_NOFILE),
@@ -36,6 +38,12 @@ def portrait() -> dict[str, object]:
         "zone": time.tzname,
         "flags": str(sys.flags),
     }
+
+
+def _stream(one: TextIO) -> list[object]:
+    assert isinstance(one, io.TextIOWrapper)
+    kind = one.encoding, one.errors, one.line_buffering, one.write_through
+    return [*kind, type(one.buffer).__name__, one.seekable(), one.isatty()]
 
 
 def _files() -> list[int]:
@@ -58,6 +66,9 @@ if __name__ == "__main__":
     match sys.argv[1]:
         case "portrait":
             print(json.dumps(portrait()))
+        case "streams":
+            sys.stdout.reconfigure(errors="backslashreplace")
+            print(json.dumps(portrait()["streams"]))
         case "drawn":
             print(json.dumps(drawn()))
         case "exit":

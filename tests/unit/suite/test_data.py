@@ -20,6 +20,7 @@ def places(monkeypatch, tmp_path):
         monkeypatch.setattr(data, name, place)
     (tmp_path / "state").mkdir()
     monkeypatch.setattr(data, "_state", lambda: tmp_path / "state")
+    monkeypatch.setattr(data, "CGROUP", tmp_path / "none")
     data._has_room.cache_clear()
     yield tmp_path
     data._has_room.cache_clear()
@@ -39,6 +40,39 @@ def test_what_nobody_keeps_is_in_memory_where_there_is_room(
     assert data.kept().is_relative_to(places / "state")
     data.clear_all()
     assert list(places.glob("*/*")) == []
+
+
+@pytest.mark.parametrize(
+    "files",
+    [
+        {
+            "memory.max": "5000000\n",
+            "memory.current": "5000000\n",
+            "memory.stat": "anon 1\ninactive_file 4000000\n",
+        },
+        {
+            "memory/memory.limit_in_bytes": "5000000",
+            "memory/memory.usage_in_bytes": "1000000",
+            "memory/memory.stat": "total_inactive_file 0\n",
+        },
+    ],
+    ids=["cgroup v2", "v1"],
+)
+@pytest.mark.parametrize(("room", "where"), [(1_000_000, "memory"), (5_000_000, "disk")])
+def test_what_a_container_may_use_is_less_than_its_machine_has(
+    monkeypatch, places, files, room, where
+):
+    class Huge:
+        f_bavail, f_frsize = 1 << 40, 1
+
+    monkeypatch.setattr(os, "statvfs", lambda _: Huge)
+    monkeypatch.setattr(data, "CGROUP", places / "cgroup")
+    monkeypatch.setattr(data, "ROOM", room)
+    for name, text in files.items():
+        path = data.CGROUP / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    assert data.throwaway("tests").is_relative_to(places / where)
 
 
 def test_what_killed_runs_left_is_removed_wherever_it_is(places):

@@ -64,6 +64,23 @@ def test_it_sees_what_a_fresh_one_sees(run, variables):
     assert seen[forks.spawn] == seen[processes.spawn]
 
 
+@pytest.mark.parametrize("variables", [{}, {"PYTHONUNBUFFERED": "1"}])
+def test_it_sees_what_its_streams_are(variables):
+    command, environment = (*PORTRAIT, "streams"), os.environ | variables
+    fresh = subprocess.run(command, capture_output=True, env=environment, cwd=ROOT, check=True)
+    reader, writer = os.pipe()
+    with open(reader) as written:
+        with open(writer, "w") as output, open(os.devnull) as nothing:
+            process = forks._services.start(
+                *PORTRAIT[2:],
+                "streams",
+                environment=environment,
+                streams=(nothing.fileno(), output.fileno(), output.fileno()),
+            )
+        assert written.read() == fresh.stdout.decode()
+    assert process.wait(60) == 0
+
+
 def test_it_is_forked_and_not_started(run):
     process, log = run("sleep")
     says(log, "asleep")
@@ -121,42 +138,75 @@ def test_many_at_once_are_told_apart(run):
     assert ended == codes
 
 
-@pytest.mark.parametrize("name", ["PYTHONHASHSEED", "LD_PRELOAD", "LC_ALL"])
+STARTS = {
+    "LC_ALL": ("C.UTF-8", "C"),
+    "LD_PRELOAD": ("libc.so.6", "libm.so.6"),
+    "PYTHONHASHSEED": ("7", "8"),
+}
+
+
+@pytest.mark.parametrize("name", STARTS)
 def test_an_interpreter_that_starts_otherwise_is_a_fresh_one(run, name):
-    value = {"PYTHONHASHSEED": "7", "LD_PRELOAD": "libc.so.6", "LC_ALL": "C.UTF-8"}[name]
+    value = next(value for value in STARTS[name] if value != os.environ.get(name))
     process, log = run("sleep", **{name: value})
     says(log, "asleep")
     assert parent(process.pid) == os.getpid()
 
 
 LOOK = """
-import json, os, sys, threading
-read = []
+import json, os, random, sys, threading
+noted = []
 class Watched(type(os.environ)):
     def __getitem__(self, name):
-        read.append(name)
+        noted.append(name)
         return super().__getitem__(name)
 os.environ.__class__ = Watched
 import tests.zygote.__main__
-for name in sys.argv[1:]:
-    __import__(name)
-print(json.dumps([read, list(sys.modules), len(os.listdir("/proc/self/task"))]))
+from tests.zygote.forks import LIBRARIES, OURS
+looked = []
+def look(names):
+    for name in names:
+        __import__(name)
+    looked.append([noted[:], list(sys.modules), len(os.listdir("/proc/self/task"))])
+look(LIBRARIES)
+noted.clear()
+drawn = os.urandom
+def drawing(count):
+    noted.append("os.urandom")
+    return drawn(count)
+os.urandom = random._urandom = drawing
+files = os.listdir("/proc/self/fd")
+look(OURS)
+assert os.listdir("/proc/self/fd") == files
+print(json.dumps(looked))
 """
+# Each is what it is by the environment, or by what the fork does before it imports anything.
+OF_A_PROCESS = {"prometheus_client", "gunicorn.config", "shared.security.passwords"}
 
 
-def test_what_is_imported_beforehand_is_none_of_ours_and_reads_no_setting():
+@pytest.fixture(scope="module")
+def beforehand():
+    """What reads, draws or starts what, of the libraries and then of ours."""
     done = subprocess.run(
-        (sys.executable, "-c", LOOK, *forks.LIBRARIES),
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=True,
+        (sys.executable, "-c", LOOK), cwd=ROOT, capture_output=True, text=True, check=True
     )
-    read, modules, threads = json.loads(done.stdout)
+    return json.loads(done.stdout)
+
+
+def test_libraries_that_are_imported_beforehand_read_no_setting(beforehand):
+    read, modules, threads = beforehand[0]
     settings = {name.upper() for name in Settings.__struct_fields__}
     assert settings.intersection(read) == set()
     assert {name.partition(".")[0] for name in modules} & {"services", "shared"} == set()
-    assert {"prometheus_client", "gunicorn.config"}.intersection(modules) == set()
+    assert OF_A_PROCESS.intersection(modules) == set()
+    assert threads == 1
+
+
+def test_modules_of_ours_that_are_imported_beforehand_are_of_no_process(beforehand):
+    noted, modules, threads = beforehand[1]
+    assert noted == []
+    assert OF_A_PROCESS.intersection(modules) == set()
+    assert not any(name.endswith(".__main__") for name in modules if name.startswith("services"))
     assert threads == 1
 
 

@@ -1,1 +1,1 @@
-"""`fellow account|customer|kyc|limit|secrets|send|trail`: about one business or order."""
+"""`fellow account|customer|kyc|limit|secrets|send|suppressions|trail`: one business or order."""

@@ -1,26 +1,27 @@
-"""`fellow account`: what happened to a business."""
+"""`fellow account`: a business's history, and blocking it."""
 
 from typing import Annotated
 
-import msgspec
 import typer
-from rich.table import Table
 
 from services.ops.broker.hold import NOT_WHOLE
-from services.ops.cli.acting import enter, note_view
+from services.ops.cli.acting import note_view, sign_in
 from services.ops.cli.businesses.commands import (
     Business,
     Wait,
     carry_out,
+    confirm_about,
+    find_business,
     how_many,
-    sure,
-    the_business,
+    named,
+    with_reason,
 )
+from services.ops.cli.businesses.secrets import report_omitted, table_of
 from services.ops.cli.businesses.trail import waiting_table
 from services.ops.cli.terminal import (
     FAILED,
-    MISUSED,
     AsJson,
+    Table,
     Yes,
     broker,
     database,
@@ -44,7 +45,7 @@ def block(
     wait: Wait = 5.0,
     yes: Yes = False,
 ) -> None:
-    """Block a business: nobody signs in, its sessions and webhook secrets are refused."""
+    """Block a business: nobody can sign in, its sessions and webhook secrets are refused."""
     _set_blocked(business, reason, wait, yes, blocked=True)
 
 
@@ -60,17 +61,13 @@ def unblock(
 
 
 def _set_blocked(business: str, reason: str, wait: float, yes: bool, *, blocked: bool) -> None:
-    system = enter()
-    found = the_business(system, business)
-    try:
-        command = msgspec.convert(
-            {"account_id": found.account_id, "blocked": blocked, "reason": reason}, AccountBlock
-        )
-    except msgspec.ValidationError:
-        stop("The reason may have up to 4,000 characters, without NUL.", MISUSED)
-    sure("Block" if blocked else "Unblock", found.company_name, found.email, "", yes)
+    system = sign_in()
+    found = find_business(system, business)
+    fields = {"account_id": found.account_id, "blocked": blocked}
+    command = with_reason(AccountBlock, fields, reason, found.email)
+    confirm_about("Block" if blocked else "Unblock", found, "", yes)
     if carry_out(system, command, wait):
-        say(f"{found.company_name} <{found.email}> is {'' if blocked else 'no longer '}blocked.")
+        say(f"{named(found)} is {'' if blocked else 'no longer '}blocked.")
 
 
 @app.command()
@@ -80,12 +77,12 @@ def show(
         typer.Argument(help="Account id, email, registration number or a part of the name."),
     ],
     bus: Annotated[
-        bool, typer.Option(help="Look for what waits on the retry ladder and among dead letters.")
+        bool, typer.Option(help="Search the retry ladder and the dead letters, too.")
     ] = True,
     as_json: AsJson = False,
 ) -> None:
-    """What happened to a business: KYC, its secrets' lives, its orders, emails, what waits."""
-    system = enter()
+    """A business's history: KYC, secrets, orders, emails, and what still waits."""
+    system = sign_in()
     with database(system) as session:
         ids = account.find(session, business)
         if not ids:
@@ -94,9 +91,8 @@ def show(
             listed = account.lines(session, ids[: account.AT_MOST])
             note_view(system, "fellow account show", [str(id_) for id_ in ids])
             for line in listed:
-                results(soft_wrap=True).print(
-                    f"{line.account_id}  {line.email}  {line.company_name}"
-                )
+                address = "closed" if line.closed_at else line.email
+                results(soft_wrap=True).print(f"{line.account_id}  {address}  {line.company_name}")
             say(f"{how_many(len(ids))} match: name one by its id or email.")
             raise typer.Exit(FAILED)
         if bus:
@@ -111,13 +107,24 @@ def show(
         print_json(one)
     else:
         _print(one)
+    report_omitted(one)
+    if len(one.emails) == account.AT_MOST:
+        say(f"Of emails the newest {account.AT_MOST} are shown.")
 
 
 def _print(found: AccountTrail) -> None:
     console = results()
     proved = local(found.email_verified_at) or "never"
-    console.print(f"{found.company_name} <{found.email}> {found.account_id}")
+    console.print(f"{named(found)} {found.account_id}")
     console.print(f"registered {local(found.created_at)}, address proved {proved}")
+    if found.closed_at:
+        console.print(f"closed its account {local(found.closed_at)}")
+    if found.blocked_at:
+        console.print(f"blocked since {local(found.blocked_at)}")
+    rate = f"{found.rate} requests" if found.rate else "the default number of requests"
+    networks = ", ".join(found.allowed_networks) or "anywhere"
+    only = ", by Standard Webhooks only" if found.is_standard_only else ""
+    console.print(f"may send {rate} a second to each worker, from {networks}{only}")
     by_status = sorted((found.orders or {}).items())
     orders = ", ".join(f"{count} {status}" for status, count in by_status) or "none"
     if found.orders is None:
@@ -126,8 +133,11 @@ def _print(found: AccountTrail) -> None:
     console.print(f"orders: {orders}; {today} in the last 24 hours")
     if found.refusals:
         refused = ", ".join(f"{count} {code}" for code, count in found.refusals.items())
-        console.print(f"refused in the last 24 hours: {refused}")
-    kyc = Table("submitted", "KYC", "number", "decided", "by", "reason", box=None, pad_edge=False)
+        least = "" if found.refusals_are_all else "at least "
+        console.print(f"refused in the last 24 hours: {least}{refused}")
+    elif not found.refusals_are_all:
+        console.print("refused in the last 24 hours: some, of which the log has kept none")
+    kyc = Table("submitted", "KYC", "number", "decided", "by", "reason")
     for application in found.applications:
         kyc.add_row(
             local(application.submitted_at),
@@ -137,19 +147,10 @@ def _print(found: AccountTrail) -> None:
             application.decided_by or "",
             application.reason,
         )
-    secrets = Table("issued", "secret", "id", "until", "revoked", box=None, pad_edge=False)
-    for secret in found.secrets:
-        secrets.add_row(
-            local(secret.issued_at),
-            " ".join(filter(None, (secret.state, secret.platform, secret.shop))),
-            str(secret.id),
-            local(secret.expires_at),
-            local(secret.revoked_at),
-        )
-    emails = Table("sent", "email", "state", "answer", box=None, pad_edge=False)
+    emails = Table("sent", "email", "state", "answer")
     for email in found.emails:
         emails.add_row(local(email.at), email.template, email.state, email.response)
-    for table in (kyc, secrets, emails):
+    for table in (kyc, table_of(found), emails):
         if table.row_count:
             console.print(table)
     if found.waiting:

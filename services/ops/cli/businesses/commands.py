@@ -1,12 +1,16 @@
-"""Commands to the services: asked about, given, and waited for."""
+"""Shared by the commands about a business: finding it, confirming, publishing, waiting."""
 
-from typing import Annotated
+from collections.abc import Mapping
+from typing import Annotated, Any, TypeVar
 
+import msgspec
 import typer
 
+from services.ops.audit.actions import tells_of
 from services.ops.cli.acting import actor
 from services.ops.cli.terminal import (
     FAILED,
+    MISUSED,
     broker,
     confirm,
     database,
@@ -17,22 +21,34 @@ from services.ops.cli.terminal import (
 )
 from services.ops.commands import outcomes
 from services.ops.commands.giving import give
-from services.ops.environment import Surroundings
+from services.ops.commands.kyc_applications import Application
+from services.ops.environment import Target
 from services.ops.timelines import account
-from shared.bus.contract.events import AccountBlock, SecretRevoke, SecretRotate, WebhookLimit
+from shared.bus.contract.events import (
+    LONGEST_TEXT,
+    AccountBlock,
+    SecretRevoke,
+    SecretRotate,
+    WebhookLimit,
+)
+
+REASON_TOO_LONG = f"The reason may have up to {LONGEST_TEXT:,} characters, without NUL."
 
 Business = Annotated[
     str, typer.Argument(help="Account id, email address or business registration number.")
 ]
 Wait = Annotated[
-    float, typer.Option(min=0, help="Seconds to wait for the outcome; 0 publishes and goes.")
+    float, typer.Option(min=0, help="Seconds to wait for the outcome; 0 does not wait.")
 ]
 
 
-def the_business(system: Surroundings, business: str) -> account.Business:
-    """The one business that is meant; exits when there is none, or more than one."""
+def find_business(system: Target, business: str) -> account.Business:
+    """Return the one matching business; exits if none or several match.
+
+    Company names are not matched: a business may choose any, and the command acts on the match.
+    """
     with database(system) as session:
-        ids = account.find(session, business)
+        ids = account.find(session, business, by_name=False)
         if len(ids) > 1:
             stop(f"{how_many(len(ids))} match {business}: name one by its id or email.")
         found = account.business(session, ids[0]) if ids else None
@@ -42,46 +58,76 @@ def the_business(system: Surroundings, business: str) -> account.Business:
 
 
 def how_many(found: int) -> str:
-    """How many businesses were found, of which no more than so many are looked for."""
+    """Describe the number of found businesses; the search stops beyond `account.AT_MOST`."""
     more = found > account.AT_MOST
     return f"More than {account.AT_MOST} businesses" if more else f"{found} businesses"
 
 
-def sure(does: str, company_name: str, email: str, more: str, yes: bool) -> None:
-    """Ask before something is done to a business, by its name; exits unless the answer is yes.
+def named(business: account.Business | Application) -> str:
+    """Return a business's name and address; the name alone once its account is closed."""
+    is_closed = business.closed_at is not None
+    return business.company_name + ("" if is_closed else f" <{business.email}>")
+
+
+def confirm_about(
+    action: str, business: account.Business | Application, more: str, yes: bool
+) -> None:
+    """Ask before an action on a business, naming it; exits unless the answer is yes.
 
     Args:
-        does: what is done to it, such as `Block`.
-        company_name: whose name.
-        email: its address.
-        more: what else tells it, or what follows, in words; empty for nothing.
-        yes: whether not to ask.
+        action: the action, such as `Block`.
+        business: the business.
+        more: further details or consequences; empty for none.
+        yes: whether to skip the question.
     """
-    confirm(f"{does} {company_name} <{email}>{f', {more}' if more else ''}?", yes)
+    confirm(f"{action} {named(business)}{f', {more}' if more else ''}?", yes)
 
 
 def carry_out(
-    system: Surroundings,
+    system: Target,
     command: SecretRotate | SecretRevoke | WebhookLimit | AccountBlock,
     wait: float,
 ) -> bool:
-    """Give a command; returns whether it is known to be carried out.
+    """Publish a command and wait for its outcome; returns whether it is known to be carried out.
 
-    Exits when it was waited for and is not.
+    Exits if it was not carried out within the wait.
     """
-    books = engine(system)
+    db = engine(system)
     with broker(system) as connection, database_trouble():
-        message_id = give(connection, books, command, actor(system))
+        message_id = give(connection, db, command, actor(system))
         say(f"Published: {command.TYPE} (message {message_id}).")
         if not wait:
             return False
-        outcome = outcomes.wait(connection, books, message_id, outcomes.SECRETS, wait)
+        outcome = outcomes.wait(connection, db, message_id, outcomes.SECRETS, wait)
     conclude(outcome, outcomes.SECRETS)
     return True
 
 
+_Command = TypeVar("_Command", SecretRevoke, AccountBlock)
+
+
+def with_reason(
+    type_: type[_Command], fields: Mapping[str, Any], reason: str, email: str
+) -> _Command:
+    """Return a command with its reason; exits if the reason is too long or unfit.
+
+    Args:
+        type_: the command's type.
+        fields: its other fields.
+        reason: the reason that the business is given.
+        email: the only address that the reason may contain.
+    """
+    try:
+        command = msgspec.convert({**fields, "reason": reason}, type_)
+    except msgspec.ValidationError:
+        stop(REASON_TOO_LONG, MISUSED)
+    if wrong := tells_of(reason, email):
+        stop(f"The reason {wrong}.", MISUSED)
+    return command
+
+
 def conclude(outcome: outcomes.Outcome, recipient: outcomes.Recipient) -> None:
-    """Say what became of a command; exits unless it was carried out."""
+    """Print a command's outcome; exits unless it was carried out."""
     if outcome.state == "carried out":
         return
     if outcome.state == "refused":

@@ -1,22 +1,23 @@
-"""`fellow customer`: what is held of a person, and its end."""
+"""`fellow customer`: export and erasure of a customer's data."""
 
 from datetime import UTC, datetime
 from typing import Annotated
 
 import typer
-from rich.table import Table
+from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
-from services.ops.cli.acting import actor, enter, note_view
+from services.ops.audit.actions import unfit
+from services.ops.broker.connection import BROKER_ERRORS
+from services.ops.cli.acting import actor, note_view, sign_in
 from services.ops.cli.terminal import (
-    FAILED,
     MISUSED,
     AsJson,
+    Table,
     Yes,
     broker,
     confirm,
     database,
-    database_trouble,
     engine,
     print_json,
     results,
@@ -24,25 +25,25 @@ from services.ops.cli.terminal import (
     stop,
 )
 from services.ops.customers import customers
-from services.ops.customers.customers import Elsewhere
-from shared.bus.broker.confirmed import NotPublishedError
+from services.ops.customers.customers import UnsearchedPlace
+from shared.bus.broker.refusal import explain
+from shared.db.session import message_of
 
 app = typer.Typer(
-    help="Those whom orders are for: what is held of one, and its end. A business's own account is "
-    "none of these: its owner closes it (POST /api/v1/users/close/), and fellow account show "
-    "says what is held of it.",
+    help="Customers, the recipients of orders: export and erase their data. A business is none: "
+    "its owner closes the account (POST /api/v1/users/close/), whose data fellow account show has.",
     no_args_is_help=True,
 )
 
 Address = Annotated[
-    str, typer.Argument(metavar="EMAIL", help="The customer's address, in whatever case.")
+    str, typer.Argument(metavar="EMAIL", help="The customer's address, in any case.")
 ]
 
 
 @app.command()
 def export(address: Address) -> None:
-    """Everything that is held of a customer, as JSON, and where there may be more."""
-    system = enter()
+    """Print all stored data of a customer as JSON, and where there may be more."""
+    system = sign_in()
     with database(system) as session, broker(system) as connection:
         try:
             held = customers.export(session, connection, address, system.settings.backup_days)
@@ -63,45 +64,49 @@ def erase(
     yes: Yes = False,
     as_json: AsJson = False,
 ) -> None:
-    """Erase a customer: orders stay without the person, and nothing more is mailed.
+    """Erase a customer: orders stay without the personal data, and emails to them stop.
 
-    A proof without the address stays in the audit log. What is under way meanwhile is looked for
-    once more; what some process has in hand is named, and found by running it again. An order for
-    the same address that comes afterwards is a new matter.
+    The audit log keeps a proof without the address. The places are searched again for data that
+    moved meanwhile; places that could not be searched are named, and are covered by running it
+    again. A later order for the same address is kept.
     """
-    if not dry_run and not reason.strip():
-        stop("--reason must say why.", MISUSED)
-    system = enter()
-    books = engine(system)
+    if not dry_run and (wrong := unfit(reason)):
+        stop(f"--reason {wrong}.", MISUSED)
+    system = sign_in()
+    db = engine(system)
     if not dry_run:
         confirm(f"Erase all personal data of {address}? There is no way back.", yes)
-    with broker(system) as connection, database_trouble():
+    done = "counted" if dry_run else "erased"
+    with broker(system) as connection:
         try:
             if dry_run:
-                with Session(books) as session:
+                with Session(db) as session:
                     outcome = customers.count(session, connection, address)
             else:
-                outcome = customers.erase(books, connection, address, actor(system), reason)
+                outcome = customers.erase(db, connection, address, actor(system), reason)
         except (customers.NotAPersonError, ValueError) as error:
             stop(f"Nothing was done: {error}.", MISUSED)
-        except NotPublishedError as error:
-            stop(f"Not everything was done: {error}. Run it again.", FAILED)
+        except SQLAlchemyError as error:
+            stop(f"Not everything was {done}: {message_of(error)}. Run it again.")
+        except BROKER_ERRORS as error:
+            why = explain(error).sentence.rstrip(".")
+            stop(f"Not everything was {done}: {why}. Run it again.")
     at = datetime.now(UTC)
-    left = customers.elsewhere(outcome, at, system.settings.backup_days)
+    left = customers.unsearched_places(outcome, at, system.settings.backup_days)
     if as_json:
         print_json({"at": at, "places": outcome.places, "not_searched": left})
         return
-    table = Table("place", "would be erased" if dry_run else "erased", box=None, pad_edge=False)
+    table = Table("place", "would be erased" if dry_run else "erased")
     for place, touched in sorted(outcome.places.items()):
         table.add_row(place, str(touched))
     if table.row_count:
         results().print(table)
     else:
         say("Nothing is held of this address.")
-    _tell_where_else(left)
+    _report_unsearched(left)
 
 
-def _tell_where_else(left: list[Elsewhere]) -> None:
+def _report_unsearched(left: list[UnsearchedPlace]) -> None:
     for place in left:
         until = f" (until {place.forgotten_by:%Y-%m-%d})" if place.forgotten_by else ""
         say(f"Not searched: {place.place}{until}: {place.why}.")

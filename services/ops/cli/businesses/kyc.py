@@ -1,22 +1,32 @@
-"""`fellow kyc`: what waits for a decision, and deciding."""
+"""`fellow kyc`: listing and deciding on KYC applications."""
 
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Annotated
 from uuid import UUID
 
 import msgspec
 import typer
-from rich.table import Table
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
+from services.ops.audit.actions import tells_of
 from services.ops.cli import acting
-from services.ops.cli.acting import actor, enter, note_view, note_view_where_it_can_be
-from services.ops.cli.businesses.commands import Business, Wait, conclude, sure, the_business
+from services.ops.cli.acting import actor, note_view, note_view_if_possible, sign_in
+from services.ops.cli.businesses.commands import (
+    REASON_TOO_LONG,
+    Business,
+    Wait,
+    conclude,
+    confirm_about,
+    find_business,
+    named,
+)
 from services.ops.cli.terminal import (
     FAILED,
     MISUSED,
     AsJson,
+    Table,
     Yes,
     broker,
     confirm,
@@ -34,7 +44,7 @@ from services.ops.commands import decisions, kyc_applications, kyc_notes, outcom
 from services.ops.commands.giving import give
 from services.ops.commands.kyc_applications import Application, Filter, Same, Sort, Status
 from services.ops.commands.kyc_persons import DECIDES
-from services.ops.environment import Surroundings
+from services.ops.environment import Target
 from shared.bus.contract import topology
 from shared.bus.contract.events import KycDecide
 from shared.db.session import make_engine
@@ -47,20 +57,20 @@ Asked = Annotated[str, typer.Option(help="What the business is asked.")]
 
 @app.command("list")
 def list_applications(
-    status: Annotated[Status, typer.Option(help="Those in this state.")] = Status.PENDING,
+    status: Annotated[Status, typer.Option(help="Their state.")] = Status.PENDING,
     search: Annotated[
         str,
-        typer.Option(help="What company, email address or registration number have in them."),
+        typer.Option(help="A part of the company name, email address or registration number."),
     ] = "",
-    sort: Annotated[Sort, typer.Option(help="In which order.")] = Sort.OLDEST,
+    sort: Annotated[Sort, typer.Option(help="Their order.")] = Sort.OLDEST,
     limit: Annotated[int, typer.Option(min=1, max=10_000, help="How many.")] = 100,
     after: Annotated[
-        UUID | None, typer.Option(help="The application that the list before ended with.")
+        UUID | None, typer.Option(help="The last application of the page before.")
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Applications, by `--sort`."""
-    system = enter()
+    """List applications."""
+    system = sign_in()
     wanted = Filter(status, search.strip(), sort)
     with database(system) as session:
         found = kyc_applications.applications(session, wanted, limit=limit, after=after)
@@ -69,27 +79,31 @@ def list_applications(
     note_view(system, "fellow kyc list", [str(one.account_id) for one in found])
     if as_json:
         print_json(found)
-        return
-    columns = ["submitted", "company", "email", "registration number"]
-    several = any(application.recorded for application in found)
-    more = (["used by others too"] if same else []) + (["so far"] if several else [])
-    table = Table(*columns, *more, box=None, pad_edge=False)
-    for application in found:
-        table.add_row(
-            local(application.submitted_at),
-            application.company_name,
-            application.email,
-            application.business_registration_number,
-            *([same.get(application.id, Same()).in_words] if same else []),
-            *([application.so_far] if several else []),
-        )
-    results().print(table)
+    else:
+        _print_list(found, same)
     say(f"{len(found)} of {total} {status.value}.")
     if len(found) == limit and len(found) < total:
         say(f"More: --after {found[-1].id}")
     takes = system.settings.kyc_approvals_required
     if takes > 1 and status.value in DECIDES:
         say(f"To {DECIDES[status.value]} takes {takes} operators of different names.")
+
+
+def _print_list(found: Sequence[Application], same: Mapping[UUID, Same]) -> None:
+    columns = ["submitted", "company", "email", "registration number"]
+    several = any(application.recorded for application in found)
+    more = (["used by others too"] if same else []) + (["so far"] if several else [])
+    table = Table(*columns, *more)
+    for application in found:
+        table.add_row(
+            local(application.submitted_at),
+            application.company_name,
+            "closed" if application.closed_at else application.email,
+            application.business_registration_number,
+            *([same.get(application.id, Same()).in_words] if same else []),
+            *([application.so_far] if several else []),
+        )
+    results().print(table)
 
 
 @app.command()
@@ -113,9 +127,9 @@ def ask(business: Business, reason: Asked, wait: Wait = 5.0, yes: Yes = False) -
 @app.command()
 def note(
     business: Business,
-    text: Annotated[str, typer.Argument(help="The note; operators alone see it.")],
+    text: Annotated[str, typer.Argument(help="The note, which only operators see.")],
 ) -> None:
-    """Keep a note on the business's newest application; it is never told to the business."""
+    """Keep a note on the business's newest application, which the business never sees."""
     system = find_system()
     writer = actor(system, is_named=True)
     try:
@@ -125,13 +139,13 @@ def note(
     found = _newest(system, business)
     with database_trouble(), Session(engine(system)) as session, session.begin():
         kyc_notes.add(session, writer, found, kept)
-    say(f"Kept on the application of {found.company_name} <{found.email}>.")
+    say(f"Kept on the application of {named(found)}.")
 
 
 @app.command()
 def show(business: Business, as_json: AsJson = False) -> None:
-    """The business's newest application, with the notes of operators."""
-    system = enter()
+    """Show the business's newest application, with operators' notes."""
+    system = sign_in()
     found = _newest(system, business)
     with database(system) as session:
         kept = kyc_notes.notes(session, [found.id]).get(found.id, ())
@@ -140,11 +154,12 @@ def show(business: Business, as_json: AsJson = False) -> None:
     if as_json:
         print_json(msgspec.to_builtins(found) | {"notes": kept})
         return
-    table = Table(box=None, pad_edge=False, show_header=False)
+    table = Table(show_header=False)
     by = f"{local(found.decided_at)} by {found.decided_by}" if found.decided_at else ""
     for name, value in (
-        ("business", f"{found.company_name} <{found.email}>"),
+        ("business", named(found)),
         ("account", str(found.account_id)),
+        ("account closed", local(found.closed_at)),
         ("status", found.status),
         ("submitted", local(found.submitted_at)),
         ("registration number", found.business_registration_number),
@@ -163,7 +178,7 @@ def show(business: Business, as_json: AsJson = False) -> None:
 
 @app.command()
 def revoke(business: Business, reason: Why = "", wait: Wait = 5.0, yes: Yes = False) -> None:
-    """Take an approval back: the business's secrets stop working at once."""
+    """Revoke an approval: the business's secrets stop working immediately."""
     _decide("revoke", business, reason, wait, yes)
 
 
@@ -173,42 +188,46 @@ def _decide(
     system = find_system()
     takes = system.settings.kyc_approvals_required if decision in DECIDES.values() else 1
     decider = actor(system, is_named=takes > 1)
-    own = acting.own(system, is_named=takes > 1)
+    own = acting.personal_target(system, is_named=takes > 1)
     try:
         command = decisions.make(decision, business, reason)
     except msgspec.ValidationError as error:
         if "$.reason" in str(error):
-            stop("The reason may have up to 4,000 characters, without NUL.", MISUSED)
+            stop(REASON_TOO_LONG, MISUSED)
         stop(f"This is no account id, email address or registration number: {business}", MISUSED)
-    application = _meant(system, command)
+    application = _find(system, command)
+    if wrong := tells_of(reason, application.email if application else business.strip()):
+        stop(f"The reason {wrong}.", MISUSED)
     if application is None:
         if decision == "approve" and yes and system.has_database:
             stop(
-                "The database does not answer, so nobody can say which application is approved: "
+                "The database does not answer, so it is unknown which application is approved: "
                 "nothing was published. Leave -y out to approve the newest, whichever that is."
             )
-        confirm(f"{decision.capitalize()} {business.strip()}, whoever that is?", yes)
+        confirm(f"{decision.capitalize()} {business.strip()}, whichever business that is?", yes)
     else:
-        note_view_where_it_can_be(system, f"fellow kyc {decision}", [str(application.account_id)])
+        note_view_if_possible(system, f"fellow kyc {decision}", [str(application.account_id)])
         command = msgspec.structs.replace(
             command, application_id=application.id, looked_at=application.state
         )
         number = f"number {application.business_registration_number}, now {application.status}"
-        sure(decision.capitalize(), application.company_name, application.email, number, yes)
+        confirm_about(decision.capitalize(), application, number, yes)
     recipient = decisions.recipient(command)
-    books = make_engine(system.settings) if system.has_database else None
+    db = make_engine(system.settings) if system.has_database else None
     with broker(system) as connection:
         with broker(own) as personal:
             about = None if application is None else application.account_id
-            message_id = give(personal, books, command, decider, account_id=about, untold=_not_told)
+            message_id = give(
+                personal, db, command, decider, account_id=about, untold=_not_recorded
+            )
         say(f"Published: {decision} {business.strip()} (message {message_id}).")
         if not wait:
             return
-        if books is None:
-            say(f"What becomes of it is not looked for without DATABASE_URL. {_WHERE_TO_LOOK}")
+        if db is None:
+            say(f"Without DATABASE_URL the outcome is not looked up. {_WHERE_TO_LOOK}")
             return
         try:
-            outcome = outcomes.wait(connection, books, message_id, recipient, wait)
+            outcome = outcomes.wait(connection, db, message_id, recipient, wait)
         except DBAPIError:
             say(f"The database does not answer, so the outcome cannot be seen. {_WHERE_TO_LOOK}")
             raise typer.Exit(FAILED) from None
@@ -216,8 +235,8 @@ def _decide(
     say(outcome.sentence)
 
 
-def _newest(system: Surroundings, business: str) -> Application:
-    found = the_business(system, business)
+def _newest(system: Target, business: str) -> Application:
+    found = find_business(system, business)
     with database(system) as session:
         application = kyc_applications.newest(session, found.account_id)
     if application is None:
@@ -225,13 +244,13 @@ def _newest(system: Surroundings, business: str) -> Application:
     return application
 
 
-def _meant(system: Surroundings, command: KycDecide) -> Application | None:
-    """The application that is meant; None while nobody can say, and exits when it is nobody's."""
+def _find(system: Target, command: KycDecide) -> Application | None:
+    """Return the command's application; None if the database is unreachable; exits without one."""
     if not system.has_database:
         return None
-    # With the database away the decision is published all the same: the broker keeps it.
+    # With the database unreachable the decision is still published: the broker keeps it.
     with suppress(DBAPIError):
-        found = decisions.meant(make_engine(system.settings), command)
+        found = decisions.find_application(make_engine(system.settings), command)
         if found is None:
             stop(f"No business that has applied is known by {_named(command)}.")
         return found
@@ -242,8 +261,8 @@ def _named(command: KycDecide) -> str:
     return str(command.account_id or command.email or command.business_registration_number)
 
 
-def _not_told(_: Exception) -> None:
-    say("The audit log is not told who published it: the database does not take it.")
+def _not_recorded(_: Exception) -> None:
+    say("The audit log does not record who published it: the database is unreachable.")
 
 
 _WHERE_TO_LOOK = (

@@ -4,8 +4,8 @@ from typing import Annotated
 
 import typer
 
-from services.ops.cli.acting import enter
-from services.ops.cli.businesses.commands import Business, Wait, carry_out, the_business
+from services.ops.cli.acting import sign_in
+from services.ops.cli.businesses.commands import Business, Wait, carry_out, find_business, named
 from services.ops.cli.terminal import MISUSED, say, stop
 from shared.bus.contract.events import WebhookLimit
 
@@ -24,9 +24,9 @@ def limit(
     """Set how many webhooks a business may send a second."""
     if default == (per_second is not None):
         stop("Say either --per-second N or --default.", MISUSED)
-    system = enter()
-    found = the_business(system, business)
+    system = sign_in()
+    found = find_business(system, business)
     command = WebhookLimit(account_id=found.account_id, per_second=per_second)
     if carry_out(system, command, wait):
         rate = "the default rate" if default else f"{per_second} a second"
-        say(f"{found.company_name} <{found.email}> has {rate}.")
+        say(f"{named(found)} has {rate}.")

@@ -1,4 +1,4 @@
-"""`fellow send`: a file of orders, signed and sent, with a progress bar and a summary."""
+"""`fellow send`: signs and sends a file of orders, with a progress bar and a summary."""
 
 import asyncio
 import os
@@ -19,14 +19,14 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from services.ops.send.sender import Sender, Summary
+from services.ops.send.sender import ProxyError, Sender, Summary
 from shared.intake import csv_files, order_files
 from shared.intake.csv_files import Failed, FileError
 from shared.intake.order_files import Format, Line
 from shared.security.webhook_keys import PREFIX, TEST_PREFIX
 
 SECRET_VARIABLE = "WEBHOOK_SECRET"  # noqa: S105 - its name
-SHOWN_FAILURES = 5
+SHOWN_FAILURES = SHOWN_WARNINGS = 5
 
 _console = Console(stderr=True, soft_wrap=True, highlight=False, markup=False)
 
@@ -46,42 +46,45 @@ def send(
         Path | None,
         typer.Option(help=f"A file with the webhook secret; without it, {SECRET_VARIABLE}."),
     ] = None,
-    connections: Annotated[int, typer.Option(min=1, max=500, help="Orders under way at once.")] = 8,
+    connections: Annotated[int, typer.Option(min=1, max=500, help="Concurrent requests.")] = 8,
     rate: Annotated[float, typer.Option(min=0, help="Orders a second at most; 0: no limit.")] = 0,
     failures: Annotated[
         Path | None,
-        typer.Option(help="Where those go that were not accepted; beside FILE when not given."),
+        typer.Option(help="Where to write the orders not accepted; default: beside FILE."),
     ] = None,
     batch: Annotated[
         str,
         typer.Option(
-            help="Names what the file is, so that a mended one can be sent again and doubles "
-            "nothing; its content does when not given."
+            help="Identifies the file, so that a corrected one can be sent again without "
+            "duplicates; default: its content."
         ),
     ] = "",
     file_format: Annotated[
-        Format | None, typer.Option("--format", help="Guessed when not given.")
+        Format | None, typer.Option("--format", help="Default: guessed.")
     ] = None,
 ) -> None:
-    """Sign and send a file of orders. To send it again doubles nothing.
+    """Sign and send a file of orders. Sending it again makes no duplicates.
 
-    429 and 503 are waited for and tried again. What was not accepted goes into a file that this
-    command takes as well. Exit code 0: all accepted; 1: not all; 2: a wrong command line or file.
+    Orders answered 429 or 503 are retried. Orders not accepted are written to a file that this
+    command takes, too. Exit code 0: all accepted; 1: not all; 2: a wrong command line or file.
     """
     secret = _secret(key_file)
     lines = _lines(file, file_format, batch)
     _check_url(url)
+    path = _writable(failures, file)
     summary = _run(lines, url, secret, connections, rate)
     _print(summary)
     if summary.failures:
-        path = failures or _free(file)
-        path.write_text(
-            "".join(
-                f"{order_files.as_failed(f.line, Failed(f.code, f.error, f.line.key))}\n"
-                for f in summary.failures
-            )
+        failed = "".join(
+            f"{order_files.failed_line(f.line, Failed(f.code, f.error, f.line.key))}\n"
+            for f in summary.failures
         )
-        _say(f"Those not accepted are in {path}: mend them there, then fellow send {path}")
+        try:
+            path.write_text(failed, encoding="utf-8")
+            _say(f"Those not accepted are in {path}: correct them there, then fellow send {path}")
+        except OSError as error:
+            print(failed, end="")
+            _say(f"Those not accepted are above, since they cannot be written: {error}")
         raise typer.Exit(1)
 
 
@@ -101,7 +104,12 @@ def _run(lines: list[Line], url: str, secret: str, connections: int, rate: float
             note = f"{failed} failed" if failed else ""
             shown.update(task, completed=so_far.accepted + failed, note=note)
 
-        sender = Sender(url, secret, connections=connections, rate=rate, progress=progress)
+        try:
+            sender = Sender(url, secret, connections=connections, rate=rate, progress=progress)
+        except ProxyError as error:
+            raise _wrong(
+                f"The proxy that https_proxy or all_proxy names cannot be used: {error}"
+            ) from None
 
         async def main() -> Summary:
             loop = asyncio.get_running_loop()
@@ -112,7 +120,7 @@ def _run(lines: list[Line], url: str, secret: str, connections: int, rate: float
 
 
 def _print(summary: Summary) -> None:
-    """The summary, on standard output."""
+    """Print the summary to standard output."""
     rate = summary.accepted / summary.seconds if summary.seconds else 0.0
     print(f"{summary.accepted:>9} accepted ({rate:,.0f} orders/s)")
     for code, count in sorted(summary.refused.items()):
@@ -121,13 +129,19 @@ def _print(summary: Summary) -> None:
         print(f"{summary.retries:>9} sent again")
     if summary.latencies:
         print(f"latency: p50 {summary.latency(0.5):.3f} s, p99 {summary.latency(0.99):.3f} s")
+    for sentence, count in summary.warned.most_common(SHOWN_WARNINGS):
+        _say(f"{sentence} ({count} order{'' if count == 1 else 's'})")
     for failure in summary.failures[:SHOWN_FAILURES]:
         _say(f"line {failure.line.number}: {failure.code}: {failure.error}")
 
 
 def _secret(key_file: Path | None) -> str:
     try:
-        text = key_file.read_text() if key_file else os.environ.get(SECRET_VARIABLE, "")
+        text = (
+            key_file.read_text(encoding="utf-8")
+            if key_file
+            else os.environ.get(SECRET_VARIABLE, "")
+        )
     except (OSError, UnicodeDecodeError) as error:
         raise _wrong(f"The secret cannot be read: {error}") from None
     secret = text.strip()
@@ -153,6 +167,19 @@ def _lines(file: str, file_format: Format | None, batch: str) -> list[Line]:
     return lines
 
 
+def _writable(failures: Path | None, file: str) -> Path:
+    """Return where to write failures, checked before sending: their loss would be noticed late."""
+    try:
+        path = failures or _free(file)
+        is_new = not path.exists()
+        path.open("ab").close()
+        if is_new:
+            path.unlink()
+    except OSError as error:
+        raise _wrong(f"What is not accepted could not be kept: {error}. Use --failures.") from None
+    return path
+
+
 def _check_url(url: str) -> None:
     try:
         parts = httpx.URL(url)
@@ -163,7 +190,7 @@ def _check_url(url: str) -> None:
 
 
 def _free(file: str) -> Path:
-    """A name beside the file that is not taken."""
+    """Return an unused name beside the file."""
     base = "orders" if file == "-" else file.removesuffix(".jsonl")
     path, number = Path(f"{base}.failed.jsonl"), 1
     while path.exists():

@@ -1,16 +1,17 @@
-"""`fellow suppressions`: whom a business's emails do not go to."""
+"""`fellow suppressions`: the addresses that a business's emails are not sent to."""
 
 from typing import Annotated
 
 import typer
-from rich.table import Table
 
-from services.ops.cli.acting import actor, enter, note_view
-from services.ops.cli.businesses.commands import Business, the_business
+from services.ops.audit.actions import unfit
+from services.ops.cli.acting import actor, note_view, sign_in
+from services.ops.cli.businesses.commands import Business, confirm_about, find_business
 from services.ops.cli.terminal import (
+    MISUSED,
     AsJson,
+    Table,
     Yes,
-    confirm,
     database,
     database_trouble,
     engine,
@@ -23,16 +24,16 @@ from services.ops.cli.terminal import (
 from services.ops.customers import suppressions
 
 app = typer.Typer(
-    help="Customers who have left a business, and addresses that were refused for good.",
+    help="Customers who unsubscribed from a business, and addresses that were refused for good.",
     no_args_is_help=True,
 )
 
 
 @app.command("list")
 def show(business: Business, as_json: AsJson = False) -> None:
-    """Whom a business's emails do not go to, newest first."""
-    system = enter()
-    account_id = the_business(system, business).account_id
+    """List the suppressed addresses of a business, newest first."""
+    system = sign_in()
+    account_id = find_business(system, business).account_id
     with database(system) as session:
         known = suppressions.of_business(session, account_id)
         found = known[: suppressions.AT_MOST]
@@ -52,7 +53,7 @@ def show(business: Business, as_json: AsJson = False) -> None:
     if as_json:
         print_json(rows)
         return
-    table = Table("since", "cause", "address", "order", "response", box=None, pad_edge=False)
+    table = Table("since", "cause", "address", "order", "response")
     for one in found:
         table.add_row(
             local(one.since),
@@ -64,22 +65,25 @@ def show(business: Business, as_json: AsJson = False) -> None:
     if rows:
         results().print(table)
     else:
-        say("None: everybody is mailed.")
+        say("None: no address is suppressed.")
 
 
 @app.command()
 def lift(
     business: Business,
-    address: Annotated[str, typer.Argument(help="The address, in whatever case.")],
+    address: Annotated[str, typer.Argument(help="The address, in any case.")],
     reason: Annotated[str, typer.Option(help="Why; kept in the audit log.")] = "",
     yes: Yes = False,
 ) -> None:
-    """Have an address mailed again that the mail server had refused.
+    """Lift the suppression of an address that the mail server had refused.
 
-    Whoever has left comes back by themselves alone.
+    Customers who unsubscribed can only come back themselves.
     """
-    system = enter()
-    account_id = the_business(system, business).account_id
+    if reason and (wrong := unfit(reason)):
+        stop(f"--reason {wrong}.", MISUSED)
+    system = sign_in()
+    whose = find_business(system, business)
+    account_id = whose.account_id
     with database(system) as session:
         found = suppressions.of_address(session, account_id, address)
         refused = [one.id for one in found if one.cause == "refused"]
@@ -89,9 +93,9 @@ def lift(
             if found
             else "No email to this address is suppressed."
         )
-    confirm(f"Mail {address} again for this business?", yes)
+    confirm_about(f"Mail {address} again for", whose, "", yes)
     with database_trouble():
-        books = engine(system)
+        db = engine(system)
         for id_ in refused:
-            suppressions.lift(books, account_id, id_, actor(system), reason)
+            suppressions.lift(db, account_id, id_, actor(system), reason)
     say("The address is mailed again.")

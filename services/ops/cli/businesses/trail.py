@@ -1,4 +1,4 @@
-"""`fellow trail`: what happened to an order."""
+"""`fellow trail`: an order's history."""
 
 from collections.abc import Sequence
 from contextlib import nullcontext
@@ -6,13 +6,14 @@ from typing import Annotated
 from uuid import UUID
 
 import typer
-from rich.table import Table
 
-from services.ops.broker.hold import NOT_WHOLE
-from services.ops.cli.acting import enter, note_view
+from services.ops.broker.hold import NOT_WHOLE, BusyError
+from services.ops.cli.acting import note_view, sign_in
+from services.ops.cli.businesses.commands import find_business
 from services.ops.cli.terminal import (
     FAILED,
     AsJson,
+    Table,
     broker,
     database,
     local,
@@ -23,9 +24,15 @@ from services.ops.cli.terminal import (
 )
 from services.ops.journal.reading import NotReadToTheEndError
 from services.ops.timelines import order as trail
-from services.ops.timelines import search
+from services.ops.timelines import requests, search
 from services.ops.timelines.order import OrderTrail, in_words
 from services.ops.timelines.pending import Waiting
+from shared.ids import is_id
+
+OF_LATELY = (
+    "For an order that is not recorded, only the requests of the last two days were searched; "
+    "--business searches all days."
+)
 
 
 def show(
@@ -35,25 +42,39 @@ def show(
             help="Order number, order id, idempotency key or the customer's email address."
         ),
     ],
+    business: Annotated[
+        str, typer.Option(help="Only this business's: its id, email or registration number.")
+    ] = "",
     bus: Annotated[
-        bool, typer.Option(help="Look for what waits on the retry ladder and among dead letters.")
+        bool, typer.Option(help="Search the retry ladder and the dead letters, too.")
     ] = True,
     as_json: AsJson = False,
 ) -> None:
-    """What happened to an order: from the request to the last email, and what still waits."""
-    system = enter()
+    """An order's history: from the request to the last email, and what still waits."""
+    system = sign_in()
+    account_id = find_business(system, business).account_id if business else None
     with database(system) as session, broker(system) if bus else nullcontext() as connection:
         try:
-            orders = search.search(session, order, connection=connection)
+            orders = search.search(session, order, account_id=account_id, connection=connection)
         except NotReadToTheEndError as error:
             stop(f"The journal cannot be read ({error}). What is recorded is found with --no-bus.")
-        if not orders.is_whole:
-            say(NOT_WHOLE)
+        if connection is not None and not orders and orders.meant and not is_id(order.strip()):
+            search.waiting(session, orders, connection)
+        _report_gaps(orders)
+        if not orders and not orders.is_of_all_days:
+            say(OF_LATELY)
+        if not orders.are_all_businesses:
+            say("There was no time to search every business: name one by --business.")
         order_id = _chosen([found.order_id for found in orders], order)
         found = None
         if order_id is not None:
-            found = trail.order_trail(session, order_id, connection=connection)
-    # Printed out here: a reader who hangs up is not the broker.
+            try:
+                found = trail.order_trail(
+                    session, order_id, account_id=account_id, connection=connection
+                )
+            except BusyError as error:
+                stop(str(error))
+    # Printed outside of `broker()`, which would report a closed pipe as a broker error.
     if order_id is None:
         note_view(system, "fellow trail", [str(one.order_id) for one in orders[: search.AT_MOST]])
         _list(orders, as_json)
@@ -66,9 +87,16 @@ def show(
         _print(found)
 
 
+def _report_gaps(found: search.Results | OrderTrail) -> None:
+    if not found.are_all_requests:
+        say(requests.NOT_WHOLE)
+    if not found.is_whole:
+        say(NOT_WHOLE)
+
+
 def waiting_table(waiting: tuple[Waiting, ...]) -> Table:
-    """What waits, for people."""
-    table = Table("waits in", "since", "type", "tries", "reason", box=None, pad_edge=False)
+    """Return a table of waiting messages."""
+    table = Table("waits in", "since", "type", "tries", "reason")
     for message in waiting:
         tries = str(message.attempts or "")
         since = local(message.since)
@@ -77,13 +105,13 @@ def waiting_table(waiting: tuple[Waiting, ...]) -> Table:
 
 
 def _chosen(ids: list[UUID], text: str) -> UUID | None:
-    """The one order that is meant; None when there are several."""
+    """Return the id of the only order; None if there are several."""
     if len(ids) > 1:
         return None
     if ids:
         return ids[0]
     try:
-        return UUID(text.strip())  # not recorded, but it may wait somewhere
+        return UUID(text.strip())  # not recorded, but possibly waiting
     except ValueError:
         stop(f"No order is known by {text}.")
 
@@ -93,7 +121,7 @@ def _list(orders: Sequence[search.Found], as_json: bool) -> None:
     if as_json:
         print_json(found)
     else:
-        table = Table("accepted", "number", "order", "company", "customer", "status", box=None)
+        table = Table("accepted", "number", "order", "company", "customer", "status")
         for order in found:
             accepted, id_ = local(order.accepted_at), str(order.order_id)
             table.add_row(
@@ -122,9 +150,9 @@ def _print(found: OrderTrail) -> None:
     if found.parcel:
         console.print(f"parcel: {in_words(found.parcel)}", highlight=False, markup=False)
     if found.metadata:
-        said = ", ".join(f"{name}: {value}" for name, value in found.metadata.items())
-        console.print(said, highlight=False, markup=False)
-    table = Table("when", "what", "", "by", "event", box=None, pad_edge=False)
+        metadata = ", ".join(f"{name}: {value}" for name, value in found.metadata.items())
+        console.print(metadata, highlight=False, markup=False)
+    table = Table("when", "what", "", "by", "event")
     for step in found.steps:
         at = step.at.strftime("%Y-%m-%d %H:%M:%S.%f")[:-3] + "Z"
         table.add_row(at, step.what, step.text, step.service, str(step.event_id or ""))
@@ -133,7 +161,6 @@ def _print(found: OrderTrail) -> None:
         say("Older states and emails are left out.")
     if found.waiting:
         console.print(waiting_table(found.waiting))
-    if not found.is_whole:
-        say(NOT_WHOLE)
-    elif not found.waiting and found.waiting is not None:
+    _report_gaps(found)
+    if found.is_whole and not found.waiting and found.waiting is not None:
         say("Nothing waits for it.")

@@ -1,1 +1,1 @@
-"""`fellow dead|journal|outbox|queues`: about messages that wait."""
+"""`fellow dead|journal|outbox|queues`: messages and queues."""

@@ -1,4 +1,4 @@
-"""The body that a message is to have: from a file, standard input or the operator's editor."""
+"""A message's new body: from a file, standard input or the operator's editor."""
 
 import os
 import shlex
@@ -22,11 +22,11 @@ NewBody = Annotated[
 
 
 def read(file: Path, yes: bool) -> bytes:
-    """What a file holds, or standard input where it is named `-`; exits where it cannot be read.
+    """Return the contents of a file, or of standard input for `-`; exits if it cannot be read.
 
     Args:
-        file: which.
-        yes: whether nothing will be asked: an answer cannot come from what is read to its end.
+        file: the file.
+        yes: whether no question follows, whose answer standard input could no longer give.
     """
     if str(file) == "-":
         if not yes:
@@ -40,25 +40,25 @@ def read(file: Path, yes: bool) -> bytes:
 
 @contextmanager
 def edited(text: str, is_wrong: Callable[[bytes], str]) -> Iterator[bytes]:
-    """What the operator's editor makes of a text, for as long as it takes to use it.
+    """Let the operator edit a text; yields the new one for the duration of the context.
 
-    The editor opens again while something is wrong with it. When it comes to nothing, whatever the
-    reason, what was written stays in its file, and is said where that is.
+    The editor opens again while the text is wrong. If the context fails for any reason, the file
+    with the text is kept, and its name printed.
 
     Args:
-        text: what it is now.
-        is_wrong: says in a sentence what is wrong with a new one; empty for nothing.
+        text: the present text.
+        is_wrong: returns a message about what is wrong with a new text; empty if it is right.
     """
     editor = os.environ.get("VISUAL") or os.environ.get("EDITOR") or "vi"
-    folder = Path(tempfile.mkdtemp(prefix="fellow-"))  # which nobody else may read
+    folder = Path(tempfile.mkdtemp(prefix="fellow-"))  # mode 0700
     file = folder / "message.json"
     is_used = False
     try:
         file.write_bytes(text.encode())
-        new = _written(editor, file)
+        new = _run_editor(editor, file)
         while new != text.encode() and (wrong := is_wrong(new)):
             say(wrong)
-            before, new = new, _written(editor, file)
+            before, new = new, _run_editor(editor, file)
             if new == before:
                 stop(f"Nothing was done. {wrong}")
         if new == text.encode():
@@ -72,11 +72,14 @@ def edited(text: str, is_wrong: Callable[[bytes], str]) -> Iterator[bytes]:
             shutil.rmtree(folder, ignore_errors=True)
 
 
-def _written(editor: str, file: Path) -> bytes:
+def _run_editor(editor: str, file: Path) -> bytes:
     try:
         ended = subprocess.run([*shlex.split(editor), str(file)], check=False)  # noqa: S603
     except (OSError, ValueError) as error:
-        stop(f"$EDITOR is {editor!r}, which cannot be run: {error}. Set it, or give --body.")
+        stop(
+            f"$EDITOR is {editor!r}, which cannot be run: {error}. Set it, or give the new body: "
+            "--body FILE, or --body - --yes for standard input."
+        )
     if ended.returncode != 0:
         stop(f"{editor} ended with {ended.returncode}; nothing was done.")
     try:

@@ -1,12 +1,11 @@
-"""`fellow dead`: looking through dead letters; putting them right is in `dead_actions.py`."""
+"""`fellow dead`: listing dead letters; the actions on them are in `dead_actions.py`."""
 
 from typing import Annotated, Any
 
 import typer
-from rich.table import Table
 
 from services.ops.broker.hold import MOST
-from services.ops.cli.acting import enter, note_view_where_it_can_be
+from services.ops.cli.acting import note_view_if_possible, sign_in
 from services.ops.cli.messages import dead_actions, dead_rehearsal
 from services.ops.cli.messages.dead_options import (
     About,
@@ -23,6 +22,7 @@ from services.ops.cli.messages.dead_options import (
 from services.ops.cli.terminal import (
     BUSY,
     AsJson,
+    Table,
     broker,
     database_trouble,
     find_system,
@@ -34,10 +34,12 @@ from services.ops.cli.terminal import (
 )
 from services.ops.dead_letters import retry_queue, search
 from services.ops.dead_letters.letter import Letter
-from services.ops.environment import Surroundings
+from services.ops.environment import Target
 from shared.bus.contract import topology
 
-app = typer.Typer(help="Messages that nobody could handle.", no_args_is_help=True)
+app = typer.Typer(
+    help="Dead letters: messages that no consumer could handle.", no_args_is_help=True
+)
 app.command()(dead_rehearsal.rehearse)
 app.command()(dead_actions.replay)
 app.command()(dead_actions.discard)
@@ -51,7 +53,7 @@ def list_letters(
         str | None,
         typer.Argument(
             metavar="[QUEUE]",
-            help="A work queue; without it all, by reason.",
+            help="A work queue; without it all queues, by reason.",
             autocompletion=queue_names,
         ),
     ] = None,
@@ -64,11 +66,11 @@ def list_letters(
     limit: Annotated[int, typer.Option(min=1, max=10_000, help="How many.")] = 100,
     as_json: AsJson = False,
 ) -> None:
-    """A queue's dead letters, first died first; without a queue, what they all died of."""
+    """A queue's dead letters, oldest death first; without a queue, a summary by reason."""
     if queue is None:
         _summary(find_system(), as_json)
         return
-    system = enter()
+    system = sign_in()
     wanted = criteria((), reason, type_, about, older, younger)
     with broker(system) as connection, database_trouble():
         page = search.browse(
@@ -79,7 +81,7 @@ def list_letters(
             limit=limit,
         )
     seen = [queue, f"{len(page.letters)} letters from {start}"]
-    note_view_where_it_can_be(system, "fellow dead list", seen)
+    note_view_if_possible(system, "fellow dead list", seen)
     if as_json:
         print_json(
             {
@@ -91,7 +93,7 @@ def list_letters(
             }
         )
         return
-    table = Table("died", "id", "type", "tries", "reason", box=None, pad_edge=False)
+    table = Table("died", "id", "type", "tries", "reason")
     for letter in page.letters:
         tries = str(letter.attempts)
         died = local(letter.failed_at)
@@ -100,7 +102,7 @@ def list_letters(
     say(f"{len(page.letters)} of {page.total} dead letters.")
     if page.next is not None:
         say(f"Go on with --start {page.next}.")
-    _tell_missing(page.alone, page.unseen)
+    _report_missing(page.alone, page.unseen)
 
 
 @app.command("waiting")
@@ -113,19 +115,19 @@ def list_waiting(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """What failed and waits on the retry ladder for its next attempt, rung by rung."""
-    system = enter()
+    """The failed messages that wait on the retry ladder for their next attempt, by delay queue."""
+    system = sign_in()
     wanted = None if queue is None else work_queue(queue).name
     with broker(system) as connection, database_trouble():
         ladder = retry_queue.waiting(connection)
     found = (ladder if wanted is None else ladder.of(wanted)).messages
     seen = [wanted or "all queues", f"{len(found)} messages"]
-    note_view_where_it_can_be(system, "fellow dead waiting", seen)
+    note_view_if_possible(system, "fellow dead waiting", seen)
     if as_json:
-        _tell_missing(ladder.alone, ladder.unseen)
+        _report_missing(ladder.alone, ladder.unseen)
         print_json(found)
         return
-    table = Table("rung", "failed", "next try", "for", "type", "tries", "reason", "about", box=None)
+    table = Table("rung", "failed", "next try", "for", "type", "tries", "reason", "about")
     for message in found:
         table.add_row(
             message.rung,
@@ -139,18 +141,18 @@ def list_waiting(
         )
     results().print(table)
     say(f"{len(found)} wait on the retry ladder.")
-    _tell_missing(ladder.alone, ladder.unseen)
+    _report_missing(ladder.alone, ladder.unseen)
 
 
 @app.command()
 def show(queue: QueueName, message_id: MessageId, as_json: AsJson = False) -> None:
     """One letter: its body, its headers, why each attempt failed."""
-    system = enter()
+    system = sign_in()
     with broker(system) as connection, database_trouble():
         letter = search.find(connection, work_queue(queue), message_id)
     if letter is None:
         stop(f"There is no dead letter {message_id} in {queue}.")
-    note_view_where_it_can_be(system, "fellow dead show", [queue, message_id])
+    note_view_if_possible(system, "fellow dead show", [queue, message_id])
     if as_json:
         print_json(_json(letter))
         return
@@ -164,13 +166,13 @@ def show(queue: QueueName, message_id: MessageId, as_json: AsJson = False) -> No
     console.print(f"\n{letter.text}")
 
 
-def _summary(system: Surroundings, as_json: bool) -> None:
+def _summary(system: Target, as_json: bool) -> None:
     with broker(system) as connection, database_trouble():
         found = {queue.name: search.summarise(connection, queue) for queue in topology.WORK_QUEUES}
     if as_json:
         print_json(found)
         return
-    table = Table("queue", "letters", "type", "died", "of", box=None, pad_edge=False)
+    table = Table("queue", "letters", "type", "died", "of")
     for name, summary in found.items():
         for group in summary.groups:
             since = local(group.oldest)
@@ -178,11 +180,11 @@ def _summary(system: Surroundings, as_json: bool) -> None:
     results().print(table)
     say(f"{sum(summary.total for summary in found.values())} dead letters.")
     summaries = found.values()
-    _tell_missing(all(one.alone for one in summaries), sum(one.unseen for one in summaries))
+    _report_missing(all(one.alone for one in summaries), sum(one.unseen for one in summaries))
 
 
-def _tell_missing(alone: bool, unseen: int) -> None:
-    """Say what is not among what is shown."""
+def _report_missing(alone: bool, unseen: int) -> None:
+    """Report which letters may be missing from the output."""
     if not alone:
         say(BUSY)
     if unseen:

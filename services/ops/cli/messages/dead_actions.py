@@ -1,4 +1,4 @@
-"""`fellow dead replay|discard|edit|retry-now`: putting dead letters right."""
+"""`fellow dead replay|discard|edit|retry-now`: actions on dead letters."""
 
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -10,7 +10,8 @@ import typer
 from kombu import Connection
 from sqlalchemy import Engine
 
-from services.ops.cli.acting import actor, enter, note_view, vouch
+from services.ops.audit.actions import unfit
+from services.ops.cli.acting import actor, note_view, require_believed_user, sign_in
 from services.ops.cli.messages.bodies import NewBody, edited, read
 from services.ops.cli.messages.dead_options import (
     About,
@@ -37,10 +38,10 @@ from services.ops.cli.terminal import (
     say,
     stop,
 )
-from services.ops.dead_letters import actions, retry_queue, search
+from services.ops.dead_letters import actions, editing, retry_queue, search
 from services.ops.dead_letters.actions import Progress
 from services.ops.dead_letters.letter import Criteria
-from services.ops.environment import Surroundings
+from services.ops.environment import Target
 from shared.bus.contract import topology
 
 COUNTED = 1_000
@@ -57,14 +58,14 @@ def replay(
     younger: Younger = "",
     yes: Yes = False,
 ) -> None:
-    """Put letters back into their work queue, as if they had never been tried."""
+    """Return letters to their work queue, with their attempts reset."""
     wanted = _selection(ids, every, criteria(ids or (), reason, type_, about, older, younger))
-    wanted = _asked("Replay {} of " + queue + "?", work_queue(queue), wanted, yes)
+    wanted = _confirmed("Replay {} of " + queue + "?", work_queue(queue), wanted, yes)
 
-    def act(connection: Connection, books: Engine, system: Surroundings, show: Any) -> Progress:
-        vouch(system, work_queue(queue))
+    def act(connection: Connection, db: Engine, system: Target, show: Any) -> Progress:
+        require_believed_user(system, work_queue(queue))
         return actions.replay(
-            connection, books, work_queue(queue), wanted, actor(system), progress=show
+            connection, db, work_queue(queue), wanted, actor(system), progress=show
         )
 
     _carry_out(act, "replayed", wanted)
@@ -82,15 +83,15 @@ def discard(
     younger: Younger = "",
     yes: Yes = False,
 ) -> None:
-    """Throw letters away."""
-    if not because.strip():
-        stop("--because must say why.", MISUSED)
+    """Discard letters."""
+    if wrong := unfit(because):
+        stop(f"--because {wrong}.", MISUSED)
     wanted = _selection(ids, every, criteria(ids or (), reason, type_, about, older, younger))
-    wanted = _asked("Throw {} of " + queue + " away?", work_queue(queue), wanted, yes)
+    wanted = _confirmed("Throw {} of " + queue + " away?", work_queue(queue), wanted, yes)
 
-    def act(connection: Connection, books: Engine, system: Surroundings, show: Any) -> Progress:
+    def act(connection: Connection, db: Engine, system: Target, show: Any) -> Progress:
         return actions.discard(
-            connection, books, work_queue(queue), wanted, actor(system), because, progress=show
+            connection, db, work_queue(queue), wanted, actor(system), because, progress=show
         )
 
     _carry_out(act, "discarded", wanted)
@@ -103,10 +104,10 @@ def edit(
     type_: Annotated[str, typer.Option("--type", help="Another type for it.")] = "",
     yes: Yes = False,
 ) -> None:
-    """Put one letter back with another body, if its consumer would understand that one."""
-    system = enter()
-    chosen, books = work_queue(queue), engine(system)
-    vouch(system, chosen)
+    """Replay one letter with another body, if its consumer would understand that."""
+    system = sign_in()
+    chosen, db = work_queue(queue), engine(system)
+    require_believed_user(system, chosen, is_own=True)
     given = None if body is None else read(body, yes)
     with broker(system) as connection, database_trouble():
         letter = search.find(connection, chosen, message_id)
@@ -116,21 +117,21 @@ def edit(
 
     def is_wrong(new: bytes) -> str:
         try:
-            actions.validate(chosen, type_ or letter.type, new)
-        except actions.NotEditableError as error:
+            editing.validate(chosen, type_ or letter.type, new)
+        except editing.NotEditableError as error:
             return str(error)
         return ""
 
-    # No connection waits for an editor, or for an answer.
+    # The connection is not kept open during editing and confirming.
     with nullcontext(given) if given is not None else edited(letter.text, is_wrong) as new:
         if wrong := is_wrong(new):
             stop(f"Nothing was done. {wrong}")
         confirm(f"Replay {type_ or letter.type} {message_id} with this body?", yes)
         try:
             with broker(system) as connection, database_trouble():
-                found = actions.edit(
+                found = editing.edit(
                     connection,
-                    books,
+                    db,
                     chosen,
                     message_id,
                     new,
@@ -138,23 +139,23 @@ def edit(
                     death=letter.death,
                     type=type_,
                 )
-        except (actions.NotEditableError, actions.DiedAgainError) as error:
+        except (editing.NotEditableError, editing.DiedAgainError) as error:
             stop(f"Nothing was done. {error}")
         if not found:
-            stop(f"The dead letter {message_id} is not there any more.")
+            stop(f"The dead letter {message_id} no longer exists.")
     say("Back in its queue, with the new body.")
 
 
 def retry(queue: QueueName, yes: Yes = False) -> None:
-    """Put back at once what waits on the retry ladder for a queue."""
+    """Return a queue's messages on the retry ladder to it now."""
 
-    def act(connection: Connection, books: Engine, system: Surroundings, show: Any) -> Progress:
-        vouch(system, work_queue(queue))
+    def act(connection: Connection, db: Engine, system: Target, show: Any) -> Progress:
+        require_believed_user(system, work_queue(queue))
         return retry_queue.retry_now(
-            connection, books, work_queue(queue), actor(system), progress=show
+            connection, db, work_queue(queue), actor(system), progress=show
         )
 
-    enter()
+    sign_in()
     confirm(f"Put back now all that waits on the retry ladder for {queue}?", yes)
     _carry_out(act, "put back", Criteria())
 
@@ -165,15 +166,15 @@ def _selection(ids: list[str] | None, every: bool, wanted: Criteria) -> Criteria
     return wanted
 
 
-def _asked(question: str, queue: topology.Queue, wanted: Criteria, yes: bool) -> Criteria:
-    """What was said yes to: of all, those that lie there now."""
-    system = enter()
+def _confirmed(question: str, queue: topology.Queue, wanted: Criteria, yes: bool) -> Criteria:
+    """Ask, and return the criteria of the confirmed letters; later deaths are not among them."""
+    system = sign_in()
     if wanted.ids or yes:
         return wanted
     with broker(system) as connection, database_trouble():
         found = search.browse(connection, queue, wanted, limit=COUNTED)
     died = [letter.failed_at for letter in found.letters if letter.failed_at is not None]
-    as_of = max([datetime.now(UTC), *died])  # by their consumers' clocks
+    as_of = max([datetime.now(UTC), *died])  # a consumer's clock may be ahead
     if wanted.is_empty:
         words = f"all dead letters, {found.total:,},"
     else:
@@ -184,16 +185,16 @@ def _asked(question: str, queue: topology.Queue, wanted: Criteria, yes: bool) ->
 
 
 def _carry_out(
-    act: Callable[[Connection, Engine, Surroundings, Any], Progress],
+    act: Callable[[Connection, Engine, Target, Any], Progress],
     verb: str,
     wanted: Criteria,
 ) -> None:
-    system = enter()
-    books = engine(system)
+    system = sign_in()
+    db = engine(system)
     with broker(system) as connection, database_trouble(), progress() as show:
         state = act(
             connection,
-            books,
+            db,
             system,
             lambda so_far: show(f"{so_far.done} {verb}, {so_far.passed} left, of {so_far.total}"),
         )

@@ -1,4 +1,4 @@
-"""What the commands about dead letters take: a queue, and which of its letters are meant."""
+"""The arguments and options of the dead letter commands."""
 
 from typing import Annotated, Any
 
@@ -11,7 +11,7 @@ from shared.bus.contract import topology
 
 
 def queue_names(begun: str) -> list[str]:
-    """For the shell's completion."""
+    """Complete queue names in the shell."""
     return [queue.name for queue in topology.WORK_QUEUES if queue.name.startswith(begun)]
 
 
@@ -23,18 +23,18 @@ QueueName = Annotated[
 ]
 MessageId = Annotated[str, typer.Argument(metavar="ID", help="The message id.")]
 Ids = Annotated[
-    list[str] | None, typer.Argument(metavar="[ID]...", help="Message ids; or say --all.")
+    list[str] | None, typer.Argument(metavar="[ID]...", help="Message ids; or give --all.")
 ]
-All = Annotated[bool, typer.Option("--all", help="All that the options below leave over.")]
-Reason = Annotated[str, typer.Option(help="A part of the reason they died of.")]
+All = Annotated[bool, typer.Option("--all", help="All that match the options below.")]
+Reason = Annotated[str, typer.Option(help="A part of the reason.")]
 Type = Annotated[str, typer.Option("--type", help="Their type: order.created.")]
 About = Annotated[str, typer.Option(help="The order or account that they are about.")]
 Older = Annotated[str, typer.Option(help="Died longer ago than: 15m, 2h, 3d.")]
-Younger = Annotated[str, typer.Option(help="Died less long ago than: 15m, 2h, 3d.")]
+Younger = Annotated[str, typer.Option(help="Died more recently than: 15m, 2h, 3d.")]
 
 
 def work_queue(name: str) -> topology.Queue:
-    """The work queue that is meant; exits when there is none."""
+    """Return the work queue of a name; exits if there is none."""
     try:
         return search.work_queue(name)
     except search.NoSuchQueueError as error:
@@ -42,7 +42,7 @@ def work_queue(name: str) -> topology.Queue:
 
 
 def criteria(ids: Any, reason: str, type_: str, about: str, older: str, younger: str) -> Criteria:
-    """What the options stand for; exits when one makes no sense."""
+    """Return the criteria that the options stand for; exits if one is invalid."""
     return Criteria(
         ids=frozenset(ids),
         reason=reason,

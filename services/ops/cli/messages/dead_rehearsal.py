@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from services.ops.cli.acting import actor, enter, note_view
+from services.ops.cli.acting import actor, note_view, sign_in
 from services.ops.cli.messages.bodies import read
 from services.ops.cli.messages.dead_options import MessageId, QueueName, work_queue
 from services.ops.cli.terminal import (
@@ -20,8 +20,9 @@ from services.ops.cli.terminal import (
     say,
     stop,
 )
-from services.ops.dead_letters import actions, rehearsal
-from services.ops.dead_letters.in_flight import BusyError
+from services.ops.dead_letters import rehearsal
+from services.ops.dead_letters.editing import NotEditableError
+from services.ops.dead_letters.in_flight import TooManyRehearsalsError
 from services.ops.dead_letters.rehearsal import Rehearsal
 from shared.db.footprint import Changes
 
@@ -35,19 +36,19 @@ def rehearse(
     type_: Annotated[str, typer.Option("--type", help="Another type for it.")] = "",
     as_json: AsJson = False,
 ) -> None:
-    """Show what a replay of a letter would write, tell and mail; do none of it.
+    """Show what a replay of a letter would write, publish and mail, without doing it.
 
-    Exits with 1 when it would not be handled.
+    Exit code 1 if it would not be handled.
     """
-    system = enter()
-    chosen, books = work_queue(queue), engine(system)
+    system = sign_in()
+    chosen, db = work_queue(queue), engine(system)
     new = None if body is None else read(body, yes=True)
     with broker(system) as connection, database_trouble():
         try:
             found = rehearsal.rehearse(
-                connection, books, chosen, message_id, actor(system), body=new, type=type_
+                connection, db, chosen, message_id, actor(system), body=new, type=type_
             )
-        except (BusyError, actions.NotEditableError) as error:
+        except (TooManyRehearsalsError, NotEditableError) as error:
             stop(f"Nothing was tried. {error}")
     if found is None:
         stop(f"There is no dead letter {message_id} in {queue}.")
@@ -73,9 +74,9 @@ def _print(found: Rehearsal, console: Console) -> None:
                 console.print("  changed:")
             for name, value in values.items():
                 console.print(f"    {name}: {value}")
-    for told in found.facts:
-        console.print(f"\n{told.message.type} to {', '.join(told.queues) or 'nobody'}:")
-        console.print(f"  {told.message.body.decode()}")
+    for fact in found.facts:
+        console.print(f"\n{fact.message.type} to {', '.join(fact.queues) or 'no queue'}:")
+        console.print(f"  {fact.message.body.decode()}")
     for email in found.emails:
         console.print(f"\nTo: {email.name} <{email.recipient}>\nSubject: {email.subject}")
         console.print(f"But {email.refusal}" if email.refusal else f"\n{email.text}")
@@ -96,12 +97,12 @@ def _json(found: Rehearsal) -> dict[str, Any]:
         "changes": found.report.changes,
         "facts": [
             {
-                "type": told.message.type,
-                "message_id": told.message.message_id,
-                "queues": told.queues,
-                "body": told.message.body.decode(),
+                "type": fact.message.type,
+                "message_id": fact.message.message_id,
+                "queues": fact.queues,
+                "body": fact.message.body.decode(),
             }
-            for told in found.facts
+            for fact in found.facts
         ],
         "emails": found.emails,
         "unanswered": found.unanswered,

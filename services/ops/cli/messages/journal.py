@@ -1,4 +1,4 @@
-"""`fellow journal`: the record of the last seven days, said again."""
+"""`fellow journal`: replaying the record of the last seven days."""
 
 from datetime import UTC, datetime
 from typing import Annotated
@@ -8,7 +8,7 @@ import typer
 
 from services.ops.audit import actions as audit
 from services.ops.broker.hold import BusyError
-from services.ops.cli.acting import actor, enter, vouch
+from services.ops.cli.acting import actor, require_believed_user, sign_in
 from services.ops.cli.terminal import (
     MISUSED,
     Yes,
@@ -27,14 +27,14 @@ from shared.bus.contract import topology
 from shared.bus.contract.events import OpsJournalReplayed
 
 EPOCH = datetime.fromtimestamp(0, UTC)
-"""Before it AMQP has no times."""
+"""AMQP has no earlier times."""
 
 app = typer.Typer(help="The record of the last seven days.", no_args_is_help=True)
 
 
 @app.callback()
 def _group() -> None:
-    # Without it a group of one command would be that command.
+    # Without a callback Typer would make a single command the group itself.
     pass
 
 
@@ -44,33 +44,33 @@ def replay(
         str,
         typer.Option(
             "--from",
-            help="Since when they may not have been handled: 2026-11-23T14:00:00Z. What was "
-            "written in the hours before is read too, since it may have waited then.",
+            help="The first time that may not have been handled: 2026-11-23T14:00:00Z. Messages of "
+            "the hours before are read too, since they may have waited then.",
         ),
     ],
     to_queue: Annotated[str, typer.Option(help="A work queue, such as orders.intake.")],
-    until: Annotated[str, typer.Option("--to", help="When they happened at the latest.")] = "",
+    until: Annotated[str, typer.Option("--to", help="The latest time of the events.")] = "",
     types: Annotated[
         str,
-        typer.Option(help="Such as order.created,order.*; without it all that the queue is for."),
+        typer.Option(help="Such as order.created,order.*; default: all that the queue takes."),
     ] = "",
     done: Annotated[
         bool,
         typer.Option(
             "--done",
-            help="Have them taken for handled, with no effect: after the database was restored "
-            "from a backup that does not know of them. What still waits is left alone.",
+            help="Mark them as handled, without effect: after the database was restored from a "
+            "backup that does not know of them. Messages that still wait are left alone.",
         ),
     ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only count.")] = False,
     yes: Yes = False,
 ) -> None:
-    """Put messages of the journal into a queue again. What they did before is not done twice.
+    """Put messages of the journal into a queue again. Effects that they had are not repeated.
 
-    Into orders.intake first whatever else the journal has of shops' orders that were not placed or
-    had no address yet: without it those that were placed since would not be recorded.
+    orders.intake also gets all earlier messages of shops' orders that were not placed or had no
+    address yet: without them, orders placed since would not be recorded.
 
-    The audit log is told before the first of them, and how many they were at the end.
+    The audit log records the replay before the first message, and their number at the end.
     """
     queue = next((queue for queue in topology.WORK_QUEUES if queue.name == to_queue), None)
     if queue is None:
@@ -79,13 +79,13 @@ def replay(
         )
     wanted = [type_.strip() for type_ in types.split(",") if type_.strip()]
     first = parse_time("--from", since)
-    # Without it all that there is: this host's clock may be behind theirs who have said it.
+    # No limit by default: the clock of this host may be behind that of a publisher.
     last = parse_time("--to", until) if until else None
-    system = enter()
+    system = sign_in()
     if not done and not dry_run:
-        vouch(system, queue)
-    books = None if dry_run else engine(system)
-    if books is not None:
+        require_believed_user(system, queue)
+    db = None if dry_run else engine(system)
+    if db is not None:
         what = f"what the journal has{' of ' + types if wanted else ''} since {moment(first)}"
         taken = "be taken for handled, with no effect" if done else "be handled again"
         confirm(f"Put {what} into {queue.name}, to {taken}?", yes)
@@ -100,11 +100,11 @@ def replay(
     )
 
     def note(messages: int | None = None) -> None:
-        if books is not None:
-            told = msgspec.structs.replace(fact, messages=messages)
-            audit.tell(books, [audit.about(told, queue.name)])
+        if db is not None:
+            counted = msgspec.structs.replace(fact, messages=messages)
+            audit.tell(db, [audit.about(counted, queue.name)])
 
-    # Whatever waited at that time was in nobody's books, and is in the journal from before.
+    # A message that waited at that time is in no table, and in the journal from before.
     begin = max(first, EPOCH + replaying.WAITED) - replaying.WAITED
     awaiting = replaying.AWAITING if queue == topology.ORDERS_INTAKE and not done else ()
     say(f"What waited at {moment(first)} may be older: the journal is read from {moment(begin)}.")
@@ -118,7 +118,7 @@ def replay(
     ):
         show("Reading the journal ...")
 
-        def tell(so_far: replaying.Summary) -> None:
+        def report(so_far: replaying.Summary) -> None:
             nonlocal summary
             summary = so_far
             show(f"{sum(so_far.counts.values())} messages; read was {extent} ...")
@@ -131,7 +131,7 @@ def replay(
                 types=wanted,
                 how="done" if done else "again",
                 dry_run=dry_run,
-                progress=tell,
+                progress=report,
                 begins=note,
             )
         except (replaying.TooManyWaitError, BusyError) as error:
@@ -150,17 +150,17 @@ def replay(
     if summary.in_doubt:
         say(
             f"{summary.in_doubt} are in doubt: sent, never confirmed, and in the outbox to be sent "
-            "again. Whether they were told is not known; they were left alone."
+            "again. It is unknown whether they arrived; they were left alone."
         )
     if summary.unread:
         say(
-            f"{summary.unread} batches of the journal cannot be read: what is in them is not "
-            "known, and was not replayed."
+            f"{summary.unread} batches of the journal cannot be read: their messages are unknown, "
+            "and were not replayed."
         )
     if summary.misnamed:
         say(
-            f"{summary.misnamed} say a type that is not of the key they were published with, and "
-            "were left out: whoever may publish the one may not say the other by it."
+            f"{summary.misnamed} have a type that does not match the key they were published with, "
+            "and were left out: the right to publish with that key does not cover that type."
         )
     verb = "would go" if dry_run else "went"
     say(f"{sum(summary.counts.values())} messages {verb} to {queue.name}; read was {extent}.")

@@ -1,20 +1,21 @@
-"""`fellow outbox`: messages that the relay cannot publish as they are."""
+"""`fellow outbox`: parked messages, which the relay cannot publish."""
 
 from contextlib import nullcontext
 from typing import Annotated
 
 import typer
-from rich.table import Table
 from sqlalchemy import Engine
 from sqlalchemy.orm import Session
 
 from services.ops import parked_messages
-from services.ops.cli.acting import actor, enter, note_view
+from services.ops.audit.actions import unfit
+from services.ops.cli.acting import actor, note_view, sign_in
 from services.ops.cli.messages.bodies import NewBody, edited, read
 from services.ops.cli.terminal import (
     FAILED,
     MISUSED,
     AsJson,
+    Table,
     Yes,
     confirm,
     database,
@@ -28,25 +29,25 @@ from services.ops.cli.terminal import (
     stop,
 )
 
-app = typer.Typer(help="Messages that the relay cannot publish as they are.", no_args_is_help=True)
+app = typer.Typer(help="Parked messages, which the relay cannot publish.", no_args_is_help=True)
 
 Number = Annotated[
-    int, typer.Argument(metavar="NUMBER", help="Of the row: see fellow outbox list.")
+    int, typer.Argument(metavar="NUMBER", help="The row's number, from fellow outbox list.")
 ]
 Numbers = Annotated[
-    list[int] | None, typer.Argument(metavar="[NUMBER]...", help="Of the rows; or say --all.")
+    list[int] | None, typer.Argument(metavar="[NUMBER]...", help="Row numbers; or give --all.")
 ]
 All = Annotated[bool, typer.Option("--all", help="All that are parked.")]
 
 
 @app.command("list")
 def list_parked(
-    after: Annotated[int, typer.Option(min=0, help="Only rows of a higher number.")] = 0,
+    after: Annotated[int, typer.Option(min=0, help="Only rows with a higher number.")] = 0,
     limit: Annotated[int, typer.Option(min=1, max=10_000, help="How many.")] = 100,
     as_json: AsJson = False,
 ) -> None:
-    """What is parked, in the order in which it was written."""
-    system = enter()
+    """List the parked messages in the order of writing."""
+    system = sign_in()
     with database(system) as session:
         found = parked_messages.listed(session, after=after, limit=limit)
         total = parked_messages.count(session)
@@ -55,7 +56,7 @@ def list_parked(
     if as_json:
         print_json({"messages": found, "total": total})
         return
-    table = Table("number", "type", "by", "tries", "next try", "reason", box=None, pad_edge=False)
+    table = Table("number", "type", "by", "tries", "next try", "reason")
     for one in found:
         tries, next_try = str(one.attempts), local(one.next_try_at)
         table.add_row(str(one.number), one.type, one.written_by, tries, next_try, one.reason)
@@ -65,8 +66,8 @@ def list_parked(
 
 @app.command()
 def show(number: Number, as_json: AsJson = False) -> None:
-    """One message: why it is parked, and its body."""
-    system = enter()
+    """Show one message: why it is parked, and its body."""
+    system = sign_in()
     with database(system) as session:
         one = parked_messages.find(session, number)
     if one is None:
@@ -89,19 +90,19 @@ def show(number: Number, as_json: AsJson = False) -> None:
 
 @app.command()
 def retry(numbers: Numbers = None, every: All = False, yes: Yes = False) -> None:
-    """Let the relay try messages now, and not when their time comes."""
+    """Let the relay try messages now, instead of at their next time."""
     wanted = _wanted(numbers, every)
-    system = enter()
-    books = engine(system)
-    words, up_to = _in_words(books, wanted)
+    system = sign_in()
+    db = engine(system)
+    words, up_to = _describe(db, wanted)
     confirm(f"Try {words} now?", yes)
     if wanted is None:
         with database_trouble(), progress() as show:
             done = parked_messages.retry_all(
-                books, actor(system), up_to, lambda so_far: show(f"{so_far} will be tried now")
+                db, actor(system), up_to, lambda so_far: show(f"{so_far} will be tried now")
             )
     else:
-        with database_trouble(), Session(books) as session, session.begin():
+        with database_trouble(), Session(db) as session, session.begin():
             done = parked_messages.retry(session, wanted, actor(system))
     _report(done, "will be tried now", wanted)
 
@@ -113,21 +114,21 @@ def discard(
     every: All = False,
     yes: Yes = False,
 ) -> None:
-    """Throw messages away: whoever should have been told is not."""
-    if not because.strip():
-        stop("--because must say why.", MISUSED)
+    """Discard messages: their recipients never get them."""
+    if wrong := unfit(because):
+        stop(f"--because {wrong}.", MISUSED)
     wanted = _wanted(numbers, every)
-    system = enter()
-    books = engine(system)
-    words, up_to = _in_words(books, wanted)
+    system = sign_in()
+    db = engine(system)
+    words, up_to = _describe(db, wanted)
     confirm(f"Throw {words} away?", yes)
     if wanted is None:
         with database_trouble(), progress() as show:
             done = parked_messages.discard_all(
-                books, actor(system), because, up_to, lambda so_far: show(f"{so_far} discarded")
+                db, actor(system), because, up_to, lambda so_far: show(f"{so_far} discarded")
             )
     else:
-        with database_trouble(), Session(books) as session, session.begin():
+        with database_trouble(), Session(db) as session, session.begin():
             done = parked_messages.discard(session, wanted, actor(system), because)
     _report(done, "discarded", wanted)
 
@@ -141,8 +142,8 @@ def edit(
     ] = None,
     yes: Yes = False,
 ) -> None:
-    """Give a message another body, if its consumers would understand that one, and try it now."""
-    system = enter()
+    """Replace a message's body, if its consumers would understand that, and try it now."""
+    system = sign_in()
     given = None if body is None else read(body, yes)
     with database(system) as session:
         one = parked_messages.find(session, number)
@@ -179,10 +180,10 @@ def _wanted(numbers: list[int] | None, every: bool) -> list[int] | None:
     return None if every else numbers
 
 
-def _in_words(books: Engine, wanted: list[int] | None) -> tuple[str, int]:
-    """What is meant, and the highest number of those that are counted now."""
+def _describe(db: Engine, wanted: list[int] | None) -> tuple[str, int]:
+    """Describe the messages for a question; also returns the highest row number counted."""
     if wanted is None:
-        with database_trouble(), Session(books) as session:
+        with database_trouble(), Session(db) as session:
             total, up_to = parked_messages.counted(session)
         return f"all parked messages, {total:,}, the last of them {up_to},", up_to
     return "this message" if len(wanted) == 1 else f"these {len(wanted)} messages", 0

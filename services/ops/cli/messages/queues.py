@@ -1,4 +1,4 @@
-"""`fellow queues`: every queue's figures, and what is wrong."""
+"""`fellow queues`: every queue's figures, and current alerts."""
 
 import time
 from collections.abc import Sequence
@@ -9,12 +9,12 @@ import msgspec
 import typer
 from rich.console import Group
 from rich.live import Live
-from rich.table import Table
 from rich.text import Text
 
 from services.ops.cli.terminal import (
     FAILED,
     AsJson,
+    Table,
     find_system,
     local,
     print_json,
@@ -33,22 +33,23 @@ WATCH_SECONDS = 2.0
 
 
 def show(
-    watch: Annotated[bool, typer.Option("--watch", "-w", help="Again and again.")] = False,
+    watch: Annotated[bool, typer.Option("--watch", "-w", help="Repeat every 2 s.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Every queue: what waits, who consumes, rates, the oldest message's age; and what is wrong.
+    """Every queue's length, consumers, rates and oldest message's age; and current alerts.
 
-    With --watch --json: a line of JSON a sample.
+    With --watch --json: a line of JSON per sample.
     """
     system = find_system()
     engine = make_engine(system.settings) if system.has_database else None
-    with closing(Sampler(system.settings.amqp_url, engine)) as sampler:
+    config = system.settings
+    with closing(Sampler(config.amqp_url, engine, config.intake_shards)) as sampler:
         if watch:
             _watch(sampler, as_json)
             return
         sample = sampler.take()
         if sample.broker_error is not None:
-            where = addresses.place(system.settings.amqp_url)
+            where = addresses.place(config.amqp_url)
             stop(f"The broker at {where} did not do it: {sample.broker_error}")
         found = figures([sample])
         if as_json:
@@ -75,7 +76,7 @@ def _watch(sampler: Sampler, as_json: bool) -> None:
                 print(msgspec.json.encode(_state(sampler.samples)).decode(), flush=True)
                 time.sleep(WATCH_SECONDS)
         console = results(markup=True)
-        if not console.is_terminal:  # nothing there is overwritten: one page after the other
+        if not console.is_terminal:  # a pipe gets one page after the other
             while True:
                 sample = sampler.take()
                 console.print(local(sample.at))
@@ -101,7 +102,7 @@ def _state(samples: Sequence[Sample]) -> dict[str, object]:
 
 
 def _page(found: Sequence[Figures], troubles: Sequence[alerts.Trouble]) -> Group:
-    table = Table("queue", box=None, header_style="bold", pad_edge=False)
+    table = Table("queue", header_style="bold")
     for heading in ("ready", "unacked", "consumers", "in/s", "out/s", "oldest", "dead"):
         table.add_column(heading, justify="right")
     for queue in found:

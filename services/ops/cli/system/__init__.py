@@ -1,1 +1,1 @@
-"""`fellow audit|doctor|keys|retention|users`: about the system and its operators."""
+"""`fellow alerts|audit|doctor|keys|retention|users`: the system and its operators."""

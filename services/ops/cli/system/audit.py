@@ -1,17 +1,17 @@
-"""`fellow audit`: who did what, and whether the log is whole."""
+"""`fellow audit`: searching and verifying the audit log."""
 
 import sys
 from typing import Annotated
 
 import typer
-from rich.table import Table
 
 from services.ops.audit import log
-from services.ops.cli.acting import enter, note_view
+from services.ops.cli.acting import note_view, sign_in
 from services.ops.cli.terminal import (
     FAILED,
     MISUSED,
     AsJson,
+    Table,
     database,
     find_system,
     local,
@@ -28,16 +28,16 @@ app = typer.Typer(help="Who did what, when, from where.", no_args_is_help=True)
 
 @app.command("list")
 def list_entries(
-    search: Annotated[str, typer.Option(help="A text that is anywhere in it.")] = "",
+    search: Annotated[str, typer.Option(help="A text anywhere in an entry.")] = "",
     type_: Annotated[str, typer.Option("--type", help="Such as kyc.approved or ops.*.")] = "",
-    since: Annotated[str, typer.Option(help="Happened then or later: 2026-11-23T14:00Z.")] = "",
-    until: Annotated[str, typer.Option(help="Happened before.")] = "",
+    since: Annotated[str, typer.Option(help="The earliest time: 2026-11-23T14:00Z.")] = "",
+    until: Annotated[str, typer.Option(help="The time to stop before.")] = "",
     limit: Annotated[int, typer.Option(min=1, help="How many, the newest.")] = 100,
     as_csv: Annotated[bool, typer.Option("--csv", help="For spreadsheets.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Entries of the audit log, newest first."""
-    system = enter()
+    """List entries of the audit log, newest first."""
+    system = sign_in()
     with database(system) as session:
         found = log.search(
             session,
@@ -54,7 +54,7 @@ def list_entries(
     elif as_csv:
         log.write_csv(found, sys.stdout)
     else:
-        table = Table("", "when", "what", "who", "from", "about", box=None, pad_edge=False)
+        table = Table("", "when", "what", "who", "from", "about")
         for entry in found:
             number, when = str(entry.sequence), local(entry.happened_at)
             about = entry.correlation_id
@@ -67,11 +67,11 @@ def list_entries(
 @app.command()
 def verify(
     head: Annotated[
-        str, typer.Option(help="A head that was noted before, as printed: 12345:6f1d...")
+        str, typer.Option(help="A head that an earlier check printed: 12345:6f1d...")
     ] = "",
     as_json: AsJson = False,
 ) -> None:
-    """Check that no row was changed, moved or removed. Exit code 1 when one was."""
+    """Check that no row was changed, moved or removed. Exit code 1 if one was."""
     noted = None
     if head:
         sequence, _, hash_ = head.partition(":")

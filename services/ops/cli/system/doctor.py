@@ -1,4 +1,4 @@
-"""`fellow doctor`: whether the system is in order, and what to do where it is not."""
+"""`fellow doctor`: checks all parts of the system, with advice."""
 
 import typer
 
@@ -11,7 +11,7 @@ _MARKS = {"fine": "[green]fine  [/]", "look": "[yellow]look  [/]", "broken": "[r
 def examine(as_json: AsJson = False) -> None:
     """Check broker, topology, database, migrations, mail, clocks, keys and services.
 
-    Exit code 1 when something is broken.
+    Exit code 1 if something is broken.
     """
     system = find_system()
     console = results(markup=True, soft_wrap=True)

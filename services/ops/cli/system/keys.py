@@ -1,4 +1,4 @@
-"""`fellow keys`: new ones."""
+"""`fellow keys`: making and rotating keys and passwords."""
 
 import sys
 from collections.abc import Callable
@@ -30,9 +30,9 @@ def write(
         Path | None, typer.Option("--from", help="An env file whose keys and passwords to keep.")
     ] = None,
 ) -> None:
-    """Make the folder of secrets that docker-compose.yml reads; never over one that is there."""
+    """Make the folder of secrets that docker-compose.yml reads; never over an existing one."""
     try:
-        lines = known.read_text().splitlines() if known else []
+        lines = known.read_text(encoding="utf-8").splitlines() if known else []
     except OSError as error:
         stop(f"{known} cannot be read: {error.strerror}")
     pairs = (line.split("=", 1) for line in lines if "=" in line and not line.startswith("#"))
@@ -45,7 +45,7 @@ def write(
 
 
 def _value(name: str, written: str) -> str:
-    """What compose takes a value of an env file for: without the quotes around it, or a comment."""
+    """Return a value of an env file as compose reads it: without quotes and comments."""
     text = written.strip()
     quote = text[:1]
     if quote not in ("'", '"'):
@@ -61,7 +61,7 @@ def give(
     name: Annotated[str, typer.Argument(help=f"Which: {' or '.join(keys.GIVEN)}.")],
     folder: Annotated[Path, typer.Option(help="The folder of secrets.")] = SECRETS,
 ) -> None:
-    """Put in a secret that others have made, from standard input; an empty one takes it away."""
+    """Store a secret from outside, read from standard input; an empty one removes it."""
     if sys.stdin.isatty():
         value = typer.prompt(name, hide_input=True, default="", show_default=False)
     else:
@@ -75,22 +75,24 @@ def give(
 
 @app.command()
 def change(
-    name: Annotated[str, typer.Argument(help="Whose password: a service, rabbitmq or postgres.")],
+    name: Annotated[
+        str, typer.Argument(help="Whose password: a service, rabbitmq, postgres or standby.")
+    ],
     folder: Annotated[Path, typer.Option(help="The folder of secrets.")] = SECRETS,
 ) -> None:
-    """Write a new random password; docs/deploying.md says what must follow."""
+    """Write a new random password; docs/deploying.md has the next steps."""
     try:
         keys.change(folder, name)
     except keys.KeysError as error:
         stop(str(error))
-    say(f"{name} has a new password in {folder.name}/. docs/deploying.md says what comes next.")
+    say(f"{name} has a new password in {folder.name}/. docs/deploying.md has the next steps.")
 
 
 @app.command()
 def complete(
     folder: Annotated[Path, typer.Option(help="The folder of secrets.")] = SECRETS,
 ) -> None:
-    """Make what the folder of an older version lacks."""
+    """Make the files that the folder of an older version lacks."""
     try:
         made = keys.complete(folder)
     except keys.KeysError as error:
@@ -101,10 +103,10 @@ def complete(
 @app.command()
 def operator(
     name: Annotated[str, typer.Argument(help="The operator's name, as on the console.")],
-    remove: Annotated[bool, typer.Option("--remove", help="Take theirs away instead.")] = False,
+    remove: Annotated[bool, typer.Option("--remove", help="Remove the password instead.")] = False,
     folder: Annotated[Path, typer.Option(help="The folder of secrets.")] = SECRETS,
 ) -> None:
-    """Give an operator a user of their own on the broker; prints its password."""
+    """Give an operator a personal broker user; prints its password."""
     if remove:
         try:
             keys.forget_operator(folder, name)
@@ -126,19 +128,19 @@ Folder = Annotated[Path, typer.Option(help="The folder of secrets.")]
 
 @app.command()
 def add(name: List, folder: Folder = SECRETS) -> None:
-    """Rotation, first: a new key behind the others, which opens and verifies."""
+    """Rotation, first step: append a new key, which decrypts and verifies."""
     _rotate(keys.add, name, folder, "has a new key, the last")
 
 
 @app.command()
 def promote(name: List, folder: Folder = SECRETS) -> None:
-    """Rotation, second: the last key becomes the first, which seals or signs."""
+    """Rotation, second step: move the last key to the front, where it encrypts or signs."""
     _rotate(keys.promote, name, folder, "begins with its newest key")
 
 
 @app.command()
 def drop(name: List, folder: Folder = SECRETS) -> None:
-    """Rotation, third: the last key leaves the list; what it sealed or signed is lost."""
+    """Rotation, third step: drop the last key; what it encrypted or signed becomes invalid."""
     _rotate(keys.drop, name, folder, "has lost its oldest key")
 
 
@@ -147,4 +149,6 @@ def _rotate(step: Callable[[Path, str], None], name: str, folder: Path, what: st
         step(folder, name)
     except keys.KeysError as error:
         stop(str(error))
-    say(f"{name.upper()} {what}. docs/deploying.md says whom to restart, and what comes next.")
+    say(
+        f"{name.upper()} {what}. docs/deploying.md has the services to restart, and the next steps."
+    )

@@ -1,16 +1,16 @@
-"""`fellow retention`: what is kept, for how long, and what would go now."""
+"""`fellow retention`: retention periods, and what would be removed now."""
 
 from datetime import datetime
 from typing import Annotated, Any
 
 import typer
-from rich.table import Table
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from services.ops.cli.terminal import (
     MISUSED,
     AsJson,
+    Table,
     broker,
     database,
     find_system,
@@ -32,9 +32,9 @@ def show(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only count.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """What is over by the RETENTION_..._DAYS of this environment, and would be removed now."""
+    """Count what is beyond the RETENTION_..._DAYS of this environment, and would be removed now."""
     if not dry_run:
-        stop("The services remove what is over by themselves: say --dry-run to count it.", MISUSED)
+        stop("The services remove expired data themselves: say --dry-run to count it.", MISUSED)
     system = find_system()
     config = system.settings
     with database(system) as session, broker(system) as connection:
@@ -53,14 +53,14 @@ def show(
     if as_json:
         print_json(found)
         return
-    table = Table("place", "days", "would go now", "oldest", box=None, pad_edge=False)
+    table = Table("place", "days", "would go now", "oldest")
     for one in found:
-        kept = str(one["days"] or "for ever")
+        kept = str(one["days"] or "unlimited")
         over = f"{'' if one['is_whole'] else 'at least '}{one['over']}"
         table.add_row(one["place"], kept, over, local(one["oldest"]))
     results().print(table)
     if not all(one["is_whole"] for one in found):
-        say("Not all dead letters could be looked at: somebody has some, or there are too many.")
+        say("Not all dead letters could be read: another tool holds some, or there are too many.")
 
 
 def _line(place: str, days: int, over: int, oldest: datetime | None) -> dict[str, Any]:
@@ -72,7 +72,7 @@ def _of_the_request_log(session: Session, config: Settings) -> dict[str, Any]:
     at = WebhookRequest.at
     over = 0
     if days:
-        # It goes by the day, as of midnight.
+        # The request log is removed by whole days.
         ended = retention.before(session, days)
         midnight = ended.replace(hour=0, minute=0, second=0, microsecond=0)
         count = select(func.count()).select_from(WebhookRequest).where(at < midnight)

@@ -1,20 +1,20 @@
 """`fellow users`: who may sign in to the ops console."""
 
-import getpass
 import secrets
 from typing import Annotated
 from uuid import UUID
 
 import typer
-from rich.table import Table
 from sqlalchemy.orm import Session
 
 from services.ops.audit.actions import about
-from services.ops.cli.acting import actor, enter
+from services.ops.cli.acting import actor, sign_in
 from services.ops.cli.terminal import (
     MISUSED,
     AsJson,
+    Table,
     Yes,
+    ask_password,
     confirm,
     database,
     database_trouble,
@@ -26,7 +26,7 @@ from services.ops.cli.terminal import (
     say,
     stop,
 )
-from services.ops.environment import Surroundings
+from services.ops.environment import Target
 from services.ops.users import second_factor, sessions, users
 from services.ops.users.rights import WATCH, parse, written
 from services.ops.users.users import UnfitUserError, User
@@ -51,11 +51,11 @@ def add(
     name: Name,
     role: Role = WATCH,
     generate: Annotated[
-        bool, typer.Option("--generate", help="Make a password and print it, and do not ask.")
+        bool, typer.Option("--generate", help="Make and print a password instead of asking.")
     ] = False,
 ) -> None:
     """Make a user, or give one a new role and password."""
-    password = secrets.token_urlsafe(15) if generate else _ask()
+    password = secrets.token_urlsafe(15) if generate else _ask_new_password(name)
     enrolment_code = _put(name, role, password)
     if generate:
         print(password)
@@ -63,32 +63,32 @@ def add(
 
 
 @app.command("role")
-def change_role(name: Name, role: Annotated[str, typer.Argument(help="As of add.")]) -> None:
-    """Give a user another role; who is signed in must sign in again."""
+def change_role(name: Name, role: Annotated[str, typer.Argument(help="See add.")]) -> None:
+    """Give a user another role; they must sign in again."""
     _put(name, role, None)
 
 
 @app.command()
 def remove(name: Name, yes: Yes = False) -> None:
-    """Take a user away, who is signed out at once."""
+    """Remove a user, and end their sessions."""
     confirm(f"Remove {name}?", yes)
-    system = enter()
+    system = sign_in()
     with database_trouble(), Session(engine(system)) as session, session.begin():
         if not users.remove(session, name):
             stop(f"There is no user {name}.")
-        _tell(system, session, name.strip().lower(), "")
-    say(f"{name} is gone.")
+        _record(system, session, name.strip().lower(), "")
+    say(f"{name} was removed.")
 
 
 @app.command("reset-second-factor")
 def reset_second_factor(name: Name, yes: Yes = False) -> None:
-    """Take a user's second factor and recovery codes away, who is signed out at once.
+    """Remove a user's second factor and recovery codes, and end their sessions.
 
-    At the next sign-in the password does, and where one is required it has to be set up anew, by
-    an enrolment code that is printed: be sure that it is they who ask.
+    The next sign-in then needs the password alone or, where a second factor is required, also an
+    enrolment code that is printed: be sure of the user's identity.
     """
     confirm(f"Take the second factor of {name} away?", yes)
-    system = enter()
+    system = sign_in()
     with database_trouble(), Session(engine(system)) as session, session.begin():
         if not second_factor.reset(session, name):
             stop(f"There is no user {name} with a second factor.")
@@ -107,8 +107,8 @@ def list_sessions(
     yes: Yes = False,
     as_json: AsJson = False,
 ) -> None:
-    """Where a user is signed in to the console: since when, last used, from where, with what."""
-    system = enter()
+    """List a user's console sessions: since when, last used, from where, with what browser."""
+    system = sign_in()
     with database(system) as session:
         user = users.find(session, name)
         found = sessions.listed(session, user.id, system.settings) if user else []
@@ -120,7 +120,7 @@ def list_sessions(
     if as_json:
         print_json(found)
         return
-    table = Table("session", "since", "last used", "from", "browser", box=None, pad_edge=False)
+    table = Table("session", "since", "last used", "from", "browser")
     for one in found:
         since, used = local(one.created_at), local(one.seen_at)
         table.add_row(str(one.id), since, used, one.where.network, one.where.client)
@@ -128,7 +128,7 @@ def list_sessions(
     say(f"{len(found)} sessions.")
 
 
-def _end_sessions(system: Surroundings, user: User, wanted: str, yes: bool) -> None:
+def _end_sessions(system: Target, user: User, wanted: str, yes: bool) -> None:
     try:
         one = None if wanted == "all" else UUID(wanted)
     except ValueError:
@@ -147,41 +147,42 @@ def _end_sessions(system: Surroundings, user: User, wanted: str, yes: bool) -> N
 
 @app.command("list")
 def list_users(as_json: AsJson = False) -> None:
-    """Everybody."""
+    """List the users."""
     with database(find_system()) as session:
         found = users.listed(session)
     if as_json:
         print_json(found)
         return
-    table = Table("name", "role", "since", "second factor since", box=None, pad_edge=False)
+    table = Table("name", "role", "since", "second factor since")
     for user in found:
         table.add_row(user.name, user.role, local(user.created_at), local(user.second_factor_since))
     results().print(table)
 
 
-def _ask() -> str:
-    password = getpass.getpass("Password: ")
-    if getpass.getpass("Again: ") != password:
+def _ask_new_password(name: str) -> str:
+    of = f"The new password of {name}"
+    password = ask_password(of, "--generate makes one")
+    if ask_password(f"{of}, again", "--generate makes one") != password:
         stop("The two differ.")
     return password
 
 
 def _put(name: str, role: str, password: str | None) -> str:
-    """Make or change a user; returns the enrolment code of one with a new password, if any."""
-    system = enter()
+    """Make or change a user; returns a new enrolment code, if a new password needs one."""
+    system = sign_in()
     with database_trouble(), Session(engine(system)) as session, session.begin():
         try:
             is_new = users.put(session, name, role, password)
         except UnfitUserError as error:
             stop(str(error))
         role = written(parse(role))
-        _tell(system, session, name.strip().lower(), role)
+        _record(system, session, name.strip().lower(), role)
         enrolment_code = "" if password is None else _enrolment_code(system, session, name)
     say(f"{name} {'may now' if is_new else 'was there; now may'} {role}.")
     return enrolment_code
 
 
-def _enrolment_code(system: Surroundings, session: Session, name: str) -> str:
+def _enrolment_code(system: Target, session: Session, name: str) -> str:
     is_required = system.settings.ops_second_factor == "required"
     return second_factor.make_enrolment_code(session, name) if is_required else ""
 
@@ -192,7 +193,7 @@ def _show(enrolment_code: str) -> None:
         print(enrolment_code)
 
 
-def _tell(system: Surroundings, session: Session, name: str, role: str) -> None:
+def _record(system: Target, session: Session, name: str, role: str) -> None:
     who = actor(system)
     changed = OpsUserChanged(**who.fields, user=name, role=role)
     outbox.add(session, [about(changed, name)])

@@ -1,1 +1,1 @@
-"""The pages: each a table of routes and the plain functions behind them."""
+"""The pages: each module has a table of routes and the functions behind them."""

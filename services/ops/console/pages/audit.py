@@ -1,8 +1,7 @@
-"""The audit log: who, what, when, from where; to search, and to take away as CSV."""
+"""Pages of the audit log: search it, and download it as CSV."""
 
 import io
 from collections.abc import Sequence
-from datetime import UTC, date, datetime, time, timedelta
 from urllib.parse import urlencode
 
 import msgspec
@@ -13,15 +12,16 @@ from services.ops.audit.log import Entry
 from services.ops.console.web.page import Page, Visit
 from services.ops.console.web.reading import positive
 from services.ops.users.rights import Right
+from shared.web.forms import beginning
 from shared.web.mount import Result
 from shared.web.results import File, View
 
 AT_ONCE = 100
 MOST_TO_SAVE = 50_000
 SAVE_SECONDS = 60.0
-"""For the database to give so many."""
+"""The database's time for so many rows."""
 KINDS = ("kyc.*", "secret.*", "account.*", "ops.*", "webhook.*")
-# Which details name no person.
+# Details that contain no personal data.
 IMPERSONAL = frozenset(
     {
         "account_id",
@@ -41,11 +41,11 @@ IMPERSONAL = frozenset(
         "secret_id",
     }
 )
-FIELDS = ("words", "type", "since", "until")
+FIELDS = ("words", "type", "since", "until", "zone")
 
 
 def show(session: Session, visit: Visit) -> Result:
-    """A page of it, the newest first."""
+    """Show a page of the log, the newest first."""
     before = positive(visit.query.get("before", "")) or None
     entries = _search(session, visit, AT_ONCE, before)
     wanted = {name: visit.query.get(name, "").strip() for name in FIELDS}
@@ -64,7 +64,7 @@ def show(session: Session, visit: Visit) -> Result:
 
 
 def save(session: Session, visit: Visit) -> Result:
-    """The same as a file, the newest `MOST_TO_SAVE` rows; its name says where there are more."""
+    """Return the newest `MOST_TO_SAVE` rows as a file; its name says if there are more."""
     text = io.StringIO()
     found = _search(session, visit, MOST_TO_SAVE + 1)
     entries = found[:MOST_TO_SAVE]
@@ -77,13 +77,13 @@ def save(session: Session, visit: Visit) -> Result:
 def _search(
     session: Session, visit: Visit, limit: int, before: int | None = None
 ) -> Sequence[Entry]:
-    until = _day(visit.query.get("until", ""))
+    zone = visit.query.get("zone", "")
     return log.search(
         session,
         words=visit.query.get("words", "").strip(),
         type_=visit.query.get("type", "").strip(),
-        since=_day(visit.query.get("since", "")),
-        until=until + timedelta(days=1) if until else None,
+        since=beginning(visit.query.get("since", ""), zone),
+        until=beginning(visit.query.get("until", ""), zone, days=1),
         before=before,
         limit=limit,
         sees_persons=visit.user.may(Right.CUSTOMERS),
@@ -91,24 +91,16 @@ def _search(
 
 
 def _details(entry: Entry) -> dict[str, str]:
-    """What the fact says beside who did it, as words."""
+    """Return the fact's fields, without the actor, as strings."""
     try:
-        said = msgspec.json.decode(entry.data)
+        fields = msgspec.json.decode(entry.data)
     except msgspec.DecodeError:
         return {"data": entry.data}
-    return {name: _words(value) for name, value in said.items() if name not in ("by", "address")}
+    return {name: _words(value) for name, value in fields.items() if name not in ("by", "address")}
 
 
 def _words(value: object) -> str:
     return value if isinstance(value, str) else msgspec.json.encode(value).decode()
-
-
-def _day(text: str) -> datetime | None:
-    """The beginning of a day, in UTC; None for what is none."""
-    try:
-        return datetime.combine(date.fromisoformat(text), time.min, UTC)
-    except ValueError:
-        return None
 
 
 PAGES = (

@@ -1,4 +1,4 @@
-"""Watching long work, and stopping it."""
+"""Pages of background jobs: progress, and stopping one."""
 
 from sqlalchemy.orm import Session
 
@@ -11,17 +11,17 @@ from shared.web.results import PageError, Redirect, View
 
 
 def show(_: Session, visit: Visit) -> Result:
-    """How far it is."""
+    """Show a job."""
     return View("job.html", {"job": _job(visit)})
 
 
 def progress(_: Session, visit: Visit) -> Result:
-    """The same, as a piece of a page, which asks again until the work is done."""
+    """Return the progress as a fragment that polls until the job ends."""
     return View("job_progress.html", {"job": _job(visit)})
 
 
 def stop(_: Session, visit: Visit) -> Result:
-    """Have it stop; what is done stays done."""
+    """Stop a job between two steps; finished steps stay done."""
     job = _job(visit)
     if not job.is_running:
         return Redirect(f"/jobs/{job.id}", "It had ended already.")
@@ -34,8 +34,8 @@ def _job(visit: Visit) -> Job:
     if job is None:
         raise PageError(
             404,
-            "This work is not known (any more): the console has started anew since. "
-            "What it had done stays done; begin again for the rest.",
+            "This work is not known (any more): the console was restarted since. "
+            "Its finished steps stay done; begin again for the rest.",
         )
     return job
 

@@ -1,4 +1,4 @@
-"""Lists: a business's webhook requests and orders, and the emails that could not be delivered."""
+"""Lists: a business's webhook requests and orders, and emails by state."""
 
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
@@ -32,7 +32,7 @@ _EPOCH = datetime.fromtimestamp(0, UTC)
 
 
 def show_requests(session: Session, visit: Visit) -> Result:
-    """A page of a business's webhook requests."""
+    """Show a page of a business's webhook requests."""
     account = _account(session, visit)
     outcome = visit.query.get("outcome", "")
     code = visit.query.get("code", "").strip()[:64]
@@ -42,54 +42,51 @@ def show_requests(session: Session, visit: Visit) -> Result:
         code=code,
         is_accepted=None if outcome not in ("accepted", "refused") else outcome == "accepted",
         before=_place(visit.query.get("before", "")),
-        limit=AT_ONCE + 1,
+        limit=AT_ONCE,
     )
-    last = found[AT_ONCE - 1] if len(found) > AT_ONCE else None
     about = {
-        "requests": found[:AT_ONCE],
+        "requests": found,
         "outcome": outcome,
         "outcomes": OUTCOMES,
         "code": code,
         "is_later": "before" in visit.query,
-        "next": _query(
-            outcome=outcome, code=code, before=_written((last.at, last.id)) if last else ""
-        )
-        if last
+        "next": _query(outcome=outcome, code=code, before=_written((found.end[0], found.end[1])))
+        if found.end
         else "",
     }
     return _of(account, "requests.html", about)
 
 
 def show_orders(session: Session, visit: Visit) -> Result:
-    """A page of a business's orders."""
+    """Show a page of a business's orders."""
     account = _account(session, visit)
     status = visit.query.get("status", "")
-    found = lists.orders(session, account.id, status=status, after=_after(visit), limit=AT_ONCE + 1)
-    more = len(found) > AT_ONCE
+    found = lists.orders(session, account.id, status=status, after=_after(visit), limit=AT_ONCE)
     about = {
-        "orders": found[:AT_ONCE],
+        "orders": found,
         "status": status,
         "is_later": "after" in visit.query,
         "statuses": [status.value for status in TrackingStatus],
-        "next": _query(status=status, after=found[AT_ONCE - 1].id) if more else "",
+        "next": _query(status=status, after=found.end[1]) if found.end else "",
     }
     return _of(account, "orders.html", about)
 
 
 def show_emails(session: Session, visit: Visit) -> Result:
-    """A page of emails; those that could not be delivered, where nothing else is asked for."""
+    """Show a page of emails, by default the undeliverable ones."""
     state = visit.query.get("state", "undeliverable")
-    found = lists.emails(session, state=state, after=_after(visit), limit=AT_ONCE + 1)
-    more = len(found) > AT_ONCE
+    if state not in STATES:
+        raise PageError(404, f"No email is {state}.")
+    found = lists.emails(session, state=state, after=_after(visit), limit=AT_ONCE)
     about = {
         "path": "/emails",
-        "emails": found[:AT_ONCE],
+        "emails": found,
         "state": state,
         "is_later": "after" in visit.query,
         "states": STATES,
-        "next": _query(state=state, after=found[AT_ONCE - 1].id) if more else "",
+        "next": _query(state=state, after=found.end[1]) if found.end else "",
     }
-    return View("emails.html", about, of=sorted({email.subject_id for email in found[:AT_ONCE]}))
+    return View("emails.html", about, of=sorted({email.subject_id for email in found}))
 
 
 def _account(session: Session, visit: Visit) -> Account:

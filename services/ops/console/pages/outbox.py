@@ -1,4 +1,4 @@
-"""Parked messages of the outbox: why they cannot be published, and what can be done."""
+"""Pages of the outbox's parked messages: why they cannot be published, and actions on them."""
 
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
@@ -9,11 +9,11 @@ from sqlalchemy.orm import Session
 from services.ops import parked_messages
 from services.ops.console.web.jobs import Job, go_on
 from services.ops.console.web.page import Page, Visit
-from services.ops.console.web.reading import body_of, legible, number, positive
+from services.ops.console.web.reading import SAME_ID, legible, number, positive, reason_of
 from services.ops.parked_messages import ChangedError, NotMendedError, Parked
 from services.ops.users import queue_rights
 from services.ops.users.rights import Right
-from shared.db.session import engine, let_go
+from shared.db.session import engine, release_connection
 from shared.web.forms import MAX_LARGE_BYTES
 from shared.web.mount import Result
 from shared.web.results import PageError, Question, Redirect, View
@@ -21,12 +21,12 @@ from shared.web.results import PageError, Question, Redirect, View
 AT_ONCE = 100
 EXAMPLES = 5
 UP_TO = "up_to"
-"""The field that says which was the last when they were counted."""
-GONE = "It is not parked any more."
+"""The field with the last message at the time of the count."""
+GONE = "It is no longer parked."
 
 
 def show(session: Session, visit: Visit) -> Result:
-    """What is parked, in the order in which it was written."""
+    """List the parked messages, oldest first."""
     found = parked_messages.listed(
         session, after=positive(visit.query.get("after", "")), limit=AT_ONCE + 1
     )
@@ -41,18 +41,18 @@ def show(session: Session, visit: Visit) -> Result:
 
 
 def show_message(session: Session, visit: Visit) -> Result:
-    """One message: its story, its body, and what can be done."""
+    """Show one message: its history, its body, and its actions."""
     return _message(visit, _the_message(session, visit))
 
 
 def ask_retry(session: Session, visit: Visit) -> Question:
-    """Name the message that the relay shall try."""
+    """Ask before the relay tries a message, naming it."""
     message = _the_message(session, visit)
     return _question(message, f"Try this {message.type} now?", f"Try this {message.type} now")
 
 
 def retry(session: Session, visit: Visit) -> Result:
-    """Let the relay try one message now."""
+    """Have the relay try one message now."""
     done = parked_messages.retry(session, [_number(visit)], visit.actor)
     return Redirect(
         "/outbox", "It is tried now: if it stays here, read its reason." if done else GONE
@@ -60,7 +60,7 @@ def retry(session: Session, visit: Visit) -> Result:
 
 
 def ask_retry_all(session: Session, _: Visit) -> Question:
-    """Say how many are tried, and the first of them."""
+    """Ask before all are tried, with their number and the first ones."""
     total, up_to = parked_messages.counted(session)
     messages = f"{total:,} parked {'message' if total == 1 else 'messages'}"
     return Question(
@@ -70,14 +70,14 @@ def ask_retry_all(session: Session, _: Visit) -> Question:
         listed=[
             f"{row.type}: {row.reason}" for row in parked_messages.listed(session, limit=EXAMPLES)
         ],
-        more="What can be published goes out at once; the rest stays parked.",
+        more="What can be published is published immediately; the rest stays parked.",
         nothing="" if total else "Nothing is parked.",
         also={UP_TO: str(up_to)},
     )
 
 
 def retry_all(session: Session, visit: Visit) -> Result:
-    """Let the relay try all of them now that were counted."""
+    """Have the relay try all counted messages now."""
     up_to, actor, user = positive(visit.field(UP_TO)), visit.actor, visit.user
 
     def work(job: Job) -> str:
@@ -88,35 +88,35 @@ def retry_all(session: Session, visit: Visit) -> Result:
         done = parked_messages.retry_all(engine(), actor, up_to, progress)
         return f"{done:,} {'message is' if done == 1 else 'messages are'} tried now."
 
-    let_go(session)
+    release_connection(session)
     return visit.system.jobs.begin(Job("Try all parked messages now", user.name, "/outbox"), work)
 
 
 def ask_discard(session: Session, visit: Visit) -> Question:
-    """Name the message that is thrown away, and the reason."""
-    message, reason = _the_seen(session, visit), _reason(visit)
+    """Ask before a message is discarded, with the reason."""
+    message, reason = _the_seen(session, visit), reason_of(visit)
     return _question(
         message,
         f"Discard this {message.type}?",
         f"Discard this {message.type}",
-        more="Nobody is told what it says. The audit log keeps the reason and a hash of the body.",
+        more="No consumer gets it. The audit log keeps the reason and a hash of the body.",
         facts={"Reason for discarding": reason},
         is_danger=True,
     )
 
 
 def discard(session: Session, visit: Visit) -> Result:
-    """Throw one message away, with a reason."""
+    """Discard one message, with a reason."""
     message = _the_seen(session, visit)
     with _seen():
         done = parked_messages.discard(
-            session, [message.number], visit.actor, _reason(visit), digest=message.digest
+            session, [message.number], visit.actor, reason_of(visit), digest=message.digest
         )
     return Redirect("/outbox", "It is discarded." if done else GONE)
 
 
 def ask_edit(session: Session, visit: Visit) -> Question | View:
-    """Show the message as it would go out; or why it cannot."""
+    """Ask before an edited message is published; or show why it cannot be."""
     message = _the_seen(session, visit)
     body, about = _edited(visit)
     try:
@@ -127,14 +127,14 @@ def ask_edit(session: Session, visit: Visit) -> Question | View:
         message,
         f"Publish this {message.type} with this body?",
         f"Publish this {message.type}",
-        more="Under the same id: what was done by it already is not done twice.",
+        more=SAME_ID,
         facts={"About": about},
         body=body,
     )
 
 
 def edit(session: Session, visit: Visit) -> Result:
-    """Give one message another body, and let the relay try it."""
+    """Replace the body of one message, and have the relay try it."""
     message = _the_seen(session, visit)
     body, about = _edited(visit)
     try:
@@ -165,14 +165,8 @@ def _question(
     return Question(title, button, back, facts=known | dict(facts or {}), **more)
 
 
-def _reason(visit: Visit) -> str:
-    if not (reason := visit.field("why")):
-        raise PageError(400, "Say why: the audit log keeps it.")
-    return reason
-
-
 def _edited(visit: Visit) -> tuple[str, str]:
-    return body_of(visit), visit.field("about")
+    return visit.lines("body"), visit.field("about")
 
 
 def _message(visit: Visit, message: Parked, wrong: str = "", status: int = 200) -> View:
@@ -194,7 +188,7 @@ def _the_message(session: Session, visit: Visit) -> Parked:
 
 
 def _the_seen(session: Session, visit: Visit) -> Parked:
-    """The path's message, with the body that the form came with."""
+    """Return the path's message, if its body is that of the form's page."""
     message = _the_message(session, visit)
     if visit.field("digest") != message.digest:
         raise PageError(409, str(ChangedError()))
@@ -210,7 +204,7 @@ def _seen() -> Iterator[None]:
 
 
 def takes(session: Session, visit: Visit) -> Collection[Right]:
-    """The rights that it takes to change what the path's message says, or to throw it away."""
+    """Return the rights needed to edit or discard the path's message."""
     return _takes(_the_message(session, visit))
 
 

@@ -1,8 +1,8 @@
-"""The first page: what is wrong, in words; then the figures."""
+"""The overview: current troubles as sentences, then figures."""
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from sqlalchemy.orm import Session
@@ -13,9 +13,9 @@ from services.ops.console.web.rendering import render
 from services.ops.monitoring import history
 from services.ops.monitoring.alerts import PROOF, PROOF_IS_OFF
 from services.ops.monitoring.heartbeats import FRESH
-from services.ops.monitoring.poller import Lookout
+from services.ops.monitoring.poller import SnapshotPoller
 from services.ops.monitoring.queue_stats import Figures
-from services.ops.monitoring.snapshot import Look
+from services.ops.monitoring.snapshot import Snapshot
 from shared.bus.contract import topology
 from shared.bus.outbox import COUNTED
 from shared.web.mount import Result
@@ -27,14 +27,14 @@ NOT_KNOWN = "not known"
 
 @dataclass(frozen=True, slots=True)
 class Tile:
-    """One figure, large.
+    """One large figure.
 
     Attributes:
-        title: what it is.
-        figure: how much.
-        unit: of what.
+        title: its name.
+        figure: its value.
+        unit: its unit.
         more: a line below.
-        is_well: whether that is as it should be; None where nobody can say.
+        is_well: whether the value is normal; None where that cannot be decided.
     """
 
     title: str
@@ -45,64 +45,65 @@ class Tile:
 
 
 def show(_: Session, visit: Visit) -> Result:
-    """The page; it goes on by itself over `/live/overview`."""
+    """Show the page; the stream `/live/overview` keeps it current."""
     return page(visit.system)
 
 
 def page(system: System) -> View:
-    """The same, without the database: what is away is the first that it says."""
-    system.lookout.hasten()
-    look = system.lookout.latest
-    wrong = len(look.troubles) if look else 0
-    return View("overview.html", {"path": "/", "inside": inside(system.lookout), "count": wrong})
+    """Show the page without the database; its first line says what is unreachable."""
+    system.poller.hasten()
+    snapshot = system.poller.latest
+    wrong = len(snapshot.troubles) if snapshot else 0
+    return View("overview.html", {"path": "/", "inside": inside(system.poller), "count": wrong})
 
 
-def inside(lookout: Lookout) -> str:
-    """What changes with every look."""
-    look = lookout.latest
-    if look is None:
-        return render("overview_live.html", {"look": None})
-    looks = list(lookout.hour)
-    if not looks or looks[-1] is not look:
-        looks.append(look)
-    wrong = {trouble.about for trouble in look.troubles}
+def inside(poller: SnapshotPoller) -> str:
+    """Return the part of the page that changes with each snapshot."""
+    snapshot = poller.latest
+    if snapshot is None:
+        return render("overview_live.html", {"snapshot": None})
+    # The newest may be in `hour` too, without later probes. A copy: the list grows meanwhile.
+    snapshots = [*(kept for kept in list(poller.hour) if kept.at < snapshot.at), snapshot]
+    wrong = {trouble.about for trouble in snapshot.troubles}
     return render(
         "overview_live.html",
         {
-            "look": look,
-            "tiles": tiles(look, looks),
-            "chart": _chart(looks),
+            "snapshot": snapshot,
+            "tiles": tiles(snapshot, snapshots),
+            "chart": _chart(snapshots),
             "queues": [
-                (_of(look, queue.name), history.depths(looks, look.at, queue.name))
+                (_of(snapshot, queue.name), history.depths(snapshots, snapshot.at, queue.name))
                 for queue in topology.WORK_QUEUES
             ],
-            "ladder": [_of(look, rung.name) for rung in topology.RETRY_LADDER],
-            "journal": _of(look, topology.JOURNAL.name),
+            "ladder": [_of(snapshot, rung.name) for rung in topology.RETRY_DELAYS],
+            "journal": _of(snapshot, topology.JOURNAL.name),
             "wrong": wrong,
-            "is_old": any(trouble.kind == "blind" for trouble in look.troubles),
+            "is_old": any(trouble.kind == "blind" for trouble in snapshot.troubles),
             "section": section,
             "fresh": FRESH,
         },
     )
 
 
-def tiles(look: Look, looks: Sequence[Look]) -> list[Tile]:
-    """The figures above the queues."""
+def tiles(snapshot: Snapshot, snapshots: Sequence[Snapshot]) -> list[Tile]:
+    """Return the figures above the queues."""
     a_minute = [
-        _a_minute(title, history.per_minute(looks, look.at, count), more)
+        _a_minute(title, history.per_minute(snapshots, snapshot.at, count), more)
         for title, count, more in (
             ("Accepted", history.accepted, "orders and their updates"),
-            ("Recorded", history.recorded, "in the books"),
-            ("Emailed", history.emailed, "sent, or refused for good"),
+            ("Recorded", history.recorded, "in the database"),
+            ("Emailed", history.emailed, _refused(snapshot)),
         )
     ]
+    if any(trouble.about == "mail" for trouble in snapshot.troubles):
+        a_minute[-1] = replace(a_minute[-1], is_well=False)
     return [
         *a_minute,
-        _latency(look),
-        *_proof(look),
-        _outbox(look),
-        _broker(look),
-        _database(look),
+        _latency(snapshot),
+        *_proof(snapshot),
+        _outbox(snapshot),
+        _broker(snapshot),
+        _database(snapshot),
     ]
 
 
@@ -114,60 +115,68 @@ def _a_minute(title: str, found: float | None, more: str) -> Tile:
     )
 
 
-def _latency(look: Look) -> Tile:
-    if look.books is None:
+def _refused(snapshot: Snapshot) -> str:
+    """Return how many of the emailed were refused: the count includes these."""
+    found = snapshot.sample.emails
+    if found is None or not found.tried:
+        return "sent, or refused for good"
+    return f"{number(found.refused)} of the last {number(found.tried)} refused for good"
+
+
+def _latency(snapshot: Snapshot) -> Tile:
+    if snapshot.stats is None:
         return Tile("Order to email", UNKNOWN, "", NOT_KNOWN)
-    if not look.books.latency.orders:
+    if not snapshot.stats.latency.orders:
         return Tile("Order to email", UNKNOWN, "", "no order in the last day")
-    found = look.books.latency
+    found = snapshot.stats.latency
     return Tile(
         "Order to email",
         duration(found.emailed_p50),
         "p50",
-        f"p99 {duration(found.emailed_p99)}; to the books {duration(found.recorded_p50)}, "
+        f"p99 {duration(found.emailed_p99)}; recorded in {duration(found.recorded_p50)}, "
         f"p99 {duration(found.recorded_p99)}",
     )
 
 
-def _proof(look: Look) -> list[Tile]:
-    """How long ago an order last went the whole way, by the scheme that is worst off."""
-    beats = [beat for beat in look.sample.beats or () if beat.service == PROOF]
+def _proof(snapshot: Snapshot) -> list[Tile]:
+    """Return the age of the last proved order, of the scheme where it is oldest."""
+    beats = [beat for beat in snapshot.sample.beats or () if beat.service == PROOF]
     newest = max(beats, key=lambda beat: beat.seen_at, default=None)
-    if newest is None or look.at - newest.seen_at > PROOF_IS_OFF:
+    if newest is None or snapshot.at - newest.seen_at > PROOF_IS_OFF:
         return []
-    times = [said.reached for said in newest.queues.values()]
-    is_well = look.at - newest.seen_at <= FRESH and all(
-        said.state == "proved" for said in newest.queues.values()
+    times = [report.reached for report in newest.queues.values()]
+    is_well = snapshot.at - newest.seen_at <= FRESH and all(
+        report.state == "proved" for report in newest.queues.values()
     )
     if not times or None in times:
         return [Tile("Standing proof", UNKNOWN, "", "not proved yet", is_well=is_well)]
     oldest = min(time for time in times if time is not None)
-    age = duration(max(0, round((look.at - oldest).total_seconds())))
+    age = duration(max(0, round((snapshot.at - oldest).total_seconds())))
     more = "an order, from the request to its email" if is_well else "not proved since"
     return [Tile("Standing proof", age, "ago", more, is_well=is_well)]
 
 
-def _outbox(look: Look) -> Tile:
-    if look.sample.outbox is None:
+def _outbox(snapshot: Snapshot) -> Tile:
+    if snapshot.sample.outbox is None:
         return Tile("Outbox", UNKNOWN, "", NOT_KNOWN)
-    since, parked = look.sample.outbox_since, look.sample.parked
+    since, parked = snapshot.sample.outbox_since, snapshot.sample.parked
     more = (
         "nothing waits"
         if since is None
-        else f"the oldest for {duration((look.at - since).total_seconds())}"
+        else f"the oldest for {duration((snapshot.at - since).total_seconds())}"
     )
     if parked:
         more += f"; {_counted(parked)} parked"
-    return Tile("Outbox", _counted(look.sample.outbox), "", more)
+    return Tile("Outbox", _counted(snapshot.sample.outbox), "", more)
 
 
 def _counted(rows: int) -> str:
     return number(rows) if rows <= COUNTED else f"over {number(COUNTED)}"
 
 
-def _broker(look: Look) -> Tile:
-    sample = look.sample
-    if sample.broker_error is not None:
+def _broker(snapshot: Snapshot) -> Tile:
+    sample = snapshot.sample
+    if sample.broker_error is not None or _is_away("broker", snapshot):
         return Tile("Broker", "away", "", "does not answer", is_well=False)
     if sample.alarm is not None:
         return Tile("Broker", "blocked", "", sample.alarm, is_well=False)
@@ -175,30 +184,39 @@ def _broker(look: Look) -> Tile:
     return Tile("Broker", "up", "", f"{consumers} consumers", is_well=True)
 
 
-def _database(look: Look) -> Tile:
-    books = look.books
-    if look.sample.is_read_only:
+def _database(snapshot: Snapshot) -> Tile:
+    stats = snapshot.stats
+    if snapshot.sample.is_read_only:
         return Tile("Database", "read-only", "", "takes no writes", is_well=False)
-    if look.sample.database_error is not None or books is None:
+    if (
+        snapshot.sample.database_error is not None
+        or stats is None
+        or _is_away("database", snapshot)
+    ):
         return Tile("Database", "away", "", "does not answer", is_well=False)
-    is_well = books.database.connections < 0.9 * books.database.most_connections
+    is_well = stats.database.connections < 0.9 * stats.database.most_connections
     return Tile(
         "Database",
         "up",
-        f"in {duration(books.seconds)}",
-        f"{books.database.connections} of {books.database.most_connections} connections, "
-        f"{books.database.bytes / 1e6:,.0f} MB",
+        f"in {duration(stats.seconds)}",
+        f"{stats.database.connections} of {stats.database.most_connections} connections, "
+        f"{stats.database.bytes / 1e6:,.0f} MB",
         is_well=is_well,
     )
 
 
-def _chart(looks: Sequence[Look]) -> str:
-    found: Any = history.flow(looks, looks[-1].at)
+def _is_away(server: str, snapshot: Snapshot) -> bool:
+    """Whether a trouble says so, also one found by a probe since the snapshot."""
+    return any(trouble.key == f"{server}: away" for trouble in snapshot.troubles)
+
+
+def _chart(snapshots: Sequence[Snapshot]) -> str:
+    found: Any = history.flow(snapshots, snapshots[-1].at)
     return json.dumps([found.at, found.accepted, found.recorded, found.emailed])
 
 
-def _of(look: Look, queue: str) -> Figures:
-    return look.figures.get(queue, Figures(queue, None))
+def _of(snapshot: Snapshot, queue: str) -> Figures:
+    return snapshot.figures.get(queue, Figures(queue, None))
 
 
 PAGES = (Page("GET", "/", "watch", show, without_database=page),)

@@ -1,4 +1,4 @@
-"""The retry ladder: what failed and waits for its next attempt, and why."""
+"""The page of the retry ladder: failed messages, and when they are tried again."""
 
 from collections import Counter
 
@@ -15,7 +15,7 @@ SHOWN = 200
 
 
 def show(session: Session, visit: Visit) -> Result:
-    """All of it, rung by rung; or what waits there for one queue."""
+    """Show all messages in delay queues, or those of one work queue."""
     wanted = visit.query.get("queue", "")
     with visit.system.broker(session) as connection:
         found = retry_queue.waiting(connection)

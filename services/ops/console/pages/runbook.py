@@ -1,4 +1,4 @@
-"""The runbook as a page, and which of its sections says what to do about a trouble."""
+"""The runbook as a page, and the section for each kind of trouble."""
 
 import re
 from functools import cache
@@ -10,14 +10,15 @@ from markupsafe import Markup
 from sqlalchemy.orm import Session
 
 from services.ops.console.web.page import Page, System, Visit
-from services.ops.monitoring.alerts import DOES_NOT_WORK, PROOF, WAITS
+from services.ops.monitoring.alerts import DOES_NOT_WORK, PROOF, REFUSES, WAITS
 from shared.bus.contract import topology
+from shared.telemetry.heartbeat import API, JOB, JOURNAL, WEBHOOKS
 from shared.web.mount import Result
 from shared.web.results import View
 
 FILE = Path(__file__).parents[4] / "docs" / "runbook.md"
 _ELSEWHERE = re.compile(r"\[([^\]]+)\]\((?!#)[^)]+\)")
-"""A link to another of the documents, which are not here."""
+"""A link to another document; the console does not serve these."""
 
 
 _PROOF = PROOF.removeprefix("services.")
@@ -29,6 +30,7 @@ _OF_QUEUES = {
     "old": "MessagesLate",
     "dead letters": "DeadLetters",
 }
+_OF_PARTS = {JOURNAL: "JournalMisses", API: "ApiFailing", WEBHOOKS: "OrdersRefused"}
 _OTHERS = {
     "queues: unseen": "QueuesUnseen",
     "broker: away": "BrokerUnreachable",
@@ -36,6 +38,7 @@ _OTHERS = {
     "database: away": "DatabaseAway",
     "database: read-only": "DatabaseReadOnly",
     "mail: away": "MailServerAway",
+    f"mail: {REFUSES}": "EmailsRefused",
     "outbox: old": "OutboxBehind",
     "parked: parked": "OutboxParked",
     "ladder: waits": "MessagesFailing",
@@ -44,20 +47,20 @@ _OTHERS = {
 
 
 def show(_: Session, __: Visit) -> Result:
-    """All of it."""
+    """Show the runbook."""
     return View("runbook.html", {"path": "", "text": text()})
 
 
 def without_database(_: System) -> View:
-    """The same: then it is wanted most."""
+    """Show the runbook while the database is unreachable."""
     return View("runbook.html", {"path": "", "text": text()})
 
 
 @cache
 def text() -> Markup:
-    """The document as HTML; each heading has its id, as `anchor` says."""
+    """Return the document as HTML; the ids of its headings are from `anchor`."""
     parser = MarkdownIt("commonmark", {"html": False})
-    tokens = parser.parse(_ELSEWHERE.sub(r"\1", FILE.read_text()))
+    tokens = parser.parse(_ELSEWHERE.sub(r"\1", FILE.read_text(encoding="utf-8")))
     for before, heading in pairwise(tokens):
         if before.type == "heading_open":
             before.attrSet("id", anchor(heading.content))
@@ -65,23 +68,24 @@ def text() -> Markup:
 
 
 def anchor(heading: str) -> str:
-    """By what a section is linked to."""
+    """Return the id of a heading."""
     return heading.lower()
 
 
 def section(about: str, kind: str) -> str:
-    """The heading of what to do about a trouble; empty where there is none.
+    """Return the heading of the section for a trouble; empty if there is none.
 
     Args:
-        about: as of the trouble.
-        kind: as of the trouble.
+        about: the trouble's.
+        kind: the trouble's.
     """
     if about == _PROOF:
         return "NotProved"
     if about in {queue.name for queue in topology.QUEUES}:
         return _OF_QUEUES.get(kind, "")
     if kind.endswith(DOES_NOT_WORK):
-        return "NotWorking"
+        part = kind.removesuffix(DOES_NOT_WORK)
+        return "JobFailing" if part.startswith(JOB) else _OF_PARTS.get(part, "NotWorking")
     if f"{about}: {kind}" not in _OTHERS and kind.endswith(WAITS):
         return "BatchStuck"
     return "ProcessDown" if kind == "silent" else _OTHERS.get(f"{about}: {kind}", "")

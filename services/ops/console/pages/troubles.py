@@ -1,10 +1,11 @@
-"""Troubles: who looks after one, and not being told of it."""
+"""Pages of troubles: acknowledging and muting them."""
 
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
 from sqlalchemy.orm import Session
 
+from services.ops.audit.actions import unfit
 from services.ops.console.pages.runbook import section
 from services.ops.console.web.page import Page, Visit
 from services.ops.console.web.reading import number
@@ -16,19 +17,18 @@ from shared.web.mount import Result
 from shared.web.results import PageError, Question, Redirect, View
 
 SHOWN = 100
-LONGEST_NOTE = 500
 OVER = "It has ended meanwhile."
 
 
 def show_all(session: Session, _: Visit) -> Result:
-    """Those that are open, and those that have ended."""
+    """List the open and the ended troubles."""
     found = episodes.newest(session, SHOWN + 1)
     about = {"path": "/", "troubles": found[:SHOWN], "are_more": len(found) > SHOWN}
     return View("troubles.html", about)
 
 
 def show(session: Session, visit: Visit) -> Result:
-    """One: since when, who looks after it, and what can be said of it."""
+    """Show one trouble: since when, who looks after it, and its actions."""
     trouble = _found(session, visit)
     about = {
         "path": "/",
@@ -40,7 +40,7 @@ def show(session: Session, visit: Visit) -> Result:
 
 
 def ask_acknowledge(session: Session, visit: Visit) -> Question:
-    """Say whose it becomes."""
+    """Ask before the user acknowledges it."""
     trouble = _found(session, visit)
     return Question(
         "Acknowledge this trouble?",
@@ -52,14 +52,14 @@ def ask_acknowledge(session: Session, visit: Visit) -> Question:
             "Note": _note(visit),
             "Until now": trouble.acknowledged_by,
         },
-        more="Everybody sees who looks after it. It is not reminded of any more; its end is told, "
+        more="All operators see who looks after it. There are no more reminders; its end is sent, "
         f"and that it has doubled{_of(trouble)}.",
         nothing=OVER if trouble.ended_at else "",
     )
 
 
 def acknowledge(session: Session, visit: Visit) -> Result:
-    """Look after it."""
+    """Record the user as the one who looks after it."""
     now = datetime.now(UTC)
     is_done = episodes.acknowledge(
         session, _id(visit), visit.actor, _note(visit), now, _shown(visit)
@@ -68,7 +68,7 @@ def acknowledge(session: Session, visit: Visit) -> Result:
 
 
 def ask_mute(session: Session, visit: Visit) -> Question:
-    """Say for how long nobody is told."""
+    """Ask before alerts are suppressed."""
     trouble = _found(session, visit)
     words, _ = _duration(visit)
     return Question(
@@ -76,14 +76,14 @@ def ask_mute(session: Session, visit: Visit) -> Question:
         f"Mute it {words}",
         f"/troubles/{trouble.id}",
         facts={"Trouble": trouble.text},
-        more="No email and no message is sent of it meanwhile, unless it grows to twice as much"
+        more="No alert about it is sent meanwhile, unless it grows to twice as much"
         f"{_of(trouble)}. It stays on the overview.",
         nothing=OVER if trouble.ended_at else "",
     )
 
 
 def mute(session: Session, visit: Visit) -> Result:
-    """Have nobody told of it."""
+    """Suppress alerts about it."""
     words, duration = _duration(visit)
     until = None if duration is None else datetime.now(UTC) + duration
     is_done = episodes.mute(session, _id(visit), visit.actor, until, _shown(visit))
@@ -91,31 +91,31 @@ def mute(session: Session, visit: Visit) -> Result:
 
 
 def ask_unmute(session: Session, visit: Visit) -> Question:
-    """Say that people are told again."""
+    """Ask before alerts are sent again."""
     trouble = _found(session, visit)
     return Question(
-        "Mute this trouble no more?",
-        "Mute it no more",
+        "Unmute this trouble?",
+        "Unmute it",
         f"/troubles/{trouble.id}",
         facts={"Trouble": trouble.text, "Muted by": trouble.muted_by},
-        more="Alerts are sent of it again.",
+        more="Alerts about it are sent again.",
         nothing=OVER if trouble.ended_at else "",
     )
 
 
 def unmute(session: Session, visit: Visit) -> Result:
-    """Have people told of it again."""
+    """Send alerts about it again."""
     is_done = episodes.unmute(session, _id(visit), visit.actor)
-    return _to(visit, "Not muted any more." if is_done else OVER)
+    return _to(visit, "Unmuted." if is_done else OVER)
 
 
 def _of(trouble: Episode) -> str:
-    """Of how much, where it can grow."""
+    """Return the current figure for a sentence, if the trouble can grow."""
     return f" from now, {trouble.figure:,}" if trouble.figure else ""
 
 
 def _shown(visit: Visit) -> int | None:
-    """How much it was on the page that the form came from."""
+    """Return the figure on the page that the form came from."""
     return number(visit.field("figure"))
 
 
@@ -131,7 +131,10 @@ def _found(session: Session, visit: Visit) -> Episode:
 
 
 def _note(visit: Visit) -> str:
-    return visit.field("note")[:LONGEST_NOTE]
+    note = visit.field("note")
+    if note.strip() and (wrong := unfit(note)):
+        raise PageError(400, f"Your note {wrong}.")
+    return note.strip()
 
 
 def _duration(visit: Visit) -> tuple[str, timedelta | None]:

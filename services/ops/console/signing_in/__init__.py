@@ -1,1 +1,1 @@
-"""Signing in, and what belongs to whoever is signed in: sessions, a second factor."""
+"""Sign-in, sessions, and the second factor of the signed-in user."""

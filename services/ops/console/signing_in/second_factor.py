@@ -1,11 +1,17 @@
-"""Setting up one's own second factor."""
+"""Pages of the user's own second factor."""
 
 import segno
 from markupsafe import Markup
 from sqlalchemy.orm import Session
 
 from services.ops.audit.actions import about
-from services.ops.console.signing_in.sign_in import WRONG_CODE, HeldUp, by_code, by_password
+from services.ops.console.signing_in.sign_in import (
+    WRONG_CODE,
+    HeldUp,
+    by_code,
+    by_password,
+    wrong_code,
+)
 from services.ops.console.web.page import Page, Visit
 from services.ops.users import second_factor, sessions
 from shared.bus import outbox
@@ -20,12 +26,12 @@ WRONG_ENROLMENT = "The enrolment code is wrong, or another was made since."
 
 
 def show(session: Session, visit: Visit) -> Result:
-    """How it stands; and what is to be confirmed, when something was offered."""
+    """Show the second factor, and the offered secret that awaits its first code."""
     return _page(session, visit)
 
 
 def offer(session: Session, visit: Visit) -> Result:
-    """Make a new secret to set up; who has a second factor proves it first, others the password."""
+    """Offer a new secret, after a code of the current second factor, or else the password."""
     prove = _refused if visit.user.has_second_factor else _refused_password
     if refused := prove(session, visit):
         return refused
@@ -34,11 +40,11 @@ def offer(session: Session, visit: Visit) -> Result:
 
 
 def confirm(session: Session, visit: Visit) -> Result:
-    """Let it count from now on; whoever else is signed in as this user is signed out.
+    """Activate the offered secret, and end the user's other sessions.
 
-    The password is shown again (NIST SP 800-63B, 6.1.2.1; OWASP ASVS 3.7.1): whoever has no more
-    than a browser that was left signed in must not make it theirs. Where everybody needs a second
-    factor, no more than the password must not do so either: the first takes an enrolment code.
+    It needs the password again (NIST SP 800-63B, 6.1.2.1; OWASP ASVS 3.7.1), since a signed-in
+    browser may have been left open. Where a second factor is required, the first one needs an
+    enrolment code too, since the password alone may be known to others.
     """
     if refused := _refused_password(session, visit):
         return refused
@@ -48,45 +54,47 @@ def confirm(session: Session, visit: Visit) -> Result:
     try:
         codes = second_factor.confirm(session, visit.user.id, visit.field("code"), visit.token)
     except CannotOpenError:
-        raise PageError(503, "The secret cannot be read any more: begin anew.") from None
+        raise PageError(503, "The secret can no longer be read: begin anew.") from None
     if codes is None:
-        enrolment.rollback()  # its code is used up by what is confirmed
+        enrolment.rollback()  # the enrolment code stays unused
         return _page(session, visit, WRONG_CODE, 400)
     enrolment.commit()
     sessions.end_others(session, visit.user.id, visit.token)
-    _tell(session, visit, "set_up")
+    _record(session, visit, "set_up")
     return View("recovery_codes.html", {"path": PATH, "codes": codes, "is_set_up": True})
 
 
 def ask_codes(_: Session, __: Visit) -> Question:
-    """Say what becomes of the recovery codes that there are."""
+    """Ask before the recovery codes are replaced."""
     return Question(
         f"Make {second_factor.RECOVERY_CODES} new recovery codes?",
         "Make new recovery codes",
         PATH,
-        more="Those that you have stop working. The new ones are shown once.",
+        more="Your present ones stop working. The new ones are shown once.",
     )
 
 
 def make_codes(session: Session, visit: Visit) -> Result:
-    """New recovery codes, for somebody who has the second factor at hand."""
+    """Make new recovery codes, after a code of the second factor."""
     if refused := _refused(session, visit):
         return refused
     codes = second_factor.make_recovery_codes(session, visit.user.id)
-    _tell(session, visit, "recovery_codes_made")
+    _record(session, visit, "recovery_codes_made")
     return View("recovery_codes.html", {"path": PATH, "codes": codes, "is_set_up": False})
 
 
 def _refused(session: Session, visit: Visit) -> View | None:
-    """What is shown to somebody without a right code."""
+    """Return the page for a wrong code; None if it was right."""
     kind = by_code(session, visit, visit.user)
     if isinstance(kind, HeldUp):
         return _page(session, visit, str(kind), 429)
-    return _page(session, visit, WRONG_CODE, 400) if kind is None else None
+    if kind is not None:
+        return None
+    return _page(session, visit, wrong_code(session, visit, visit.user), 400)
 
 
 def _refused_password(session: Session, visit: Visit) -> View | None:
-    """What is shown to somebody without the right password."""
+    """Return the page for a wrong password; None if it was right."""
     proved = by_password(session, visit, visit.user.name)
     if isinstance(proved, HeldUp):
         return _page(session, visit, str(proved), 429)
@@ -94,7 +102,7 @@ def _refused_password(session: Session, visit: Visit) -> View | None:
 
 
 def _refused_code(session: Session, visit: Visit) -> View | None:
-    """What is shown to somebody without a right enrolment code."""
+    """Return the page for a wrong enrolment code; None if it was right."""
     kind = by_code(session, visit, visit.user, "enrolment")
     if isinstance(kind, HeldUp):
         return _page(session, visit, str(kind), 429)
@@ -119,11 +127,11 @@ def _page(session: Session, visit: Visit, wrong: str = "", status: int = 200) ->
 
 
 def _picture(uri: str) -> Markup:
-    """A QR code: an SVG without a style or a script."""
+    """Return a QR code as SVG, without style or script."""
     return Markup(segno.make(uri, error="m").svg_inline(scale=4, light="#fff"))  # noqa: S704 - ours
 
 
-def _tell(session: Session, visit: Visit, change: str) -> None:
+def _record(session: Session, visit: Visit, change: str) -> None:
     fact = OpsSecondFactorChanged(
         **visit.actor.fields,
         user=visit.user.name,

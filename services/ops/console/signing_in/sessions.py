@@ -1,4 +1,4 @@
-"""One's own sessions: where one is signed in, and ending that."""
+"""Pages of the user's own sessions: list and end them."""
 
 from sqlalchemy.orm import Session
 
@@ -16,30 +16,30 @@ PATH = "/sessions"
 
 
 def show(session: Session, visit: Visit) -> Result:
-    """All of them, the newest first."""
+    """List the user's sessions, newest first."""
     found = _listed(session, visit)
-    shown = [(one, browser(one.where.client)) for one in found]
+    shown = [(listed, browser(listed.where.client)) for listed in found]
     return View("sessions.html", {"path": PATH, "sessions": shown})
 
 
 def ask_end(session: Session, visit: Visit) -> Question:
-    """Name the session that is ended."""
+    """Ask before a session is ended, naming it."""
     wanted = uuid_of(visit.path["session_id"])
-    found = next((one for one in _listed(session, visit) if one.id == wanted), None)
+    found = next((listed for listed in _listed(session, visit) if listed.id == wanted), None)
     if found is None:
-        raise PageError(404, "There is no such session of yours any more.")
+        raise PageError(404, "You no longer have this session.")
     where = in_words(found.where.network, found.where.client)
     return Question(f"End the session from {where}?", "End this session", PATH, is_danger=True)
 
 
 def end(session: Session, visit: Visit) -> Result:
-    """End one."""
+    """End one session."""
     ended = sessions.end_one(session, visit.user.id, uuid_of(visit.path["session_id"]))
     return _ended(session, visit, ended)
 
 
 def ask_end_others(session: Session, visit: Visit) -> Question:
-    """Say how many are ended."""
+    """Ask before all others are ended, with their number."""
     count = len(_listed(session, visit)) - 1
     other = f"{count} other {'session' if count == 1 else 'sessions'}"
     return Question(
@@ -52,7 +52,7 @@ def ask_end_others(session: Session, visit: Visit) -> Question:
 
 
 def end_others(session: Session, visit: Visit) -> Result:
-    """End all but this browser's."""
+    """End all sessions but this browser's."""
     return _ended(session, visit, sessions.end_others(session, visit.user.id, visit.token))
 
 

@@ -1,4 +1,4 @@
-"""Signing in, by a password and, where there is a second factor, a code; and signing out."""
+"""Pages of the sign-in, by password and code of the second factor, and the sign-out."""
 
 import re
 from collections.abc import Sequence
@@ -22,13 +22,16 @@ from shared.web.results import PageError, Redirect, View, own_path
 
 PLACE = "see Sessions, at your name"
 NOT_YOU = "If that was not you, somebody has it: have another one set by fellow users add."
-SOMEBODY = "somebody unknown"
+UNKNOWN_USER = "somebody unknown"
 WRONG = "The name or the password is wrong."
-WRONG_CODE = "The code is wrong, or was used already: then wait for the next one."
+WRONG_CODE = (
+    "The code is wrong, or was used already: then wait for the next one. "
+    "If that is refused too, is the clock of your device right?"
+)
 
 
 def show(_: Session, visit: Visit) -> Result:
-    """The form."""
+    """Show the form."""
     if visit.visitor is not None:
         return Redirect(own_path(visit.query.get("next", "/")))
     said = ENDED if visit.query.get("said") == "ended" else ""
@@ -36,7 +39,7 @@ def show(_: Session, visit: Visit) -> Result:
 
 
 def sign_in(session: Session, visit: Visit) -> Result:
-    """Take a name and a password."""
+    """Check a name and a password."""
     name, wanted = visit.field("name"), visit.field("next") or "/"
     user = by_password(session, visit, name)
     if isinstance(user, HeldUp):
@@ -50,19 +53,19 @@ def sign_in(session: Session, visit: Visit) -> Result:
 
 
 def show_code(session: Session, visit: Visit) -> Result:
-    """The form for the code."""
+    """Show the form for the code."""
     if sessions.awaiting(session, visit.token, visit.system.config) is None:
         return Redirect("/sign-in")
     return View("sign_in_code.html", {"next": visit.query.get("next", "/"), "wrong": ""})
 
 
 def take_code(session: Session, visit: Visit) -> Result:
-    """Take the code of the second factor, or a recovery code."""
+    """Check a code of the second factor, or a recovery code."""
     wanted = visit.field("next") or "/"
     user = sessions.awaiting(session, visit.token, visit.system.config)
     if user is not None:
-        # Whoever ends all sessions of the user just now has ended this one, or waits and sees the
-        # one that follows.
+        # A concurrent end of all the user's sessions has ended this one, or waits for this lock and
+        # then ends the new one.
         users.hold(session, user.id)
         user = sessions.awaiting(session, visit.token, visit.system.config)
     if user is None:
@@ -71,9 +74,10 @@ def take_code(session: Session, visit: Visit) -> Result:
     if isinstance(kind, HeldUp):
         return View("sign_in_code.html", {"next": wanted, "wrong": str(kind)}, 429)
     if kind is None:
-        return View("sign_in_code.html", {"next": wanted, "wrong": WRONG_CODE}, 401)
+        wrong = wrong_code(session, visit, user)
+        return View("sign_in_code.html", {"next": wanted, "wrong": wrong}, 401)
     if not sessions.end(session, visit.token):
-        # Whoever removed the user or set another password meanwhile has ended it.
+        # The user was removed, or has another password, since.
         return Redirect("/sign-in")
     fact = OpsSignedIn(by=user.name, address=visit.address, second_factor=kind)
     return _signed_in(session, visit, user, fact)
@@ -93,10 +97,10 @@ def _form(wanted: str, name: str, wrong: str, status: int = 200, said: str = "")
 
 
 class HeldUp(NamedTuple):
-    """There were too many guesses: this one was not looked at.
+    """A guess that was not checked, since there were too many.
 
     Attributes:
-        seconds: until it may be tried again.
+        seconds: until the next may be tried.
     """
 
     seconds: int
@@ -108,15 +112,15 @@ class HeldUp(NamedTuple):
 
 
 def by_password(session: Session, visit: Visit, name: str) -> User | HeldUp | None:
-    """Who has a name, and the password of the field `password`; told to the audit log if nobody."""
+    """Return the user of a name and the field `password`; a failure is audited, and None."""
     network = visit.where.network
     guess = guesses.of_password(session, visit.system.config, name, network, visit.mark)
     if wait := guesses.attempts.take(*guess):
-        _tell_failure(session, visit, users.known(session, name), was_held_up=True)
+        _record_failure(session, visit, users.known(session, name), was_held_up=True)
         return HeldUp(wait)
     user = users.verify(session, name, visit.password())
     if user is None:
-        _tell_failure(session, visit, users.known(session, name))
+        _record_failure(session, visit, users.known(session, name))
         return None
     guesses.attempts.give_back(*guess)
     return user
@@ -125,17 +129,17 @@ def by_password(session: Session, visit: Visit, name: str) -> User | HeldUp | No
 def by_code(
     session: Session, visit: Visit, user: User, field: str = "code"
 ) -> second_factor.Kind | HeldUp | None:
-    """What a field is; that it is wrong is told to the audit log, and to the user.
+    """Check the code in a field; a wrong one is audited, noted for the user's sessions, and None.
 
     Raises:
-        PageError: 503, when it cannot be checked.
+        PageError: 503, if it cannot be checked.
     """
     code, config, network = visit.field(field), visit.system.config, visit.where.network
     guess = guesses.of_code(
         session, config, user.id, second_factor.kind_of(code), network, visit.mark
     )
     if wait := guesses.attempts.take(*guess):
-        _tell_failure(session, visit, user.name, password_was_right=True, was_held_up=True)
+        _record_failure(session, visit, user.name, password_was_right=True, was_held_up=True)
         return HeldUp(wait)
     try:
         kind = second_factor.check(session, user.id, code)
@@ -144,18 +148,30 @@ def by_code(
             503, f"The code cannot be checked: its secret is {error}. Use a recovery code."
         ) from None
     if kind is None:
-        _tell_failure(session, visit, user.name, password_was_right=True)
+        _record_failure(session, visit, user.name, password_was_right=True)
         wrong = _wrong_codes(second_factor.note_wrong(session, user.id))
         warning = (
             f"{wrong}, the last from {in_words(visit.where.network, visit.where.client)}. {NOT_YOU}"
         )
-        sessions.tell_others(session, user.id, warning, instead=_WARNED)
+        sessions.note_for_all(session, user.id, warning, instead=_WARNED)
         return None
     guesses.attempts.give_back(*guess)
     return kind
 
 
-def _tell_failure(
+def wrong_code(session: Session, visit: Visit, user: User) -> str:
+    """Return the sentence for a code that `by_code` refused; it says how late the code was."""
+    late = second_factor.seconds_late(session, user.id, visit.field("code"))
+    if not late:
+        return WRONG_CODE
+    return (
+        f"This code was valid about {late} seconds ago: "
+        "set the clock of your device by the network's time, then give the next code. "
+        "If it is right, the server's clock is wrong: tell who runs it."
+    )
+
+
+def _record_failure(
     session: Session,
     visit: Visit,
     name: str,
@@ -163,17 +179,22 @@ def _tell_failure(
     password_was_right: bool = False,
     was_held_up: bool = False,
 ) -> None:
-    """Tell the audit log of a wrong password or code; of what is not looked at, once an hour.
+    """Record a failed sign-in in the audit log, within the bounds of `guesses`.
 
     Args:
         session: in a transaction.
-        visit: from where.
-        name: the user's; empty where there is none, whatever was typed: that may be a password.
-        password_was_right: whether it was the code that was wrong.
-        was_held_up: whether it was not looked at.
+        visit: the request.
+        name: the user's; empty without such a user: the typed name may be a password.
+        password_was_right: whether the code was wrong.
+        was_held_up: whether the guess was not checked.
     """
-    by = name or SOMEBODY
-    if was_held_up and guesses.attempts.take(guesses.telling(by, visit.where.network)):
+    network = visit.where.network
+    if was_held_up and guesses.attempts.take(guesses.held_up(network)):
+        return
+    by = name or UNKNOWN_USER
+    wrong = "code" if password_was_right else "password"
+    is_checked = bool(name) and not was_held_up
+    if not guesses.must_audit(session, by, network, wrong if is_checked else ""):
         return
     fact = OpsSignInFailed(
         by=by,
@@ -190,7 +211,7 @@ def _signed_in(session: Session, visit: Visit, user: User, fact: OpsSignedIn) ->
     if others:
         here = in_words(visit.where.network, visit.where.client)
         warning = f"You have signed in from {here} too. If that was not you, end it: {PLACE}."
-        sessions.tell_others(session, user.id, warning)
+        sessions.note_for_all(session, user.id, warning)
     token = sessions.start(session, user, visit.where)
     return Redirect(
         own_path(visit.field("next") or "/"),

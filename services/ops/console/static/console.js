@@ -1,9 +1,9 @@
-// What the pages cannot say in HTML: the chart, stale figures, keys.
+// The parts of the pages that HTML cannot express: the chart, stale figures, keys.
 "use strict";
 
 const STALE_MS = 30000, WAKE_MS = 5000;
 const charts = new WeakMap();
-let heardAt = Date.now();
+let receivedAt = Date.now();
 
 function color(name) {
   return getComputedStyle(document.documentElement).getPropertyValue(name).trim();
@@ -38,8 +38,8 @@ function draw(anew) {
   }
 }
 
-// The tab of the overview says how much is wrong, also where another one is looked at.
-function tell(isStale) {
+// The title and icon of the overview's tab show the number of troubles, also while it is in the background.
+function showState(isStale) {
   const state = document.querySelector("[data-wrong]");
   if (!state) return;
   const wrong = isStale ? "?" : Number(state.dataset.wrong);
@@ -48,13 +48,13 @@ function tell(isStale) {
   if (icon.getAttribute("href") !== href) icon.setAttribute("href", href);
 }
 
-document.addEventListener("DOMContentLoaded", () => { draw(false); tell(false); });
-document.addEventListener("htmx:sse:after:message", () => { heardAt = Date.now(); draw(false); tell(false); });
-// One that is paused hears as before, and does not show it.
-document.addEventListener("htmx:sse:before:message", () => { heardAt = Date.now(); });
-// A tab that slept has some seconds to hear again; what it shows is as old as it is.
+document.addEventListener("DOMContentLoaded", () => { draw(false); showState(false); });
+document.addEventListener("htmx:sse:after:message", () => { receivedAt = Date.now(); draw(false); showState(false); });
+// A paused page still receives events, and does not show them.
+document.addEventListener("htmx:sse:before:message", () => { receivedAt = Date.now(); });
+// A tab that was suspended has some seconds to receive an event again, before its figures count as stale.
 document.addEventListener("visibilitychange", () => {
-  if (!document.hidden) heardAt = Math.max(heardAt, Date.now() - STALE_MS + WAKE_MS);
+  if (!document.hidden) receivedAt = Math.max(receivedAt, Date.now() - STALE_MS + WAKE_MS);
 });
 window.addEventListener("resize", () => draw(true));
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => draw(true));
@@ -62,8 +62,8 @@ matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => draw
 setInterval(() => {
   const stale = document.getElementById("stale");
   if (!stale) return;
-  stale.hidden = Date.now() - heardAt < STALE_MS;
-  tell(!stale.hidden || isPaused());
+  stale.hidden = Date.now() - receivedAt < STALE_MS;
+  showState(!stale.hidden || isPaused());
 }, 1000);
 
 document.addEventListener("change", (event) => {
@@ -71,9 +71,18 @@ document.addEventListener("change", (event) => {
   for (const box of event.target.closest("form").querySelectorAll("input[name=id]")) box.checked = event.target.checked;
 });
 
-// "/" goes to the search, "g" and a letter to a page, "j" and "k" to the next and the last card.
+// "/" focuses the search, "g" and a letter opens a page, "j" and "k" focus the next and the previous card.
 const PAGES = { o: "/", k: "/kyc", d: "/dead", e: "/emails", a: "/audit" };
-let led = false;
+// WCAG 2.1.4: a checkbox on the page of sessions turns them off for this browser.
+const KEYS = "single-key shortcuts", hasKeys = () => localStorage.getItem(KEYS) !== "off";
+let afterG = false;
+
+document.addEventListener("DOMContentLoaded", () => {
+  for (const box of document.querySelectorAll("[data-keys]")) { box.checked = hasKeys(); box.closest("[hidden]")?.removeAttribute("hidden"); }
+});
+document.addEventListener("change", ({ target }) => {
+  if (target.matches("[data-keys]")) localStorage.setItem(KEYS, target.checked ? "on" : "off");
+});
 
 function step(by) {
   const cards = [...document.querySelectorAll(".card")];
@@ -83,9 +92,9 @@ function step(by) {
 }
 
 document.addEventListener("keydown", (event) => {
-  if (event.target.matches("input, textarea, select") || event.ctrlKey || event.metaKey || event.altKey) return;
+  if (!hasKeys() || event.target.matches("input, textarea, select") || event.ctrlKey || event.metaKey || event.altKey) return;
   if (event.key === "/") { event.preventDefault(); document.getElementById("find")?.focus(); return; }
-  if (led && PAGES[event.key]) location.assign(PAGES[event.key]);
+  if (afterG && PAGES[event.key]) location.assign(PAGES[event.key]);
   if (event.key === "j" || event.key === "k") step(event.key === "j" ? 1 : -1);
-  led = event.key === "g";
+  afterG = event.key === "g";
 });

@@ -1,1 +1,1 @@
-"""What carries pages: the adapter to Falcon, templates, masking, jobs, streams."""
+"""Infrastructure of the pages: the Falcon adapter, templates, masking, jobs, streams."""

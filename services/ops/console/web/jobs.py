@@ -1,6 +1,6 @@
-"""Long work in threads: each can be watched and stopped, and ends with the process.
+"""Background jobs in threads, with progress; they can be stopped, and end with the process.
 
-A job must be one that can be killed at any moment and begun again: nothing here outlives a restart.
+A job must be safe to kill at any moment and to start again: none survives a restart.
 """
 
 import threading
@@ -17,36 +17,36 @@ from services.ops.users.queue_rights import lacking
 from services.ops.users.rights import Right
 from services.ops.users.users import User
 from shared.bus.broker.confirmed import NotPublishedError
-from shared.db.session import is_database_away, is_used_up, transaction
+from shared.db.session import is_database_unavailable, is_pool_exhausted, transaction
 from shared.ids import new_id
 from shared.web.results import PageError, Redirect
 
 KEPT = 50
 QUICK_SECONDS = 1.5
-"""Work that is done within so long is told of at once, without a page of its own."""
+"""A job that ends within this time needs no progress page."""
 
 log = structlog.get_logger()
 
 
 class JobStopped(Exception):  # noqa: N818
-    """Somebody has asked for it, or a sentence says why; what was done stays done."""
+    """A user stopped the job, or the text says why it stopped; finished steps stay done."""
 
 
 @dataclass
 class Job:
-    """One piece of work, and how far it is.
+    """A job and its progress.
 
     Attributes:
         id: its id.
-        title: what is done, in words.
+        title: its name for users.
         started_by: the name of a user.
-        back: the page to go back to.
-        total: how much there is to do; None when nobody knows.
-        done: how much is done.
-        outcome: what came of it, in words; empty while it runs.
-        failed: whether it ended before its end.
-        stopping: set when it shall stop; its work looks at it between two steps.
-        ended: set when it has ended.
+        back: the page to return to.
+        total: the number of steps; None if unknown.
+        done: the finished steps.
+        outcome: its result as a sentence; empty while it runs.
+        failed: whether it ended early.
+        stopping: set to stop it; the work checks it between two steps.
+        ended: set at its end.
     """
 
     title: str
@@ -63,23 +63,23 @@ class Job:
 
     @property
     def is_running(self) -> bool:
-        """Whether it is still at it."""
+        """Whether it has not ended."""
         return not self.ended.is_set()
 
 
 class Jobs:
-    """The jobs of this process that run, and the newest of those that have ended: `KEPT` in all."""
+    """The running jobs of this process, and the newest ended ones: `KEPT` in all."""
 
     def __init__(self) -> None:
         self._jobs: OrderedDict[UUID, Job] = OrderedDict()
 
     def start(self, job: Job, work: Callable[[Job], str]) -> Job:
-        """Begin.
+        """Start a job in a thread.
 
         Args:
-            job: what it is.
-            work: counts in `job.done`, ends soon after `job.stopping` is set, and returns what came
-                of it, in words.
+            job: the job.
+            work: counts in `job.done`, ends soon after `job.stopping` is set, and returns the
+                outcome as a sentence.
         """
         self._jobs[job.id] = job
         for known in list(self._jobs.values()):
@@ -89,22 +89,22 @@ class Jobs:
         return job
 
     def begin(self, job: Job, work: Callable[[Job], str]) -> Redirect:
-        """As `start`; back when it is done soon, else to where it can be watched."""
+        """Start a job; redirect back if it ends soon, else to its progress page."""
         self.start(job, work)
         if job.ended.wait(QUICK_SECONDS) and not job.failed:
             return Redirect(job.back, job.outcome)
         return Redirect(f"/jobs/{job.id}")
 
     def find(self, id_: UUID) -> Job | None:
-        """A job, if it runs or is one of the newest of this process."""
+        """Return a running or recent job of this process; else None."""
         return self._jobs.get(id_)
 
     def running(self) -> list[Job]:
-        """Those at work."""
+        """Return the running jobs."""
         return [job for job in self._jobs.values() if job.is_running]
 
     def stop(self) -> None:
-        """Have all of them stop."""
+        """Stop all jobs."""
         for job in self.running():
             job.stopping.set()
 
@@ -127,16 +127,15 @@ class Jobs:
 
 
 def go_on(job: Job, user: User, needed: Collection[Right]) -> None:
-    """To be called between two steps of a job, which goes on under its beginner's name.
+    """Check between two steps of a job that it may go on in its user's name.
 
     Args:
-        job: which.
-        user: who has begun it.
-        needed: the rights that it takes.
+        job: the job.
+        user: the user who started it.
+        needed: the rights that it needs.
 
     Raises:
-        JobStopped: somebody has asked for that; or whoever has begun it was removed, or may not do
-            it any more.
+        JobStopped: a user stopped it; or the user who started it was removed, or lost a right.
     """
     if job.stopping.is_set():
         raise JobStopped
@@ -147,13 +146,13 @@ def go_on(job: Job, user: User, needed: Collection[Right]) -> None:
 
 
 def _reason(error: Exception) -> str:
-    """Why something broke off, in a sentence as far as there is one."""
+    """Return the reason of a failure as a sentence."""
     if isinstance(error, PageError):
         return error.sentence
     if isinstance(error, NotPublishedError):
         return f"{error}."
-    if is_used_up(error):
+    if is_pool_exhausted(error):
         return "this console had no connection to the database left."
-    if is_database_away(error):
-        return "the database did not answer any more."
+    if is_database_unavailable(error):
+        return "the database stopped answering."
     return f"something broke on our side, {type(error).__name__}. It was logged."

@@ -1,12 +1,12 @@
-"""Persons' data, masked for those who may only look."""
+"""Masks personal data for users without the right to see it."""
 
 import re
 
 from markupsafe import Markup
 
 HIDDEN = "•••"
-# Wherever it stands in a text. Before the @ may be nearly anything (RFC 5322, 3.2.3), so that more
-# than the address is hidden at times; in a link's query what is special is written with a %.
+# Anywhere in a text. Nearly any character may precede the @ (RFC 5322, 3.2.3), so more than the
+# address is hidden at times; a link's query percent-encodes special characters.
 _ENDS = r"\s\"<>()\[\],;:"
 _ENDS_IN_LINKS = _ENDS + r"'{}=&?/"
 _ADDRESS = re.compile(
@@ -17,18 +17,18 @@ _ADDRESS = re.compile(
 
 
 class Given(str):
-    """What whoever looks has typed in, or a form gives back as it was: never masked."""
+    """Text that the user typed, or that a form sends back verbatim: never masked."""
 
     __slots__ = ()
 
 
 def mask(value: object, part: str | None = None) -> object:
-    """What is shown instead of a value to somebody without the right to see it.
+    """Return a value as shown to users without the right to see it.
 
     Args:
-        value: as it stands in a template.
-        part: what in it is of a person, beside any email address; None: all of it is, such as a
-            name, or the body of a message.
+        value: a value of a template.
+        part: the personal part of it, beside any email address; None: all of it, such as a name or
+            the body of a message.
     """
     if value is None or isinstance(value, Markup | Given | int | float):
         return value

@@ -1,5 +1,7 @@
-"""The console's pages on a Falcon ASGI app: the session, rights, a transaction in a thread."""
+"""Mounts the console's pages on Falcon: session, rights, one transaction in a thread."""
 
+import asyncio
+import threading
 from collections.abc import Iterable
 from functools import partial
 from typing import Any
@@ -10,20 +12,21 @@ import structlog
 from services.ops.audit.actions import viewed
 from services.ops.console.web.page import Page, System, Visit
 from services.ops.console.web.rendering import render
+from services.ops.monitoring.poller import SOON
 from services.ops.users import sessions
 from services.ops.users.queue_rights import lacking
 from services.ops.users.rights import Right
 from services.ops.users.users import User
 from shared.bus import outbox
 from shared.db.deadline import ANSWER_SECONDS, NoAnswerError, within
-from shared.db.session import is_database_away, is_used_up, transaction
+from shared.db.session import is_database_unavailable, is_pool_exhausted, transaction
 from shared.http.callers import client_address
-from shared.http.lanes import Lanes
+from shared.http.lanes import Lane, Lanes
 from shared.security.networks import network_of
 from shared.web.answers import DATABASE_AWAY
 from shared.web.arrivals import to_sign_in
 from shared.web.mount import Arrived, Names, Result, Site, shown
-from shared.web.results import File, PageError, Redirect, View
+from shared.web.results import RETRY_SECONDS, File, PageError, Redirect, View
 
 SESSION = "fellow_session"
 FORM = "fellow_form"
@@ -32,7 +35,10 @@ SET_UP = "/second-factor"
 TOOK_LONG = (
     "The database has not done this in {:g} s. Nothing was changed. Narrow it down, or try again."
 )
-"""Said while it answers whoever looks whether it is there."""
+"""For a slow query, while the database answers probes."""
+
+THREADS, WAITING = 4, 64
+"""Separate from the threads that may be waiting for an unresponsive server."""
 
 log = structlog.get_logger()
 
@@ -48,23 +54,24 @@ class _Console(Site[Page]):
     def __init__(self, system: System, lanes: Lanes) -> None:
         super().__init__(system.config, lanes, Names(SESSION, FORM, MARK), render)
         self._system = system
+        self._beside = Lane("console beside", THREADS, WAITING)
 
     @within(ANSWER_SECONDS)
     def signed_in(self, own: str) -> str:
-        """Whose session it is."""
-        if self._system.lookout.is_database_away:
-            raise NoAnswerError("the newest look says so")
+        """Return the id of the session's user; empty without one."""
+        if self._system.poller.is_database_unavailable:
+            raise NoAnswerError("by the newest snapshot")
         with transaction() as session:
             user = sessions.find(session, own, self._system.config, is_use=False)
             return str(user.id) if user else ""
 
     async def answer(self, page: Page, here: Arrived) -> tuple[Result, str]:
-        """What a page answers; while the database is away, what it has without it."""
+        """Return a page's answer, or its fallback while the database is unreachable."""
         system, req = self._system, here.req
 
         def run(page: Page, here: Arrived) -> tuple[Result, str]:
-            if system.lookout.is_database_away:
-                raise NoAnswerError("the newest look says so")
+            if system.poller.is_database_unavailable:
+                raise NoAnswerError("by the newest snapshot")
             with transaction() as session:
                 visitor = system.visitors.find(session, here.own, is_use=not page.asks_by_itself)
                 if page.needs != "nobody" and visitor is None:
@@ -100,14 +107,14 @@ class _Console(Site[Page]):
                     sessions.leave_note(session, result.token or here.own, result.note)
                 if not isinstance(result, View):
                     return result, ""
-                # A piece of a page has no place for it.
+                # A fragment cannot show the note.
                 is_piece = page.asks_by_itself or here.req.get_header("HX-Request")
                 is_read = visitor is not None and not is_piece
                 note = sessions.take_note(session, here.token) if is_read else ""
                 about = shown(
                     result, here.token, note, visit.form, refused=here.refused, user=visitor
                 )
-                # What nobody is signed in for shows what was typed in, and nothing else.
+                # A page before the sign-in shows only what was typed into it.
                 masks = page.needs != "nobody" and not is_plain
                 return result, render(result.template, about, masks=masks)
 
@@ -115,21 +122,44 @@ class _Console(Site[Page]):
             visitor = system.visitors.recall(here.own)
             is_kept_out = visitor is None or system.visitors.must_set_up(visitor)
             if page.without_database is None or is_kept_out:
-                raise PageError(503, away)
+                raise PageError(503, away, RETRY_SECONDS)
             view = page.without_database(system)
             return view, render(view.template, shown(view, here.token, "", {}, user=visitor))
 
-        caller = network_of(client_address(here.req))  # a cookie is anybody's word
+        caller = network_of(client_address(here.req))  # a cookie can be forged
+        threads: list[int] = []
+
+        @within(page.seconds)
+        def answered() -> tuple[Result, str]:
+            threads.append(threading.get_ident())
+            return self.with_again(run, page, here)
+
+        lane = self._beside if system.poller.is_database_unavailable else self.lane(page)
         try:
-            answered = within(page.seconds)(self.with_again)
-            return await self.lane(page).run(partial(answered, run, page, here), caller)
+            waiting = asyncio.ensure_future(lane.run(answered, caller))
+            if page.method == "GET" and await self._hangs(waiting, threads):
+                # A running thread keeps waiting; by now the poller knows which server hangs.
+                waiting.cancel()
+                return await self._beside.run(answered, caller)
+            return await waiting
         except Exception as error:
-            if here.has_acted or is_used_up(error) or not is_database_away(error):
+            if here.has_acted or is_pool_exhausted(error) or not is_database_unavailable(error):
                 raise
             log.warning("database_away", route=req.uri_template, error=type(error).__name__)
-            is_slow = isinstance(error, NoAnswerError) and not system.lookout.is_database_away
+            is_slow = isinstance(error, NoAnswerError) and not system.poller.is_database_unavailable
             away = TOOK_LONG.format(page.seconds) if is_slow else DATABASE_AWAY
-            return await self.lane(page).run(partial(run_without_database, away), caller)
+            return await self._beside.run(partial(run_without_database, away), caller)
+
+    async def _hangs(
+        self, waiting: "asyncio.Future[tuple[Result, str]]", threads: list[int]
+    ) -> bool:
+        """Whether the answer, in the last of these threads, waits for an unresponsive server."""
+        while not waiting.done():
+            await asyncio.wait([waiting], timeout=SOON)
+            thread = threads[-1] if threads else None
+            if not waiting.done() and await self._system.poller.finds_hung(thread):
+                return not waiting.done()
+        return False
 
 
 def _may(visitor: User | None, right: Right) -> bool:

@@ -1,4 +1,4 @@
-"""A page as data: who may see it, and the plain function behind it."""
+"""A page as data: its method and path, the needed rights, and its handler."""
 
 from collections.abc import Callable, Collection
 from contextlib import AbstractContextManager
@@ -12,7 +12,7 @@ from services.ops.audit.actions import Actor
 from services.ops.console.web.jobs import Jobs
 from services.ops.console.web.session_cache import Visitors
 from services.ops.dead_letters.digest import Digests
-from services.ops.monitoring.poller import Lookout
+from services.ops.monitoring.poller import SnapshotPoller
 from services.ops.users.rights import Right
 from services.ops.users.sessions import Where
 from services.ops.users.users import User
@@ -24,27 +24,27 @@ from shared.web.mount import Result
 from shared.web.results import Question, View
 
 Needs = Literal["nobody", "watch"] | Right
-"""Whom a page asks for: anybody at all, somebody who is signed in, somebody with a right."""
+"""Who may request a page: anyone, any signed-in user, or users with a right."""
 
 
 @dataclass(frozen=True, slots=True)
 class System:
-    """What pages work on, the same for all of them.
+    """The dependencies of all pages.
 
     Attributes:
         config: the settings.
-        broker: a new connection to the broker, for as long as its context lasts; the broker's
-            trouble becomes a `PageError`. It takes the page's session, if there is one, and lets it
-            go first: nobody has a transaction open while the broker is waited for.
-        lookout: the figures, as they were a moment ago.
-        digests: what was seen of long dead queues.
-        jobs: long work.
-        visitors: who is signed in.
+        broker: opens a connection to the broker as a context; its errors become a `PageError`. It
+            ends the transaction of the given page session first, so that none is open during
+            waits for the broker.
+        poller: the snapshots.
+        digests: of long dead queues.
+        jobs: background jobs.
+        visitors: the signed-in users.
     """
 
     config: Settings
     broker: Callable[..., AbstractContextManager[Connection]]
-    lookout: Lookout
+    poller: SnapshotPoller
     digests: Digests
     jobs: Jobs
     visitors: Visitors
@@ -55,11 +55,11 @@ class Visit(mount.Visit):
     """One request, checked.
 
     Attributes:
-        system: what pages work on.
-        visitor: who is signed in; None on a page that needs nobody.
-        token: of the browser's session, or of its form where nobody is signed in.
+        system: the dependencies.
+        visitor: the signed-in user; None on a page that anyone may request.
+        token: of the browser's session, or of its form before the sign-in.
         address: the client's address, behind the configured number of trusted proxies.
-        client: the browser, as it calls itself.
+        client: the User-Agent.
     """
 
     system: System
@@ -70,15 +70,15 @@ class Visit(mount.Visit):
 
     @property
     def where(self) -> Where:
-        """From where it comes, for the session."""
+        """The network and browser of the request."""
         return Where(network_of(self.address), self.client)
 
     @property
     def user(self) -> User:
-        """Who is signed in.
+        """The signed-in user.
 
         Raises:
-            RuntimeError: the page needs nobody.
+            RuntimeError: anyone may request the page.
         """
         if self.visitor is None:
             raise RuntimeError("this page has no signed-in user: declare what it needs")
@@ -86,10 +86,10 @@ class Visit(mount.Visit):
 
     @property
     def actor(self) -> Actor:
-        """Who is signed in, and where: for the audit log.
+        """The signed-in user and their address, for the audit log.
 
         Raises:
-            RuntimeError: the page needs nobody.
+            RuntimeError: anyone may request the page.
         """
         return Actor(self.user.name, self.address)
 
@@ -100,15 +100,15 @@ class Page(mount.Page):
 
     Attributes:
         handler: runs in a transaction, in a thread; committed unless it raises.
-        asks_by_itself: then it does not count as use of the session.
-        without_database: what is shown instead to those who were signed in when the database went
-            away.
-        plain: the rights with any of which personal data on it is shown in the clear, and the audit
-            log told of each view; for everybody else it is masked.
-        also: which rights it takes beside `needs`, where that depends on what it is about.
-        seconds: for the database, all that the page asks of it; then it counts as away.
-        before_second_factor: whether it is there for somebody who must set up a second factor
-            before anything else.
+        asks_by_itself: whether scripts request it, which is no use of the session.
+        without_database: the fallback for users who were signed in when the database became
+            unreachable.
+        plain: rights; with any of them personal data is unmasked, and each view is recorded in the
+            audit log.
+        also: returns rights needed beside `needs`, where these depend on the page's subject.
+        seconds: the time limit of all its queries together.
+        before_second_factor: whether users may request it before they set up a required second
+            factor.
     """
 
     needs: Needs

@@ -1,4 +1,4 @@
-"""The console's templates, in which persons are masked."""
+"""Renders the console's templates, with personal data masked."""
 
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,13 +16,13 @@ STATIC = Path(__file__).parents[1] / "static"
 
 @pass_context
 def _finalize(context: Context, value: object) -> object:
-    """Whatever a template prints."""
+    """Mask email addresses in every printed value."""
     return mask(value, "") if context["masks"] else value
 
 
 @pass_context
 def personal(context: Context, value: object, part: str | None = None) -> object:
-    """All of which is of a person, or a part."""
+    """Mask a personal value, or `part` of it."""
     return mask(value, part) if context["masks"] else value
 
 
@@ -38,7 +38,7 @@ _environment.globals["pages"] = (
 
 
 def render(template: str, about: dict[str, Any], *, masks: bool = True) -> str:
-    """A page, or a piece of one.
+    """Render a page or a fragment.
 
     Args:
         template: its name.
@@ -49,7 +49,7 @@ def render(template: str, about: dict[str, Any], *, masks: bool = True) -> str:
 
 
 def sparkline(values: list[float | None], width: int = 120, height: int = 24) -> Markup:
-    """A line of the last hour as a small picture; the highest value reaches the top."""
+    """Return the last hour as a small SVG line, scaled to its highest value."""
     known = [value for value in values if value is not None]
     if len(known) < 2:
         return Markup('<svg class="spark" width="{}" height="{}" aria-hidden="true"></svg>').format(

@@ -1,4 +1,4 @@
-"""Who is behind a browser's session cookie; remembered for while the database is away."""
+"""Finds the user of a session cookie; from a cache while the database is unreachable."""
 
 import time
 from collections import OrderedDict
@@ -13,13 +13,13 @@ REMEMBERED = 1_000
 
 
 class Visitors:
-    """Looks sessions up.
+    """Finds users by session token.
 
-    Those who were signed in when the database went away must still see that it is away, and what
-    else is wrong. They see it for as long as a session lasts without a request.
+    Users who were signed in when the database became unreachable still see the overview, for as
+    long as an idle session lasts.
 
     Args:
-        config: `ops_idle_seconds` and `ops_session_seconds` count.
+        config: uses `ops_idle_seconds` and `ops_session_seconds`.
     """
 
     def __init__(self, config: Settings) -> None:
@@ -27,15 +27,15 @@ class Visitors:
         self._seen: OrderedDict[str, tuple[User, float]] = OrderedDict()
 
     def find(self, session: Session, token: str, *, is_use: bool = True) -> User | None:
-        """Who is behind a token, by the database.
+        """Return the user of a token, by the database; None if there is no such session.
 
         Args:
             session: in a transaction.
             token: of the cookie.
-            is_use: whether somebody asks, and not a page by itself.
+            is_use: whether a user made the request, and not a script.
 
         Raises:
-            sqlalchemy.exc.DBAPIError: it is away.
+            sqlalchemy.exc.DBAPIError: the database is unreachable.
         """
         user = sessions.find(session, token, self._config, is_use=is_use) if token else None
         now = time.monotonic()
@@ -47,11 +47,11 @@ class Visitors:
         return user
 
     def must_set_up(self, user: User | None) -> bool:
-        """Whether somebody may do nothing but set up the second factor that they lack."""
+        """Whether the user lacks a required second factor."""
         is_required = self._config.ops_second_factor == "required"
         return is_required and user is not None and not user.has_second_factor
 
     def recall(self, token: str) -> User | None:
-        """Who was behind a token when it was last looked up, if that is not too long ago."""
+        """Return the cached user of a token, unless the last use is too long ago."""
         user, at = self._seen.get(token, (None, 0.0))
         return user if time.monotonic() - at < self._config.ops_idle_seconds else None

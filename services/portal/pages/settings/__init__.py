@@ -1,4 +1,4 @@
-"""What a business sets: how its webhooks are taken, and how its emails are sent."""
+"""Settings of a business: its webhooks and its emails."""
 
 from services.portal.pages.settings import emails, refused, sender, shops, webhooks
 

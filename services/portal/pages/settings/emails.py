@@ -1,4 +1,4 @@
-"""The emails of a business: in which language and whose time, and how its customers see them."""
+"""Language and time zone of a business's emails, and previews."""
 
 from services.portal.web.api import Refused
 from services.portal.web.page import Page, Visit
@@ -8,8 +8,8 @@ from shared.web.mount import Result
 from shared.web.results import PageError, Question, Redirect, View
 
 PATH = "/emails"
-# The email's own styles stand in it (mail programs take no other). It runs nothing, sends nothing,
-# loads nothing, and is in an origin of its own (W3C, "CSP Level 3", 6.3.2; HTML, 7.6).
+# An email has inline styles, which mail programs require. The sandbox gives it an opaque origin and
+# blocks scripts, forms and loading (W3C, "CSP Level 3", 6.3.2; HTML, 7.6).
 FRAME = {
     "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; sandbox; "
     "form-action 'none'; base-uri 'none'; frame-ancestors 'self'",
@@ -23,12 +23,12 @@ AROUND = {
 
 
 def show(visit: Visit) -> Result:
-    """The language, and one email; by the query in another language."""
+    """Show the settings and one email; `language` in the query shows it in another language."""
     return _page(visit)
 
 
 def ask(visit: Visit) -> Question | View:
-    """Say whom it changes something for."""
+    """Explain whom the change concerns."""
     code, zone = _wanted(visit)
     if code not in CODES:
         return _page(visit, "Choose one of the languages.", "language")
@@ -49,17 +49,17 @@ def ask(visit: Visit) -> Question | View:
 
 
 def put(visit: Visit) -> Result:
-    """Choose."""
+    """Save the settings."""
     code, zone = _wanted(visit)
     try:
         visit.api.put("/users/locale/", {"language": code, "time_zone": zone})
     except Refused as refused:
         return _page(visit, str(refused))
-    return Redirect(PATH, "Your emails are sent so from now on.")
+    return Redirect(PATH, "It is saved, and holds from the next email on.")
 
 
 def frame(visit: Visit) -> Result:
-    """The HTML part of one email, and nothing else."""
+    """Return the HTML part of an email, for a frame."""
     name = visit.path["name"]
     _refuse_unknown(name, _names(visit))
     found = visit.api.get(f"/email-previews/{name}/", language=_language(visit))
@@ -67,7 +67,11 @@ def frame(visit: Visit) -> Result:
 
 
 def _wanted(visit: Visit) -> tuple[str, str]:
-    return visit.field("language"), visit.field("time_zone")
+    chosen = visit.api.get("/users/locale/")
+    return (
+        visit.changed("language", chosen["language"]),
+        visit.changed("time_zone", chosen["time_zone"]),
+    )
 
 
 def _language(visit: Visit) -> str:
@@ -88,7 +92,7 @@ def _refuse_unknown(name: str, names: list[dict[str, str]]) -> None:
 
 
 def _page(visit: Visit, wrong: str = "", of: str = "") -> View:
-    """The page; `of` is the field that is wrong, where one is."""
+    """Return the page; `of` names the invalid field, if any."""
     chosen = visit.api.get("/users/locale/")
     names = _names(visit)
     wanted = visit.query.get("email", "") or names[0]["name"]

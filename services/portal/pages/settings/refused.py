@@ -1,4 +1,4 @@
-"""Whom a business's emails do not go to: who has left, and addresses that were refused for good."""
+"""Suppressed addresses: unsubscribed customers, and addresses that refused an email for good."""
 
 from services.portal.pages.requests import older
 from services.portal.web.api import Refused
@@ -12,7 +12,7 @@ CAUSES = {"refused": "refused for good", "unsubscribed": "has left"}
 
 
 def index(visit: Visit) -> Result:
-    """A page of them, the newest first."""
+    """Show a page of suppressed addresses, newest first."""
     cause = visit.query.get("cause", "")
     wanted = {"cause": cause if cause in CAUSES else ""}
     cursor = visit.query.get("cursor", "")
@@ -29,7 +29,7 @@ def index(visit: Visit) -> Result:
 
 
 def ask_lift(visit: Visit) -> Question:
-    """Name the address."""
+    """Show the address."""
     return Question(
         "Mail this address again?",
         "Mail it again",
@@ -41,7 +41,7 @@ def ask_lift(visit: Visit) -> Question:
 
 
 def lift(visit: Visit) -> Result:
-    """Have it mailed again."""
+    """Lift the suppression of a refused address."""
     try:
         visit.api.delete(f"/suppressions/{uuid_of(visit.path['suppression_id'])}/")
     except Refused as refused:

@@ -1,4 +1,4 @@
-"""Shops that send by their own webhooks: what is set there, and the secrets that they give."""
+"""Shops that send by their own webhooks: what to set there, and the secrets that they sign with."""
 
 from dataclasses import dataclass
 
@@ -14,13 +14,13 @@ PATH = "/shops"
 
 @dataclass(frozen=True, slots=True)
 class Platform:
-    """What is set at a platform.
+    """The settings to make at a platform.
 
     Attributes:
-        title: what it is called.
-        where: the way through its menus.
-        topics: what its webhooks are to tell of, as it calls them.
-        more: what else is to be chosen there.
+        title: the platform's name.
+        where: the path through its menus.
+        topics: the webhook topics, in its words.
+        more: further settings.
     """
 
     title: str
@@ -34,7 +34,9 @@ PLATFORMS = {
         "WooCommerce",
         "WooCommerce > Settings > Advanced > Webhooks > Add webhook, once for each topic",
         ("Order created", "Order updated"),
-        "Secret: your own, the form that begins with whsk_. API version: v3.",
+        "Secret: your own, the form that begins with whsk_; to try it, your test secret, which "
+        "begins with whtk_. API version: v3. WordPress takes no URL of a private address, nor with "
+        "another port than 80, 443 and 8080.",
     ),
     "shopify": Platform(
         "Shopify",
@@ -43,16 +45,16 @@ PLATFORMS = {
         "Format: JSON. Shopify shows what its webhooks are signed with: give it to us here.",
     ),
 }
-"""Those that show their way; docs/platforms.md has more of each."""
+"""Platforms with instructions on the page; docs/platforms.md has more on each."""
 
 
 def show(visit: Visit) -> Result:
-    """What is to be set, and a form for each secret that a platform makes."""
+    """Show the settings, and a form for the secret of each platform that makes one."""
     return _page(visit)
 
 
 def ask(visit: Visit) -> Question | View:
-    """Name the shop. What was typed in is in the page for this browser alone."""
+    """Name the shop. The page holds the secret sealed for this browser."""
     platform, secret = _platform(visit), visit.field("given_secret")
     if not secret:
         return _page(visit, "The secret is missing.", 400)
@@ -63,17 +65,22 @@ def ask(visit: Visit) -> Question | View:
         PATH,
         {
             "Shop": visit.field("shop") or "the one without a name",
-            "Its orders": "are tests: nobody but you is mailed"
+            "Its orders": "are tests: only you are mailed"
             if visit.field("is_test")
             else "are real: your customers are mailed",
         },
         more="Webhooks that are signed with it are taken as yours within a second. Another secret "
-        "of the same shop works for a day more. It is never shown again.",
+        f"of the same shop works for a day more, whatever {title} goes on signing with: revoke it "
+        "there within the day, or give the new one under another name. It is never shown again.",
     )
 
 
 def give(visit: Visit) -> Result:
-    """Give the secret to the API."""
+    """Give the secret to the API, after the password.
+
+    Otherwise an open browser would be enough to leave a key that signs orders and that no new
+    password, no sign-out and no replaced secret ends.
+    """
     platform = _platform(visit)
     body = {
         "secret": visit.field("given_secret"),
@@ -81,9 +88,11 @@ def give(visit: Visit) -> Result:
         "is_test": bool(visit.field("is_test")),
     }
     try:
+        visit.api.post("/users/password/confirm/", {"password": visit.password()})
         visit.api.put(f"/webhook/secret/{platform}/", body)
     except Refused as refused:
-        return _page(visit, str(refused), refused.status)
+        field = "password" if refused.code == "wrong_password" else "secret"
+        return _page(visit, str(refused), refused.status, field)
     return Redirect(PATH, f"What {GIVEN_BY[platform]} signs with it is taken.")
 
 
@@ -94,7 +103,7 @@ def _platform(visit: Visit) -> str:
     return platform
 
 
-def _page(visit: Visit, wrong: str = "", status: int = 200) -> View:
+def _page(visit: Visit, wrong: str = "", status: int = 200, field: str = "secret") -> View:
     about = {
         "path": PATH,
         "platforms": PLATFORMS,
@@ -103,11 +112,12 @@ def _page(visit: Visit, wrong: str = "", status: int = 200) -> View:
         "url": f"{visit.config.public_url.rstrip('/')}/api/v1/webhooks/{visit.business.account_id}",
         "wrong": wrong,
         "of": visit.path.get("platform", ""),
+        "field": field,
     }
     return View("shops.html", about, status)
 
 
 PAGES = (
     Page("GET", PATH, "business", show),
-    Page("POST", f"{PATH}/{{platform}}", "business", give, asks=ask),
+    Page("POST", f"{PATH}/{{platform}}", "business", give, asks=ask, takes_password=True),
 )

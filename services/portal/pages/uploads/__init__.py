@@ -1,4 +1,4 @@
-"""A file of orders: what of it would be taken, then sent as a program of the business sends it."""
+"""Upload of a file of orders: a preview, then each row is sent to the webhook."""
 
 from services.portal.pages.uploads.pages import PAGES
 

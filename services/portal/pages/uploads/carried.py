@@ -1,7 +1,7 @@
-"""What the pages of an upload carry from one to the next, sealed for their business.
+"""State of an upload, which its pages hold sealed for their business.
 
-So nothing of a file is kept on the server: neither a restart nor another portal loses it, and what
-ends with the browser's page needs no end of its own.
+The server stores nothing of a file: a restart or another portal process does not lose it, and no
+job has to delete it.
 """
 
 import base64
@@ -18,15 +18,15 @@ FIELD = "upload"
 
 
 class Carried(msgspec.Struct, frozen=True):
-    """A file, and how far it is sent.
+    """A file and the progress of sending it.
 
     Attributes:
-        name: as the browser calls it.
-        content: all of it.
-        done: of the rows that go, how many have their answer.
-        failed: of these the ones that were not accepted: by line, the code and the sentence.
-        is_told: whether the audit log was told that it is sent.
-        body_bytes: the largest body that the webhook takes.
+        name: the file's name in the browser.
+        content: the raw bytes.
+        done: how many of the valid rows were answered.
+        failed: the rows that were not accepted: code and sentence by line number.
+        is_told: whether the audit log has the file.
+        body_bytes: the webhook's limit of a body, in bytes.
     """
 
     name: str
@@ -38,31 +38,31 @@ class Carried(msgspec.Struct, frozen=True):
 
     @property
     def accepted(self) -> int:
-        """How many were."""
+        """Return how many rows were accepted."""
         return self.done - len(self.failed)
 
     def file(self, account_id: str) -> File:
-        """The file, judged again."""
+        """Validate the file again."""
         return judge(self.name, self.content, account_id, self.body_bytes)
 
     def refused(self, file: File) -> dict[int, Failed]:
-        """Those that were not accepted, by line."""
+        """Return the rows that were not accepted, by line number."""
         keys = {line.number: line.key for line in file.taken}
         return {line: Failed(*why, keys[line]) for line, why in self.failed.items()}
 
 
 def seal(carried: Carried, account_id: str) -> str:
-    """The text that a page has in it."""
+    """Return the text for a hidden field of a page."""
     packed = zlib.compress(msgspec.msgpack.encode(carried))
     sealed = portal_sealer().seal(packed, _purpose(account_id))
     return base64.urlsafe_b64encode(sealed).decode()
 
 
 def open_(text: str, account_id: str) -> Carried:
-    """What a page had in it.
+    """Return the state that `seal` put into a page.
 
     Raises:
-        PageError: 400, when it was made for another business, or under a key that is gone.
+        PageError: 400 if it was sealed for another business or under a removed key.
     """
     try:
         packed = portal_sealer().open(base64.urlsafe_b64decode(text), _purpose(account_id))

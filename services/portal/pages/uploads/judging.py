@@ -1,7 +1,8 @@
-"""A file as it would be taken: each row judged by the rules of the webhook, nothing sent."""
+"""Validates a file: each row by the rules of the webhook, without sending it."""
 
 import time
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from uuid import UUID
 
@@ -11,16 +12,17 @@ from shared.intake import bodies, csv_files, order_files
 from shared.intake.bodies import BodyError
 from shared.intake.csv_files import Failed, FileError
 from shared.intake.order_files import Line
+from shared.intake.unread_members import MOST_WARNINGS
 
 MOST_BYTES = 524_288
 MOST_ROWS = 2_000
 INVALID = "invalid_body"
-"""The code that the webhook answers to what the rules refuse."""
+"""The webhook's error code for an invalid row."""
 
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """A row that would not be taken, and all that is wrong with it."""
+    """An invalid row and its faults."""
 
     line: Line
     faults: tuple[str, ...]
@@ -28,14 +30,15 @@ class Refused:
 
 @dataclass(frozen=True)
 class File:
-    """A file, judged.
+    """A validated file.
 
     Attributes:
-        name: as the browser calls it.
-        content: all of it.
-        taken: the rows that go.
-        refused: the others.
-        orders: how many of those that go are orders; the others are updates.
+        name: the file's name in the browser.
+        content: the raw bytes.
+        taken: the valid rows.
+        refused: the invalid rows.
+        orders: how many valid rows are orders; the rest are updates.
+        warnings: the webhook's warnings about valid rows, each with the number of its rows.
     """
 
     name: str
@@ -43,15 +46,16 @@ class File:
     taken: tuple[Line, ...]
     refused: tuple[Refused, ...]
     orders: int
+    warnings: tuple[tuple[str, int], ...] = ()
 
     @property
     def updates(self) -> int:
-        """How many of those that go say something new of an order."""
+        """Return how many valid rows are updates of orders."""
         return len(self.taken) - self.orders
 
     @property
     def in_words(self) -> str:
-        """What goes, and how many emails go out for it: each update is told as an order is."""
+        """Return what is sent and how many emails follow, in words: one for each row at most."""
         parts = [
             f"{count:,} {name}{'' if count == 1 else 's'}"
             for count, name in ((self.orders, "order"), (self.updates, "update"))
@@ -62,41 +66,41 @@ class File:
         return f"{' and '.join(parts)}: up to {count:,} {emails} out"
 
     def given_back(self, failed: Mapping[int, Failed]) -> tuple[str, str, bytes]:
-        """The rows that were not taken, in the form in which they came: name, kind and content.
+        """Return the rows that were not accepted, in the file's format: name, type and content.
 
         Args:
-            failed: by line, why those were not that the rules would have taken.
+            failed: the valid rows that the webhook refused, by line number.
         """
-        because = {
+        reasons = {
             each.line.number: Failed(INVALID, " ".join(each.faults), each.line.key)
             for each in self.refused
         } | dict(failed)
         stem = self.name.rpartition(".")[0] or "orders"
         if order_files.guess(self.name, self.content) == "csv":
-            content = csv_files.given_back(self.content, because)
+            content = csv_files.failed_rows(self.content, reasons)
             return f"{stem}.failed.csv", "text/csv; charset=utf-8", content
         lines = sorted(
             (*self.taken, *(each.line for each in self.refused)), key=lambda line: line.number
         )
         written = "".join(
-            f"{order_files.as_failed(line, because[line.number])}\n"
+            f"{order_files.failed_line(line, reasons[line.number])}\n"
             for line in lines
-            if line.number in because
+            if line.number in reasons
         )
         return f"{stem}.failed.jsonl", "application/x-ndjson", written.encode()
 
 
 def judge(name: str, content: bytes, account_id: str, body_bytes: int = MOST_BYTES) -> File:
-    """Judge a file.
+    """Validate a file.
 
     Args:
-        name: as the browser calls it.
-        content: all of it.
-        account_id: who would send it.
-        body_bytes: the largest body that the webhook takes.
+        name: the file's name in the browser.
+        content: the raw bytes.
+        account_id: the business.
+        body_bytes: the webhook's limit of a body, in bytes.
 
     Raises:
-        FileError: it is too large, no file of orders, or there is nothing in it.
+        FileError: it is too large, of an unknown format, or empty.
     """
     if len(content) > MOST_BYTES:
         raise FileError(f"it is larger than {MOST_BYTES // 1024} KiB: split it")
@@ -107,29 +111,32 @@ def judge(name: str, content: bytes, account_id: str, body_bytes: int = MOST_BYT
         raise FileError(f"it has {len(lines):,} rows, and may have {MOST_ROWS:,}: split it")
     taken: list[Line] = []
     refused: list[Refused] = []
-    made: dict[UUID, Line] = {}
+    created: dict[UUID, Line] = {}
     orders = 0
+    warned: Counter[str] = Counter()
     for line in lines:
         try:
-            order_id, message = _read(line, UUID(account_id), body_bytes)
+            order_id, message, warnings = _read(line, UUID(account_id), body_bytes)
             if message.type in CREATED:
-                _refuse_another(made.setdefault(order_id, line), line)
+                _refuse_different(created.setdefault(order_id, line), line)
                 orders += 1
         except BodyError as error:
             refused.append(Refused(line, error.faults))
         else:
             taken.append(line)
-    return File(name, content, tuple(taken), tuple(refused), orders)
+            warned.update(warnings)
+    commonest = tuple(warned.most_common(MOST_WARNINGS))
+    return File(name, content, tuple(taken), tuple(refused), orders, commonest)
 
 
-def _refuse_another(before: Line, line: Line) -> None:
+def _refuse_different(before: Line, line: Line) -> None:
     if before.body != line.body:
         raise BodyError(f"Line {before.number} has another order of its number or key.")
 
 
-def _read(line: Line, account_id: UUID, body_bytes: int) -> tuple[UUID, Message]:
+def _read(line: Line, account_id: UUID, body_bytes: int) -> tuple[UUID, Message, Sequence[str]]:
     if len(line.body) > body_bytes:
         raise BodyError(f"It is larger than {body_bytes:,} bytes, the most that is taken.")
     if not order_files.OURS.match(line.key):
         raise BodyError("Its idempotency_key is none that we made: leave it out.")
-    return bodies.read(line.body, account_id, time.time(), None, line.key)
+    return bodies.read_with_warnings(line.body, account_id, time.time(), None, line.key)

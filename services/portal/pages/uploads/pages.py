@@ -1,4 +1,4 @@
-"""The pages of an upload: the form, what would be taken, how far it is, and what was not taken."""
+"""Pages of an upload: the form, the preview, the progress, and the rows that failed."""
 
 from services.portal.pages.uploads import carried, sending
 from services.portal.pages.uploads.carried import FIELD, Carried
@@ -11,16 +11,16 @@ from shared.web.results import File, View
 
 PATH = "/upload"
 SHOWN = 50
-"""Rows of each list; the file of those that were not taken has all."""
+"""Rows of each list on a page; the file of failed rows has all."""
 
 
 def show(visit: Visit) -> Result:
-    """The form."""
+    """Show the form."""
     return _form(visit)
 
 
 def preview(visit: Visit) -> View:
-    """What of a file would be taken, and what not and why; the button names what it does."""
+    """Show which rows are valid, and the faults of the others."""
     chosen = visit.files.get("file")
     if chosen is None or not chosen.content:
         return _form(visit, "Choose a file first.")
@@ -41,7 +41,7 @@ def preview(visit: Visit) -> View:
 
 
 def send(visit: Visit) -> Result:
-    """Send some of it, and say how far it is."""
+    """Send rows for some seconds and show the progress."""
     account_id = visit.business.account_id
     held = carried.open_(visit.field(FIELD), account_id)
     file = held.file(account_id)
@@ -59,7 +59,7 @@ def send(visit: Visit) -> Result:
 
 
 def give_back(visit: Visit) -> Result:
-    """The rows that were not taken, with why, to be mended and sent again."""
+    """Return the rows that failed with the reasons, to be corrected and sent again."""
     account_id = visit.business.account_id
     held = carried.open_(visit.field(FIELD), account_id)
     file = held.file(account_id)

@@ -1,7 +1,7 @@
-"""The rows of a file on their way: signed with the business's own secret, at its webhook's URL.
+"""Sends the rows of a file to the business's webhook, signed with its secret.
 
-A step takes some seconds, and a page comes between two of them. A row is sent again until it has
-its answer, always under the same key: so it counts once, however often and from how many pages.
+A step takes some seconds, and the browser asks for the next one. A row is sent until it is
+answered, always under the same idempotency key: so it counts once, from however many pages.
 """
 
 import hashlib
@@ -13,18 +13,18 @@ from msgspec.structs import replace
 
 from services.portal.pages.uploads.carried import Carried
 from services.portal.pages.uploads.judging import File
-from services.portal.web.api import Asking, Refused
+from services.portal.web.api import ApiClient, Refused
 from shared.intake.order_files import Line
-from shared.security import standard_signing
+from shared.security import sender_signing
 from shared.web.results import PageError
 
 SECONDS = 4.0
 AT_ONCE = 4
-"""Steps at a time, each of another business: it holds one of the portal's threads."""
+"""Concurrent steps, one for each business: a step occupies one of the portal's threads."""
 SOON = (HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.CONFLICT)
-"""The same row in a moment: the rate, or a copy of it that is on its way."""
+"""Retry the row: the rate limit, or a copy of it is being processed."""
 OTHERS_TOO = (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN, HTTPStatus.SERVICE_UNAVAILABLE)
-"""No other row would fare better now."""
+"""Stop: the other rows would get the same answer."""
 NO_ANSWER = (
     "Order Fellow does not answer at the moment. Go on in a minute: a row without an answer goes "
     "again under its key, and counts once."
@@ -34,22 +34,22 @@ _counting = threading.Lock()
 
 
 def step(
-    api: Asking, account_id: str, file: File, carried: Carried, seconds: float = SECONDS
+    api: ApiClient, account_id: str, file: File, carried: Carried, seconds: float = SECONDS
 ) -> tuple[Carried, str]:
-    """Send some rows; before the first of them the audit log is told of the file, once.
+    """Send some rows; before the first one, announce the file to the audit log, once.
 
     Args:
-        api: as the business asks it.
-        account_id: whose.
-        file: what `carried` has.
-        carried: how far it is.
-        seconds: for how long, about.
+        api: the API client of the browser.
+        account_id: the business.
+        file: the validated file.
+        carried: the state of the upload.
+        seconds: the approximate duration.
 
     Returns:
-        How far it is now; and why it does not go on by itself, in words, where it does not.
+        The new state, and a sentence if the upload cannot go on by itself; else an empty text.
     """
-    until = time.monotonic() + seconds
-    # Nobody waits here, which would hold a thread as well.
+    deadline = time.monotonic() + seconds
+    # Do not wait for a free place, which would occupy a thread as well.
     with _counting:
         if account_id in _at_work or len(_at_work) >= AT_ONCE:
             return carried, ""
@@ -57,17 +57,17 @@ def step(
     try:
         if not carried.done and not carried.is_told:
             digest = hashlib.sha256(carried.content).hexdigest()
-            told = {"sha256": digest, "orders": file.orders, "updates": file.updates}
-            api.post("/webhooks/files/", told)
+            announced = {"sha256": digest, "orders": file.orders, "updates": file.updates}
+            api.post("/webhooks/files/", announced)
             carried = replace(carried, is_told=True)
         secret = api.get("/webhook/secret/")["signing_secret"]
-        while carried.done < len(file.taken) and time.monotonic() < until:
+        while carried.done < len(file.taken) and time.monotonic() < deadline:
             line = file.taken[carried.done]
             try:
                 _send(api, account_id, secret, line)
             except Refused as refused:
                 if refused.status in SOON:
-                    left = max(until - time.monotonic(), 0.0)
+                    left = max(deadline - time.monotonic(), 0.0)
                     time.sleep(min(max(refused.retry_after, 1), left))
                     continue
                 if refused.status in OTHERS_TOO:
@@ -86,6 +86,6 @@ def step(
     return carried, ""
 
 
-def _send(api: Asking, account_id: str, secret: str, line: Line) -> None:
-    signed = standard_signing.headers(secret, line.key, time.time(), line.body)
+def _send(api: ApiClient, account_id: str, secret: str, line: Line) -> None:
+    signed = sender_signing.standard_headers(secret, line.key, time.time(), line.body)
     api.webhook(account_id, signed, line.body)

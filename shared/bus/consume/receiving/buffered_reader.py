@@ -1,8 +1,8 @@
-"""Reading from a broker without a system call for every piece of a frame.
+"""Read from a broker by the chunk.
 
-py-amqp asks the socket for the head of a frame, its payload and its last byte one by one, and sets
-the socket's timeout around each frame: a dozen system calls a message, at each of which another
-thread may take the interpreter. Here it reads by the chunk and waits only when nothing is left.
+py-amqp reads the head of a frame, its payload and its last byte one by one, and sets the socket's
+timeout around each frame: a dozen system calls a message, at each of which another thread may take
+the GIL. This reader fills a buffer, decodes deliveries from it, and waits only when it is empty.
 """
 
 import select
@@ -16,33 +16,31 @@ from shared.bus.consume.receiving import frames
 CHUNK = 65_536  # bytes, some eighty deliveries
 
 
-class Inbound:
+class BufferedReader:
     """The receiving side of a kombu connection over py-amqp.
 
     Args:
-        connection: an open one; from now on it is read from here alone.
+        connection: open; must not be read by any other code from now on.
     """
 
     def __init__(self, connection: Connection) -> None:
         self._amqp: Any = connection.connection
         self._transport = self._amqp.transport
         self._receive = read = self._transport._quick_recv
-        # Both of py-amqp's transports keep what they were given beyond what they asked for.
+        # Both of py-amqp's transports buffer what a read returns beyond the size asked for.
         self._transport._quick_recv = lambda size: read(max(size, CHUNK))
         self._poll = select.poll()
         self._poll.register(self._transport.sock, select.POLLIN)
 
     def wait(self, seconds: float) -> bool:
-        """Wait until there is something to read; returns whether there is."""
+        """Return whether something can be read, waiting up to `seconds`."""
         return bool(self._transport._read_buffer) or self._has_come(seconds)
 
     def read(self) -> None:
-        """Read what has come, or one frame, and act on it.
-
-        The callbacks of whole messages are called.
+        """Read all buffered deliveries, or one frame, and call the callbacks of whole messages.
 
         Raises:
-            TimeoutError: the rest of a begun frame did not come in the connection's read timeout.
+            TimeoutError: the rest of a frame did not arrive within the connection's read timeout.
         """
         if self._read_deliveries():
             return
@@ -53,12 +51,12 @@ class Inbound:
         self._amqp.blocking_read()
 
     def _has_come(self, seconds: float) -> bool:
-        # What TLS has decrypted and nobody has read yet, the kernel does not know of.
+        # Bytes that TLS has decrypted and buffered are not visible to poll().
         pending = getattr(self._transport.sock, "pending", None)
         return bool((pending is not None and pending()) or self._poll.poll(seconds * 1_000))
 
     def _read_deliveries(self) -> bool:
-        """Act on the ordinary deliveries that the buffer begins with; returns whether it did."""
+        """Handle the plain deliveries at the start of the buffer; return whether there were any."""
         buffer, at = self._transport._read_buffer, 0
         found: list[tuple[Callable[[Any], None], frames.Message]] = []
         while (one := frames.delivery(buffer, at)) is not None:
@@ -71,7 +69,7 @@ class Inbound:
             at = end
         if found:
             self._transport._read_buffer = buffer[at:]
-            self._amqp.bytes_recv += 3 * len(found)  # frames, by which it knows that we are there
+            self._amqp.bytes_recv += 3 * len(found)  # frames; heartbeat_check counts them
             for callback, message in found:
                 callback(message)
         return bool(found)

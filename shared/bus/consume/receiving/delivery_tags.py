@@ -1,30 +1,31 @@
-"""Which deliveries of a channel are settled, and how to acknowledge them in the fewest frames."""
+"""Acknowledge deliveries in as few `basic.ack` frames as possible."""
 
 from collections.abc import Iterable
 
 
 class DeliveryTags:
-    """The deliveries of one channel that are not acknowledged.
+    """The unacknowledged delivery tags of one channel.
 
-    An acknowledgement with `multiple` covers every lower tag (AMQP 0-9-1, `basic.ack`), also of a
-    message that has to go back to the queue: that one would be lost.
+    `basic.ack` with `multiple` covers every lower tag (AMQP 0-9-1), including one whose message has
+    to go back to the queue, which would lose that message. So `multiple` is used only up to the
+    lowest tag that stays open.
     """
 
     def __init__(self) -> None:
-        self._open: dict[int, None] = {}  # in the order of the tags, as they came
+        self._open: dict[int, None] = {}  # in the order of the tags
 
-    def came(self, tag: int) -> None:
+    def received(self, tag: int) -> None:
         """Note a delivery."""
         self._open[tag] = None
 
     def settle(self, tags: Iterable[int]) -> list[tuple[int, bool]]:
-        """Note that deliveries are done.
+        """Close tags and return how to acknowledge them.
 
         Args:
-            tags: theirs, each of which came and was not settled.
+            tags: received and not settled before.
 
         Returns:
-            The acknowledgements to send: a tag, and whether all lower ones are meant too.
+            Pairs of a tag and the `multiple` flag of its `basic.ack`.
         """
         ordered = sorted(tags)
         for tag in ordered:

@@ -1,1 +1,1 @@
-"""Rehearsals: what a message would do, asked for, tried and told."""
+"""Rehearsals: run a handler in a transaction that is rolled back, and report its effects."""

@@ -1,12 +1,10 @@
-"""Rehearsals asked for by ops staff and made by the service that would handle the message.
+"""Requests for rehearsals, made by ops staff and answered by the service of the queue.
 
-It alone has the rights, the keys and the settings of its handlers; the console has none of them and
-gets none. They meet in a table whose rows are gone once they are read, and after `KEPT_SECONDS`
-anyway.
+Only that service has the rights, keys and settings of its handlers. Request and report are in a
+table; a row is deleted when its report is fetched, and after `KEPT_SECONDS` in any case.
 """
 
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
@@ -17,54 +15,49 @@ from sqlalchemy.orm import Session
 
 from shared.bus.consume.rehearsals.trying import Report, rehearse
 from shared.bus.consume.subscription import Subscription, decoding
-from shared.bus.contract.delivery import Incoming, believed
+from shared.bus.contract.delivery import RawDelivery, believed
 from shared.db.session import transaction
 from shared.ids import new_id
 
 CHANNEL = "rehearsals"
-"""The NOTIFY channel that wakes who answers."""
+"""The NOTIFY channel that wakes the answering services."""
 SECONDS = 20.0
-"""From one look for requests to the next, behind NOTIFY, which a lost connection loses."""
-GOOD_SECONDS = 20  # after which nobody waits for the answer any more
-KEPT_SECONDS = 30  # with the look that ends it, less than the minute that is promised
-AT_ONCE = 20  # requests answered in one look
+"""Interval of polling, in case a NOTIFY was lost with its connection."""
+GOOD_SECONDS = 20  # after which the console no longer waits for the report
+KEPT_SECONDS = 30  # with the poll that deletes it, less than the promised minute
+AT_ONCE = 20  # requests answered in one poll
 
 log = structlog.get_logger()
 
 
 class _Request(msgspec.Struct):
-    """A message as it would arrive."""
+    """A message as the consumer would receive it."""
 
     body: bytes
     properties: dict[str, Any]
     headers: dict[str, Any]
     exchange: str
     routing_key: str
-    sent_at: datetime | None = None
 
 
-def ask(session: Session, queue: str, incoming: Incoming) -> UUID:
-    """Ask what a message would do.
+def ask(session: Session, queue: str, incoming: RawDelivery) -> UUID:
+    """Request a rehearsal.
 
     Args:
-        session: committed by the caller; before that nobody sees the question.
-        queue: the work queue that it would arrive in.
+        session: committed by the caller, which makes the request visible.
+        queue: the work queue of the message.
         incoming: the message.
 
     Returns:
-        What to fetch the answer by.
+        The id for `fetch`.
     """
     id_ = new_id()
-    properties = dict(incoming.properties)
-    # Of the properties the one that JSON has no form of.
-    sent_at = properties.pop("timestamp", None)
     request = _Request(
         body=incoming.body,
-        properties=properties,
+        properties=dict(incoming.properties),
         headers=dict(incoming.headers),
         exchange=incoming.exchange,
         routing_key=incoming.routing_key,
-        sent_at=sent_at if isinstance(sent_at, datetime) else None,
     )
     values = {"id": id_, "queue": queue, "message": msgspec.json.encode(request)}
     session.execute(_ASK, values)
@@ -73,32 +66,32 @@ def ask(session: Session, queue: str, incoming: Incoming) -> UUID:
 
 
 def fetch(session: Session, id_: UUID) -> Report | None:
-    """Take an answer out; None as long as there is none."""
+    """Delete and return a report; None if there is none yet."""
     found = session.scalar(_FETCH, {"id": id_})
     return None if found is None else msgspec.json.decode(found, type=Report)
 
 
 def withdraw(session: Session, id_: UUID) -> None:
-    """Take a question back."""
+    """Delete a request."""
     session.execute(_WITHDRAW, {"id": id_})
 
 
 def answering(
     subscriptions: Sequence[Subscription], engine: Engine, user: str
 ) -> Callable[[Session], None]:
-    """The job that makes the rehearsals of a process's subscriptions.
+    """Return the job that answers requests for a process's subscriptions.
 
     Args:
-        subscriptions: those that cannot be rehearsed are answered for by nobody.
+        subscriptions: requests for those without `rehearsed` are not answered.
         engine: for the rehearsals; see `trying.rehearse`.
-        user: who the process signs in to the broker as.
+        user: the process's broker user.
     """
     by_queue = {s.queue.name: s for s in subscriptions if s.rehearsed is not None}
     queues = sorted(by_queue)
 
     def answer(_: Session) -> None:
         for _number in range(AT_ONCE):
-            # Taken in a transaction of its own: what kills the process is not tried again.
+            # In a separate transaction, so that a message that kills the process is not retried.
             with transaction() as session:
                 taken = session.execute(_TAKE, {"queues": queues}).first()
             if taken is None:
@@ -113,13 +106,10 @@ def answering(
 
 def _rehearsed(subscription: Subscription, engine: Engine, user: str, message: bytes) -> Report:
     request = msgspec.json.decode(message, type=_Request)
-    properties = dict(request.properties)
-    if request.sent_at is not None:
-        properties["timestamp"] = request.sent_at.astimezone(UTC)
     queue = subscription.queue.name
-    incoming = Incoming(
+    incoming = RawDelivery(
         body=request.body,
-        properties=properties,
+        properties=request.properties,
         headers=request.headers,
         exchange=request.exchange,
         routing_key=request.routing_key,
@@ -137,7 +127,7 @@ def _rehearsed(subscription: Subscription, engine: Engine, user: str, message: b
     )
 
 
-# Of a service that is away it is here that its old ones are forgotten: they are no other's.
+# Old requests for a service that is down are deleted here: no other service takes them.
 _ASK = text(f"""
     WITH forgotten AS (
         DELETE FROM rehearsals WHERE asked_at < now() - interval '{KEPT_SECONDS} s'

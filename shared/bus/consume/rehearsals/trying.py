@@ -1,8 +1,8 @@
-"""Trying what a message would do: its handler in a transaction that can only be rolled back.
+"""Rehearse a message: run its handler in a transaction that can only be rolled back.
 
-Nothing of it leaves the process. What a handler does in its session is undone; one that reaches
-beyond it, to a mail server, has another for this. The transaction waits for nobody for long and is
-ended when it takes long, so that no real message waits for it.
+Nothing leaves the process. The effects of a handler in its session are rolled back; a handler with
+others, such as the notifier's, has a second version for rehearsals. Lock waits and the whole
+transaction have short timeouts, so that no real message waits for a rehearsal.
 """
 
 import threading
@@ -16,18 +16,18 @@ from sqlalchemy.orm import Session
 
 from shared.bus.consume import inbox
 from shared.bus.consume.batch import AGAIN, REUSED, BatchHandler, Decode, commanded
-from shared.bus.contract.delivery import Incoming
+from shared.bus.contract.delivery import RawDelivery
 from shared.bus.contract.errors import Hold, Malformed, Permanent, Retry
 from shared.bus.contract.message import TOLD, Message, Received
 from shared.db import footprint
 from shared.db.footprint import Changes
-from shared.db.session import is_database_away
+from shared.db.session import is_database_unavailable
 
 LOCK_SECONDS, WHOLE_SECONDS = 0.5, 4.0
-"""How long it waits for a lock, and how long it lasts at most. The first is less than PostgreSQL's
-`deadlock_timeout`, so that of two who wait for each other this one gives up."""
+"""The lock timeout and the longest duration. The first is shorter than PostgreSQL's
+`deadlock_timeout`, so that in a deadlock the rehearsal is the one that fails."""
 BOOKKEEPING = ("inbox", "outbox")
-"""Tables of the bus itself: what was handled, and what is told, of which the report says more."""
+"""Tables of the bus, left out of the changes; the report lists facts by themselves."""
 _LOCKED, _CANCELED, _FORBIDDEN = "55P03", "57014", "42501"
 
 
@@ -36,10 +36,10 @@ class Email(msgspec.Struct):
 
     Attributes:
         recipient: the address.
-        name: how the recipient is called.
-        subject: its subject.
-        text: its words, without codes and what opens links.
-        refusal: why it would not be sent after all; empty when it would.
+        name: of the recipient.
+        subject: the subject.
+        text: the plain text, without codes and link tokens.
+        refusal: why it would not be sent; empty if it would.
     """
 
     recipient: str
@@ -50,21 +50,21 @@ class Email(msgspec.Struct):
 
 
 Rehearsed = Callable[[list[Email]], BatchHandler]
-"""Makes a handler as it is rehearsed. It writes down the emails that the real one would send, and
-does nothing else outside its session; what it counts, it counts apart."""
+"""Makes a handler for one rehearsal, which appends the emails that the real one would send to the
+list and has no other effect outside its session; its metrics are not the real ones."""
 
 
 class Report(msgspec.Struct):
     """What a message would do.
 
     Attributes:
-        outcome: `done`; `known`, since it was handled before; `dead`: it would be a dead letter at
-            once; `left`: it would not be put back; `retried`: it would fail and be tried again;
-            `held`: what it needs is away; `unknown`: it could not be rehearsed.
-        sentence: that in words.
-        changes: what would be written.
-        facts: what would be told, in this order.
-        emails: what would be mailed.
+        outcome: `done`; `known`: it was handled before; `dead`: it would become a dead letter;
+            `left`: a replay would not put it back; `retried`: it would fail and be retried; `held`:
+            a dependency is unreachable; `unknown`: it could not be rehearsed.
+        sentence: the outcome as a sentence.
+        changes: the rows that would be written.
+        facts: the facts that would be published, in this order.
+        emails: the emails that would be sent.
     """
 
     outcome: Literal["done", "known", "dead", "left", "retried", "held", "unknown"]
@@ -75,7 +75,7 @@ class Report(msgspec.Struct):
 
 
 def by_itself(handle: BatchHandler) -> Rehearsed:
-    """For a handler with no effect but in its session, which is rehearsed as it is."""
+    """Return `Rehearsed` for a handler without effects outside its session."""
     return lambda _: handle
 
 
@@ -84,16 +84,16 @@ def rehearse(
     consumer: str,
     decode: Decode,
     rehearsed: Rehearsed,
-    incoming: Incoming,
+    incoming: RawDelivery,
     *,
     keyed: bool = False,
 ) -> Report:
-    """What a message would do, as things are now.
+    """Return what a message would do in the current state of the database.
 
     Args:
-        engine: with the rights of the service that handles it, and a new connection each time.
-        consumer: whose inbox.
-        decode: from what came to what the handler sees.
+        engine: of the handling service's role, without a pool.
+        consumer: the name of the inbox.
+        decode: from a delivery to what the handler is given.
         rehearsed: makes the handler.
         incoming: the message.
         keyed: see `shared.bus.consume.subscription.Subscription`.
@@ -102,7 +102,7 @@ def rehearse(
         received = decode(incoming)
     except Malformed as error:
         return _failed(error)
-    except Exception as error:  # noqa: BLE001 - as the consumer takes it
+    except Exception as error:  # noqa: BLE001 - as in `Batches.run`
         return _failed(Malformed(f"{type(error).__name__}: {error}"))
     try:
         with engine.connect() as connection:
@@ -110,7 +110,7 @@ def rehearse(
             with connection.begin():
                 footprint.compare(connection, report.changes)
             return report
-    except Exception as error:  # noqa: BLE001 - whatever it is, it is what is asked for
+    except Exception as error:  # noqa: BLE001 - it is the answer
         return _failed(error)
 
 
@@ -123,7 +123,7 @@ def _rolled_back(
 ) -> Report:
     emails: list[Email] = []
     told: list[Message] = []
-    with _transaction(connection) as session, footprint.ids_spoken_of(connection) as ids:
+    with _transaction(connection) as session, footprint.mentioned_ids(connection) as ids:
         session.info[TOLD] = told
         digests = commanded([received])
         if inbox.reused(session, consumer, digests):
@@ -143,12 +143,12 @@ def _rolled_back(
 
 @contextmanager
 def _transaction(connection: Connection) -> Iterator[Session]:
-    """One that is rolled back at the end, and that the database itself refuses to commit."""
+    """Begin a transaction that is rolled back, and that the database would refuse to commit."""
     transaction, ended = connection.begin(), threading.Event()
     driver: Any = connection.connection.driver_connection
 
     def end() -> None:
-        # Again and again: between two statements there is nothing to cancel.
+        # Repeated: between two statements there is nothing to cancel.
         wait = WHOLE_SECONDS
         while not ended.wait(wait):
             driver.cancel()
@@ -172,7 +172,7 @@ def _transaction(connection: Connection) -> Iterator[Session]:
         transaction.rollback()
 
 
-# Two rows that may not be, which is looked at when it is committed.
+# Two rows that violate a constraint that is checked at the commit.
 _NEVER_COMMITTED = (
     "CREATE TEMPORARY TABLE never_committed (n int UNIQUE DEFERRABLE INITIALLY DEFERRED)",
     "INSERT INTO never_committed VALUES (1), (1)",
@@ -185,10 +185,10 @@ def _failed(error: Exception) -> Report:
     if code in (_LOCKED, _CANCELED):
         return Report(
             "unknown",
-            "Not rehearsed: a rehearsal waits for nobody, and somebody at work holds what it needs "
+            "Not rehearsed: it took too long, or a row that it needs is locked "
             f"({words}). Try again in a moment.",
         )
-    if isinstance(error, Hold) or is_database_away(error):
+    if isinstance(error, Hold) or is_database_unavailable(error):
         return Report("held", f"It would be kept until what it needs is back: {words}")
     said = words if isinstance(error, Permanent | Retry) else f"{type(error).__name__}: {words}"
     if isinstance(error, Permanent):

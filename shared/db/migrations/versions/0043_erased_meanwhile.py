@@ -4,6 +4,7 @@ A recorder that has an order in hand may write a note about it after erasing has
 update has no address in it: it is the person's by its order.
 """
 
+from collections.abc import Collection
 from importlib import import_module
 
 from alembic import op
@@ -235,8 +236,8 @@ def upgrade() -> None:
         op.execute(statement)
 
 
-def build(indexes: dict[str, tuple[str, str, str]]) -> None:
-    """Build indexes; what was broken off is begun anew.
+def build(indexes: dict[str, tuple[str, str, str]], unread: Collection[str] = ()) -> None:
+    """Build indexes, and drop those that nobody reads then; what was broken off is begun anew.
 
     It waits for whoever writes as long as they take, for it stands before nobody meanwhile: to give
     up would leave an index that is of no use, and cost the whole table again.
@@ -250,6 +251,8 @@ def build(indexes: dict[str, tuple[str, str, str]]) -> None:
             if ask(found).scalar_one_or_none() is False:
                 op.execute(f"DROP INDEX CONCURRENTLY {name}")
             op.execute(f"CREATE INDEX CONCURRENTLY IF NOT EXISTS {name} ON {table} ({what}) {rows}")
+        for name in unread:
+            op.execute(f"DROP INDEX CONCURRENTLY IF EXISTS {name}")
     finally:  # it may be tried again in this session, and what comes after stands before others
         op.execute(f"SET lock_timeout = '{patience}'")
 

@@ -17,7 +17,7 @@ from services.ops.monitoring.sampler import Sampler
 from services.relay.rehearsal import Rehearsal
 from shared.bus import declare
 from shared.bus.broker import addresses, kombu_connection, pika_connection
-from shared.bus.broker.standing import Told
+from shared.bus.broker.standing import PartStatus
 from shared.bus.consume.subscription import Subscription
 from shared.bus.contract import topology
 from shared.bus.contract.errors import Permanent
@@ -149,10 +149,10 @@ def test_an_alarm_is_left_for_each_other_node_once(amqp_url, broker, monkeypatch
                     while len(tried) < 3 or publisher.state != "blocked":
                         await send(publisher)
                         await asyncio.sleep(0.05)
-                assert publisher.standing.told.state == "holding"
+                assert publisher.standing.status.state == "holding"
                 with closing(AlarmProbe(f"{first.url};{amqp_url}")) as probe:
-                    assert await asyncio.to_thread(probe.look) == ALARM
-                    assert await asyncio.to_thread(probe.look) == ALARM
+                    assert await asyncio.to_thread(probe.check) == ALARM
+                    assert await asyncio.to_thread(probe.check) == ALARM
             finally:
                 broker.control("set_vm_memory_high_watermark", limit)
             await connected(publisher)
@@ -191,20 +191,20 @@ def test_a_probe_and_a_sampler_go_on_at_the_next_address_when_their_own_dies(amq
         urls = f"{gate.url};{amqp_url}"
         with closing(Sampler(urls, None)) as sampler, closing(AlarmProbe(urls)) as probe:
             assert sampler.take().broker_error is None
-            assert probe.look() is None
+            assert probe.check() is None
             gate.cut()
             until(lambda: sampler.take().broker_error is None, "it samples again")
         with closing(AlarmProbe(urls)) as probe:
-            assert probe.look() is None
+            assert probe.check() is None
 
 
 def test_the_doctor_says_which_nodes_the_services_use(settings):
     figures = {
-        part: QueueFigures(Told("working"), where=where)
+        part: QueueFigures(PartStatus("working"), where=where)
         for part, where in (("orders.intake", "rabbit1:5672"), ("relay", "rabbit2:5672"))
     }
     with transaction() as session:
-        heartbeat.Heart("services.orders").beat(session, figures)
+        heartbeat.HeartbeatWriter("services.orders").beat(session, figures)
     with transaction() as session:
         sample = Sample(at=ago(), beats=heartbeats.read(session, ago()), broker_error="not asked")
     (services,) = [found for found in checks._running(sample, ()) if found.about == "services"]

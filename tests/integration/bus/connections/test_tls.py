@@ -90,7 +90,7 @@ async def publish(url):
 
 
 def is_known(publisher):
-    return publisher.state == "connected" or publisher.standing.told.reason
+    return publisher.state == "connected" or publisher.standing.status.reason
 
 
 def by_pika(url):

@@ -6,6 +6,7 @@ from types import SimpleNamespace
 
 import jwt
 import pytest
+from kombu import Connection
 from sqlalchemy import delete, text, update
 from sqlalchemy.orm import Session
 
@@ -40,6 +41,7 @@ from tests.integration.arrange import (
 from tests.integration.ingress.conftest import ORDER, Sender, known, ready
 from tests.integration.wrong_clocks import set_clock, wrong_worker
 from tests.unit.ingress.platforms import orders as platform_orders
+from tests.vhosts import purge
 
 MINUTES = 600
 
@@ -395,11 +397,20 @@ def test_a_rotation_names_what_it_revoked(settings, db):
 # --- a worker whose clock is wrong ---------------------------------------------------------------
 
 
-@pytest.mark.parametrize("begins", [-MINUTES, 0, MINUTES])
-def test_a_workers_clock_decides_nothing(amqp_url, database_url, tmp_path, settings, db, begins):
-    clock = tmp_path / "offset"
+@pytest.fixture(scope="module", params=[-MINUTES, 0, MINUTES])
+def wrong(request, module_amqp_url, module_database_url, tmp_path_factory):
+    """How far a worker was ahead when it began, the file of its clock, and the worker."""
+    folder, begins = tmp_path_factory.mktemp("wrong"), request.param
+    clock = folder / "offset"
     set_clock(clock, begins)
-    with wrong_worker(tmp_path, amqp_url, database_url, clock) as api:
+    given = module_amqp_url, module_database_url
+    with wrong_worker(folder, *given, clock, ENVIRONMENT="test") as api:
+        yield begins, clock, api
+
+
+def test_a_workers_clock_decides_nothing(wrong, settings):
+    begins, clock, api = wrong
+    with api.session() as db:
         for jumps_to in (-MINUTES, MINUTES):
             decides_nothing(api, db, clock, begins, jumps_to)
 
@@ -429,34 +440,32 @@ def decides_nothing(api, db, clock, begins, jumps_to):
     assert [s.send().status_code for s in (good, ended, revoked)] == [201, 401, 401]
 
 
-@pytest.mark.parametrize("wrong", [-MINUTES, MINUTES])
-def test_what_a_worker_stamps_is_the_databases_time(
-    amqp_url, database_url, tmp_path, settings, db, wrong
-):
+def test_what_a_worker_stamps_is_the_databases_time(wrong, settings):
     """Of two updates the later counts, and two hosts take them."""
-    clock = tmp_path / "offset"
-    set_clock(clock, wrong)
-    business = account(db, status="approved")
-    secret = rotation.issue(db, business)
-    db.commit()
+    _, _, api = wrong
+    with Connection(api.amqp_url) as connection:
+        purge(connection)
+    with api.session() as db:
+        business = account(db, status="approved")
+        secret = rotation.issue(db, business)
+        db.commit()
     shop_order = platform_orders.raw({"id": 42, "status": "completed", "billing": {
         "email": "zoe@shop.example"}})  # fmt: skip
-    with wrong_worker(tmp_path, amqp_url, database_url, clock) as api:
-        sender = _sender(api, business, secret)
-        at = datetime.now(UTC).replace(microsecond=0)
-        stamped = {"type": "order.created", "timestamp": at.isoformat(), "data": ORDER}
-        ahead = stamped | {"timestamp": (at + timedelta(days=1)).isoformat()}
-        answers = [sender.send(body, Prefer="receipt") for body in (ORDER, stamped, ahead)]
-        signed = {
-            "Content-Type": "application/json",
-            "X-WC-Webhook-Signature": platform_orders.signature(sender.secret, shop_order),
-            "X-WC-Webhook-Topic": "order.created",
-            "X-WC-Webhook-Source": "https://kettles.example",
-        }
-        path = f"/webhooks/{business.id}/woocommerce/"
-        answers.append(api.http.post(path, content=shop_order, headers=signed))
+    sender = _sender(api, business, secret)
+    at = datetime.now(UTC).replace(microsecond=0)
+    stamped = {"type": "order.created", "timestamp": at.isoformat(), "data": ORDER}
+    ahead = stamped | {"timestamp": (at + timedelta(days=1)).isoformat()}
+    answers = [sender.send(body, Prefer="receipt") for body in (ORDER, stamped, ahead)]
+    signed = {
+        "Content-Type": "application/json",
+        "X-WC-Webhook-Signature": platform_orders.signature(sender.secret, shop_order),
+        "X-WC-Webhook-Topic": "order.created",
+        "X-WC-Webhook-Source": "https://kettles.example",
+    }
+    path = f"/webhooks/{business.id}/woocommerce/"
+    answers.append(api.http.post(path, content=shop_order, headers=signed))
     assert [answer.status_code for answer in answers] == [201] * 4
-    told = [headers(take(amqp_url, "orders.intake")) for _ in answers]
+    told = [headers(take(api.amqp_url, "orders.intake")) for _ in answers]
     times = [datetime.fromisoformat(each["ce-time"]) for each in told]
     assert times[1] == at
     assert all(abs(found - at).total_seconds() < MINUTES / 4 for found in times)

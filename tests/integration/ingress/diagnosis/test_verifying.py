@@ -107,6 +107,13 @@ def test_it_names_the_secret_and_what_differs(sender):
     assert new["expected_signature"] == sign(replaced["secret_key"], RAW)["X-Webhook-Signature"]
 
 
+def test_it_finds_an_unread_member_among_many(sender):
+    many = {f"shop_{n}": "x" for n in range(35)}
+    body = json.dumps(ORDER | {"tracking_nummber": "1Z"} | many)
+    verdict = verify(sender, sign(sender.secret, body.encode()), body=body)
+    assert "$.tracking_nummber is not read: was $.tracking_number meant?" in verdict["findings"]
+
+
 def test_a_secret_that_still_works_is_known_however_often_it_was_replaced(sender):
     oldest = standard(sender)
     for _ in range(11):

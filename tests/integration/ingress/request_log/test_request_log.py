@@ -11,7 +11,7 @@ from itertools import chain
 from uuid import UUID
 
 import pytest
-from sqlalchemy import create_engine, func, select, text
+from sqlalchemy import create_engine, event, func, select, text
 from standardwebhooks.webhooks import Webhook, WebhookVerificationError
 
 from services.ingress.request_log import api as request_log_api
@@ -27,6 +27,7 @@ from shared.db.models import (
     WebhookSecret,
     WebhookSecretUse,
 )
+from shared.http import listing
 from shared.http.route import Call
 from shared.ids import new_id
 from tests.integration.arrange import ahead, by_each_worker, until
@@ -517,7 +518,7 @@ def test_a_page_looks_through_so_many_and_the_next_goes_on_there(api, sender, mo
         write_log(session, sender, 200)
         whole = asked(session, sender, limit=200, **wanted)
         assert whole.next is None
-        monkeypatch.setattr(request_log_api, "MOST_LOOKED_AT", 15)
+        monkeypatch.setattr(listing, "MOST_SCANNED", 15)
         for limit in (1, 7, 200):
             pages, cursor = [], None
             while not pages or cursor:
@@ -530,16 +531,19 @@ def test_a_page_looks_through_so_many_and_the_next_goes_on_there(api, sender, mo
 
 
 def test_what_is_filtered_is_found_by_the_index_and_no_further_than_that(api, sender):
-    wanted = request_log_api.RequestFilter(order_number="A-1", note="no_change")
+    statements = []
+    note = lambda *given: statements.append(given[2:4])  # noqa: E731
     with api.session() as session:
         write_log(session, sender, 200)
         session.execute(text("ANALYZE webhook_requests"))
-        looked_at = request_log_api._looked_at(sender.account_id, True, wanted)
-        query = request_log_api._fitting(looked_at, sender.account_id, wanted)
-        as_sent = query.compile(session.get_bind(), compile_kwargs={"literal_binds": True})
+        event.listen(session.get_bind(), "before_cursor_execute", note)
+        asked(session, sender, order_number="A-1", note="no_change")
+        event.remove(session.get_bind(), "before_cursor_execute", note)
+        as_sent, parameters = statements[0]
         for switch in ("enable_seqscan", "enable_sort", "enable_bitmapscan"):
             session.execute(text(f"SET LOCAL {switch} = off"))
-        plan = "\n".join(session.scalars(text(f"EXPLAIN {as_sent}")))
+        explained = session.connection().exec_driver_sql(f"EXPLAIN {as_sent}", parameters)
+        plan = "\n".join(explained.scalars())
     assert "account_id_accepted_at_id_idx" in plan
     assert "Sort" not in plan
     assert plan.count("Limit") == 2

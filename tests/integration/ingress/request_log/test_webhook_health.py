@@ -1,10 +1,12 @@
 """What a sender sees of how its orders get on."""
 
 from datetime import datetime, timedelta
+from types import SimpleNamespace
 
 import pytest
 from sqlalchemy import text
 
+from services.ingress.request_log import health_api
 from shared.db.models import EmailDelivery
 from shared.ids import new_id
 from tests.integration.arrange import ago, an_order
@@ -107,6 +109,52 @@ def test_only_the_latest_are_looked_at(api, sender):
         session.commit()
     found = health(api, sender)
     assert (found["orders"], found["is_complete"]) == (10_000, False)
+
+
+def updates(session, sender, count):
+    session.execute(
+        text(
+            "INSERT INTO webhook_requests (at, account_id, accepted, code, event_type, event_id,"
+            " scheme, latency_us, client_address)"
+            " SELECT now() - n * interval '1 ms', :id, true, 'accepted', 'order.updated', u,"
+            " 'x-api-key', 1, '::1'"
+            " FROM (SELECT n, gen_random_uuid() AS u FROM generate_series(1, :count) AS n) AS x"
+        ),
+        {"id": sender.account_id, "count": count},
+    )
+
+
+def test_orders_behind_many_updates_are_not_looked_for(api, sender, monkeypatch):
+    monkeypatch.setattr(health_api, "MOST_SCANNED", 5)
+    with api.session() as session:
+        walk(session, sender, ago(minutes=1), 1, 1)
+        for count, outcome in ((3, (1, True)), (1, (1, False)), (1, (0, False))):
+            updates(session, sender, count)
+            found = health_api.show(session, SimpleNamespace(caller=sender.account_id)).body
+            assert (found.orders, found.is_complete) == outcome
+
+
+def read(plan):
+    """How many rows of the request log a plan has read."""
+    is_of_it = "webhook_requests" in plan.get("Relation Name", "")
+    rows = plan["Actual Rows"] * plan["Actual Loops"] if is_of_it else 0
+    return rows + sum(map(read, plan.get("Plans", ())))
+
+
+def test_no_more_is_read_than_is_told_of(api, sender):
+    """Who sends ten thousand orders an hour has them read, and not ten times as many."""
+    with api.session() as session:
+        for n in range(12):
+            walk(session, sender, ago(minutes=1, seconds=n))
+        session.execute(text("SET LOCAL enable_seqscan = off"))
+        session.execute(text("SET LOCAL enable_bitmapscan = off"))
+        session.execute(text("SET LOCAL enable_sort = off"))
+        bounds = {"window": health_api.WINDOW, "most": 3, "most_looked_at": 10}
+        plan = session.execute(
+            text(f"EXPLAIN (ANALYZE, FORMAT JSON) {health_api._HEALTH}"),
+            bounds | {"account_id": sender.account_id},
+        ).scalar_one()
+    assert read(plan[0]["Plan"]) < 6
 
 
 def test_it_is_for_who_is_signed_in(api):

@@ -246,6 +246,39 @@ def test_another_topic_is_answered_200_so_that_nothing_is_given_up(shop, topic, 
     answer = taken(shop, b'{"id": 727}', topic)
     assert (answer.status_code, answer.json()["note"]) == (200, "topic_not_taken")
     assert published.since() == 0
+    entry = until(lambda: shop.log(note="topic_not_taken"), "the log has it")[0]
+    assert entry["fault"].startswith(f"`{topic}` is not read here.")
+
+
+def test_what_woocommerce_sends_in_place_of_an_order_is_named_where_its_business_looks(sender):
+    shop = woocommerce(sender)
+    refused = {"code": "woocommerce_rest_cannot_view", "message": "x", "data": {"status": 401}}
+    gone = refused | {"code": "woocommerce_rest_shop_order_invalid_id", "data": {"status": 404}}
+    answer = until(
+        lambda: (found := shop.deliver(refused, "order.updated")).status_code != 401 and found,
+        "the secret is known",
+    )
+    assert (answer.status_code, answer.json()["code"]) == (400, "invalid_body")
+    assert shop.deliver(gone, "order.updated").json()["note"] == "order_gone"
+    assert shop.deliver(woo_order(status=[]), "order.updated").status_code == 400
+    entries = until(lambda: len(found := shop.log()) == 3 and found, "the log has all")
+    told = {(entry["note"], entry["fault"]) for entry in entries}
+    assert told == {
+        (None, answer.json()["faults"][0]),
+        (None, "$.status must be text, and is a list."),
+        ("order_gone", None),
+    }
+
+
+@pytest.mark.parametrize("topic", ["customers/redact", "customers/data_request", "shop/redact"])
+def test_a_request_about_a_persons_data_is_no_delivery_of_no_interest(sender, published, topic):
+    """For Shopify it is dealt with by the 200."""
+    shop = shopify(sender)
+    answer = taken(shop, b'{"shop_id": 1, "customer": {"email": "zoe@shop.example"}}', topic)
+    assert (answer.status_code, answer.json()["note"]) == (200, "privacy_request")
+    until(shop.log, "the log has it")
+    assert [entry["note"] for entry in shop.log(note="privacy_request")] == ["privacy_request"]
+    assert published.since() == 0
 
 
 def test_an_order_that_nobody_can_be_told_of_is_accepted_and_noted(shop, order, created, published):
@@ -296,6 +329,10 @@ def test_the_ping_of_woocommerce_is_answered_200_to_anybody_and_nothing_kept(sen
     answers = [ping(sender.api, b"webhook_id=123", id_) for id_ in (sender.account_id, uuid4())]
     assert answers[0] == answers[1]
     assert answers[0][0] == 200
+    # As the page has the URL, and as WordPress makes it of that: it is nobody's, whoever asks.
+    for path in ("account_id", str(sender.account_id)[:18], str(sender.account_id) + "0"):
+        status, told = ping(sender.api, b"webhook_id=123", path)
+        assert (status, told["code"]) == (404, "not_found")
     assert published.since() == 0
     # What is logged is logged in its order.
     shop.deliver(woo_order(), "order.updated")
@@ -335,7 +372,9 @@ def test_strange_bodies_are_refused_in_words(shop, created, body):
         lambda: (found := shop.deliver(body, created)).status_code != 401 and found, "known"
     )
     assert (answer.status_code, answer.json()["code"]) == (400, "invalid_body")
-    assert answer.json()["faults"]
+    # WooCommerce drops the answer, and Shopify shows none.
+    entry = until(lambda: shop.log(code="invalid_body"), "the log has it")[0]
+    assert answer.json()["faults"] == [entry["fault"]]
 
 
 def test_an_order_of_hundreds_of_lines_is_taken_and_a_larger_body_is_not(shop, order, created):
@@ -474,7 +513,7 @@ def test_orders_of_a_development_shop_are_tests(sender):
         headers = shop.signed(body, "orders/create")
         verdict = tried(shop, body, headers)
         assert verdict["body"]["type"] == type_
-        assert ("by a test secret" in " ".join(verdict["findings"])) == (shop is trial)
+        assert ("with a test secret" in " ".join(verdict["findings"])) == (shop is trial)
         assert verdict["expected_signature"] == headers["X-Shopify-Hmac-Sha256"]
         # Under which of the two it would be right nobody knows.
         assert tried(shop, b"{}", headers)["expected_signature"] is None

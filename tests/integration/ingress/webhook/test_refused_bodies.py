@@ -37,7 +37,11 @@ WRONG = {
     "a type of theirs": (ORDER | {"type": "order.shipped"}, ["order.created, order.status_ch"]),
     "an order id of theirs": (
         {"type": "order.cancelled", "order_id": "1042"},
-        ["$.order_id must be a UUID, and is '1042'"],
+        ["$.order_id must be a UUID", "goes into `order_number`", "and is '1042'"],
+    ),
+    "half an emoji": (
+        json.dumps(ORDER | {"item_summary": "kettle \ud83d"}).encode(),
+        ["$.item_summary has half a character (U+D83D)"],
     ),
     "seconds for a time": (
         {"type": "order.created", "timestamp": 1700000000, "data": ORDER},

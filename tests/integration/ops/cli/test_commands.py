@@ -5,8 +5,7 @@ import os
 import re
 import shutil
 import signal
-import subprocess
-import sys
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -27,6 +26,7 @@ from tests.integration.arrange import (
     take,
 )
 from tests.integration.ops.cli.test_cli import fellow
+from tests.integration.ops.command import fellow_that_goes_on
 from tests.integration.ops.dead_letters.test_dead_letters import bury
 
 INTAKE = topology.ORDERS_INTAKE.name
@@ -98,6 +98,40 @@ def blocked_at(db, business):
     return policy and policy.blocked_at
 
 
+def test_nothing_is_done_to_a_business_that_has_the_text_in_its_name(settings, db):
+    """Anybody may have anything in theirs; a number has what it is, however it is written."""
+    named = account(db, status="approved", company_name="Depot 12345", number="RC 1-7")
+    for command in (
+        ("limit", "12345", "--per-second", "1"),
+        ("secrets", "rotate", "12345"),
+        ("account", "block", "12345", "--reason", "x", "-y"),
+        ("suppressions", "lift", "12345", "zoe@shop.example", "-y"),
+        ("kyc", "note", "12345", "x"),
+    ):
+        code, _, err = fellow(settings, *command)
+        assert (code, "No business matches 12345." in err) == (1, True), (command, err)
+    assert depth(settings.amqp_url, "secrets.rotate") == 0
+    assert str(named.id) in fellow(settings, "account", "show", "12345", "--no-bus")[1]
+    code, _, err = fellow(settings, "limit", "rc17", "--per-second", "1", "--wait", "0")
+    assert (code, depth(settings.amqp_url, "secrets.rotate")) == (0, 1), err
+
+
+def test_what_a_program_is_given_is_what_a_person_sees(settings, db):
+    business = account(db, status="approved", number="RC-1")
+    key = WebhookPublicKey(account_id=business.id, public_key=b"k" * 32, state="active")
+    db.add(key)
+    for number in range(2):
+        account(db, status="pending", email=f"{number}@kettle.example")
+    db.commit()
+    assert states(settings, business) == ["active"]
+    code, out, err = fellow(settings, "kyc", "list", "--limit", "1", "--json")
+    assert (code, len(json.loads(out))) == (0, 1), err
+    assert "1 of 2 pending." in err
+    assert "More: --after" in err
+    out = fellow(settings, "account", "show", business.email, "--no-bus")[1]
+    assert "active public key" in out
+
+
 def test_a_business_is_blocked_and_let_in_again_when_that_was_meant(settings, db):
     business = account(db, status="approved")
     block = ("account", "block", business.email, "--reason", "Complaints.")
@@ -107,6 +141,10 @@ def test_a_business_is_blocked_and_let_in_again_when_that_was_meant(settings, db
     assert depth(settings.amqp_url, "secrets.rotate") == 0
     code, _, err = fellow(settings, *block[:-1], "x" * 5_000, "--yes")
     assert (code, "The reason may have up to 4,000 characters" in err) == (2, True)
+    mails = "It mailed zoe@shop.example."
+    for command in (("account", "block"), ("secrets", "revoke"), ("kyc", "revoke")):
+        code, _, err = fellow(settings, *command, business.email, "--reason", mails, "--yes")
+        assert (code, "must be without an email address" in err) == (2, True), err
     with consuming(settings, *wire(settings).subscriptions):
         code, _, err = fellow(settings, *block, "--yes", "--wait", "30")
         assert (code, "is blocked." in err) == (0, True), err
@@ -154,7 +192,7 @@ def test_dead_letters_are_listed_shown_edited_and_discarded(settings, amqp_url, 
 @pytest.mark.parametrize(
     ("editor", "sentence"),
     [
-        ("no-such-editor --wait", "$EDITOR is 'no-such-editor --wait', which cannot be run"),
+        ("no-such-editor --wait", "give the new body: --body FILE, or --body - --yes"),
         ("'unclosed", "cannot be run"),
         ("false", "false ended with 1; nothing was done"),
         ("true", "Nothing was changed"),
@@ -233,6 +271,7 @@ def test_what_makes_no_sense_is_refused_before_anything_happens(settings):
         (("replay", INTAKE, "x", "--all"), "or say --all"),
         (("replay", INTAKE, "--all", "--older", "soon"), "--older must be an age"),
         (("discard", INTAKE, "--all", "--because", " "), "--because must say why"),
+        (("discard", INTAKE, "--all", "--because", "z@shop.example rang"), "without an email"),
     ):
         code, _, err = fellow(settings, "dead", *arguments)
         assert (code, sentence in err) == (2, True), (arguments, err)
@@ -250,45 +289,32 @@ def test_retry_now(settings, amqp_url):
     assert depth(amqp_url, INTAKE) == 1
 
 
+@contextmanager
+def watching(settings, *options):
+    """The lines of `fellow queues --watch`, which ends well when it is interrupted."""
+    urls = {"AMQP_URL": settings.amqp_url, "DATABASE_URL": settings.database_url}
+    command = ("queues", "--watch", *options)
+    with fellow_that_goes_on(command, os.environ | urls) as (process, written):
+        try:
+            yield written
+        finally:
+            process.send_signal(signal.SIGINT)
+            assert process.wait(PATIENCE) == 0
+
+
 def test_watching_into_a_log_says_something_each_time(settings):
-    environment = os.environ | {
-        "AMQP_URL": settings.amqp_url,
-        "DATABASE_URL": settings.database_url,
-    }
-    watching = subprocess.Popen(
-        [sys.executable, "-m", "services.ops", "queues", "--watch"],
-        env=environment,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    try:
-        times = []
+    times = []
+    with watching(settings) as written:
         while len(times) < 2:
-            line = watching.stdout.readline()
+            line = written.readline()
             if re.fullmatch(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\dZ *\n", line):
                 times.append(line)
-    finally:
-        watching.send_signal(signal.SIGINT)
-        assert watching.wait(PATIENCE) == 0
     assert times[0] < times[1]
 
 
 def test_watching(settings):
-    environment = os.environ | {
-        "AMQP_URL": settings.amqp_url,
-        "DATABASE_URL": settings.database_url,
-    }
-    watching = subprocess.Popen(
-        [sys.executable, "-m", "services.ops", "queues", "--watch", "--json"],
-        env=environment,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    try:
-        states_ = [json.loads(watching.stdout.readline()) for _ in range(2)]
-    finally:
-        watching.send_signal(signal.SIGINT)
-        assert watching.wait(PATIENCE) == 0
+    with watching(settings, "--json") as written:
+        states_ = [json.loads(written.readline()) for _ in range(2)]
     assert states_[0]["at"] < states_[1]["at"]
     assert {queue["name"] for queue in states_[1]["queues"]} == {q.name for q in topology.QUEUES}
     assert "orders.intake has no consumer" in {t["text"] for t in states_[1]["troubles"]}

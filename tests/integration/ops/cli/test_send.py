@@ -1,7 +1,9 @@
 """`fellow send` against a real ingress."""
 
+import http.server
 import json
 import os
+import threading
 
 import pytest
 from kombu import Connection
@@ -47,6 +49,17 @@ def test_a_file_is_sent_and_what_failed_can_be_mended_and_sent_again(sender, tmp
     code, out, err = fellow_send(sender, failed)
     assert (code, counts(out)) == (0, {"accepted": 1}), err
     assert second["code"] == "not_json"
+
+
+def test_nothing_is_sent_where_what_fails_could_not_be_kept(sender, tmp_path):
+    path, nowhere = tmp_path / "orders.json", tmp_path / "none" / "failed.jsonl"
+    path.write_text(json.dumps([ORDER | {"item_summary": ""}]))
+    before = path.read_bytes()
+    code, out, err = fellow_send(sender, path, "--failures", nowhere)
+    assert (code, out, "could not be kept" in err) == (2, "", True), err
+    code, out, err = fellow_send(sender, path, "--failures", tmp_path)
+    assert (code, out) == (2, ""), err
+    assert [one.read_bytes() for one in tmp_path.iterdir()] == [before]
 
 
 def test_orders_come_from_standard_input_and_the_secret_from_a_file(sender, tmp_path):
@@ -105,3 +118,46 @@ def test_an_address_that_is_none(sender):
     code, _, err = fellow_send(sender, "-", "--url", "nonsense", stdin=b"{}")
     assert code == 2
     assert "--url must be like" in err
+
+
+class Proxy(http.server.BaseHTTPRequestHandler):
+    """Of a company: it knows none of our hosts, and keeps what it is asked for."""
+
+    def do_POST(self):
+        self.server.asked.append(str(self.headers))
+        self.send_error(403)
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.fixture
+def proxy():
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Proxy) as server:
+        server.asked = []
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
+        yield server
+        server.shutdown()
+        thread.join()
+
+
+def test_a_secret_is_shown_to_no_proxy_of_the_shell(sender, proxy):
+    by = f"http://127.0.0.1:{proxy.server_port}"
+    order = json.dumps(ORDER).encode()
+    shell = {"http_proxy": by, "HTTPS_PROXY": by}
+    code, out, err = fellow_send(sender, "-", stdin=order, **shell)
+    assert (code, counts(out), proxy.asked) == (0, {"accepted": 1}, []), err
+    # One by SOCKS would need a library that is not here.
+    code, out, err = fellow_send(sender, "-", stdin=order, all_proxy="socks5://127.0.0.1:1")
+    assert (code, counts(out)) == (0, {"accepted": 1}), err
+
+
+@pytest.mark.parametrize("named", ["socks5://127.0.0.1:1", "http://127.0.0.1:port", "nonsense://"])
+def test_a_proxy_that_cannot_be_used_is_one_sentence(sender, named):
+    order = json.dumps(ORDER).encode()
+    url = "https://api.elsewhere.example"
+    code, out, err = fellow_send(sender, "-", "--url", url, stdin=order, all_proxy=named)
+    assert (code, out) == (2, "")
+    assert "https_proxy" in err
+    assert "Traceback" not in err

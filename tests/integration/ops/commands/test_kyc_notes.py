@@ -13,7 +13,7 @@ from services.ops.commands import kyc_applications, kyc_notes
 from shared.bus.contract.events import OpsKycNoteAdded, decode
 from shared.db.models import KycNote, OutboxMessage
 from stack.servers.credentials import as_service
-from tests.integration.arrange import access_token, account, application
+from tests.integration.arrange import account, application
 from tests.integration.ops.cli.test_cli import fellow
 
 NOTE = "Telephoned: the director's name is <b>not</b> in the register."
@@ -90,7 +90,7 @@ def test_a_note_has_a_persons_name_that_the_broker_knows(settings, db):
     note = ("kyc", "note", business.email, NOTE)
     code, _, err = fellow(settings, *note, **service)
     assert code == 2
-    assert "fellow_ops is nobody's name: give --as" in err
+    assert "fellow_ops is no person's user: give --as" in err
     code, _, err = fellow(settings, *note, "--as", "mallory", FELLOW_PASSWORD="x", **service)
     assert code == 1
     assert "The broker" in err
@@ -114,16 +114,3 @@ def test_no_note_is_changed_or_removed(settings, db, engine, change):
     with pytest.raises(DBAPIError, match="kept as they were written"), engine.begin() as connection:
         connection.execute(text(change))
     assert db.scalars(select(KycNote.note)).all() == [NOTE]
-
-
-def test_the_business_is_told_nothing_of_it(api):
-    with api.session() as session:
-        business = account(session, status="pending")
-        found = kyc_applications.newest(session, business.id)
-        kyc_notes.add(session, Actor("ada", "192.0.2.7"), found, NOTE)
-        session.commit()
-    me = {"Authorization": f"Bearer {access_token(business.id)}"}
-    answer = api.http.get("/kyc/", headers=me)
-    assert answer.status_code == 200
-    assert "note" not in answer.text
-    assert "Telephoned" not in answer.text

@@ -1,4 +1,4 @@
-"""A console of its own, as a process."""
+"""A console of its own, as a process; and one that the tests of a file share."""
 
 import os
 import sys
@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
+import pytest
 
 from stack.folders import ROOT
 from stack.processes import stop
@@ -51,3 +52,19 @@ def _answers(url: str) -> bool:
         return httpx.get(f"{url}/healthz").status_code == 200
     except httpx.HTTPError:
         return False
+
+
+# The fixtures of a file whose tests share one console, beside those of `of_a_file`.
+
+
+@pytest.fixture
+def service() -> str:
+    return "ops"
+
+
+@pytest.fixture(scope="module")
+def console(module_amqp_url, module_database_url, tmp_path_factory) -> Iterator[str]:
+    folder = tmp_path_factory.mktemp("console")
+    given = module_amqp_url, module_database_url
+    with running_console(folder, *given, ENVIRONMENT="test") as (url, _):
+        yield url

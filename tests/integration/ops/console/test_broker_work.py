@@ -15,7 +15,7 @@ from services.ops.console.app import Console
 from services.ops.console.web.mount import mount
 from services.ops.console.web.page import Page, View
 from services.ops.console.web.rendering import render
-from services.ops.monitoring.snapshot import Looker
+from services.ops.monitoring.snapshot import SnapshotCollector
 from shared.bus.contract import topology
 from shared.db.session import engine, transaction
 from shared.http import mount as api
@@ -29,7 +29,7 @@ from tests.integration.ops.console.pages.test_masked_pages import signed_in
 from tests.integration.ops.console.running import running_console
 from tests.integration.relay.test_stuck import stuck
 
-RUNG = topology.RETRY_LADDER[1]
+RUNG = topology.RETRY_DELAYS[1]
 DEAD = topology.ORDERS_INTAKE.dead
 IMPATIENT = "-c idle_in_transaction_session_timeout={}s"
 
@@ -148,13 +148,13 @@ def test_connections_that_are_used_up_are_no_database_that_is_away(configure, se
         with used_up():
             shown = TestClient(app).simulate_get("/page")
             answered = TestClient(public).simulate_get("/page")
-            with closing(Looker(config)) as looker:
-                look = looker.look()
+            with closing(SnapshotCollector(config)) as collector:
+                snapshot = collector.collect()
     assert (shown.status_code, DATABASE_AWAY in shown.text) == (503, False)
     assert USED_UP in shown.text
     assert (answered.status_code, answered.json["code"]) == OVERLOADED[:2]
-    assert look.sample.database_error is None
-    assert not [trouble for trouble in look.troubles if trouble.about == "database"]
+    assert snapshot.sample.database_error is None
+    assert not [trouble for trouble in snapshot.troubles if trouble.about == "database"]
     with transaction() as session:
         session.connection()
 

@@ -84,3 +84,5 @@ def test_what_is_said_when_the_database_goes_away(gate, configure, db, site, whe
     assert answer.status_code == 503, answer.text
     said = DATABASE_LEFT if when == "after" else DATABASE_AWAY
     assert said in answer.text, answer.text
+    # What may have been done must not be repeated unseen.
+    assert ("Retry-After" in answer.headers) == (when != "after")

@@ -19,8 +19,9 @@ from shared.ids import new_id
 from shared.security.service_accounts import login
 from stack.servers.credentials import as_service
 from tests.integration.arrange import PATIENCE, account, depth, publish_raw, until
+from tests.integration.of_a_file import amqp_url, database_url
 from tests.integration.ops.console.pages.test_masked_pages import PASSWORD, form, signed_in
-from tests.integration.ops.console.running import running_console
+from tests.integration.ops.console.running import console, service
 
 CHANGES = [
     page.path
@@ -28,16 +29,7 @@ CHANGES = [
     if page.method == "POST" and page.path.startswith("/dead/{queue}/") and page.needs == "messages"
 ]
 
-
-@pytest.fixture
-def service():
-    return "ops"
-
-
-@pytest.fixture
-def console(settings, amqp_url, database_url, tmp_path):
-    with running_console(tmp_path, amqp_url, database_url) as (url, _):
-        yield url
+__all__ = ["amqp_url", "console", "database_url", "service"]
 
 
 def letter(amqp_url, queue, type_, body, **headers):

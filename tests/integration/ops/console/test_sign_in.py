@@ -2,6 +2,8 @@
 
 import re
 from contextlib import ExitStack, contextmanager
+from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
 
 import httpx
 import msgspec
@@ -10,9 +12,13 @@ import pytest
 from sqlalchemy import select, text
 
 from services.ops import keys
+from services.ops.console.signing_in.sign_in import UNKNOWN_USER, by_password
 from services.ops.console.web.mount import MARK, SESSION
 from services.ops.users import second_factor, users
+from shared.db import attempts as counting
 from shared.db.models import OutboxMessage
+from shared.db.session import transaction
+from tests.integration.arrange import written
 from tests.integration.ops.console.running import running_console
 
 TRIES = 3
@@ -116,6 +122,31 @@ def test_guesses_are_counted_for_an_hour_and_by_all_processes_together(
         assert len(said(db)) == len(facts)
 
 
+@pytest.mark.parametrize("first", ["ada", "nobody"])
+def test_whose_name_is_a_users_is_told_by_no_wrong_password(settings, db, monkeypatch, first):
+    """By what is written, which takes the time: also once the audit log has heard enough."""
+    users.put(db, "ada", "watch", PASSWORD)
+    db.commit()
+    monkeypatch.setattr(counting, "REMEMBERED_SECONDS", -1.0)
+    monkeypatch.setattr(counting, "secrets", SimpleNamespace(randbelow=lambda _: 1))
+    where = SimpleNamespace(network="198.51.100.7")
+    visit = SimpleNamespace(
+        where=where,
+        address=where.network,
+        mark="",
+        system=SimpleNamespace(config=settings),
+        password=lambda: "wrong horse",
+    )
+    work = []
+    for name in (first, *["ada", "nobody"] * 3, "another"):
+        with written() as rows, transaction() as session:
+            assert by_password(session, visit, name) is None
+        work.append(tuple(rows))
+    assert len(set(work)) == 1
+    told = [fact["by"] for fact in said(db)]
+    assert (told.count("ada"), told.count(UNKNOWN_USER)) == (3 + (first == "ada"), 1)
+
+
 def said(db):
     """The failures that are told to the audit log."""
     db.rollback()
@@ -125,9 +156,13 @@ def said(db):
 
 
 def give_code(browser, code):
+    return answer_to(browser, code).status_code
+
+
+def answer_to(browser, code):
     page = browser.get("/sign-in/code").text
     token = re.search(r'name="form_token" value="([^"]+)"', page)[1]
-    return browser.post("/sign-in/code", data={"form_token": token, "code": code}).status_code
+    return browser.post("/sign-in/code", data={"form_token": token, "code": code})
 
 
 @contextmanager
@@ -198,6 +233,8 @@ def test_who_has_the_password_guesses_few_codes_and_its_user_is_told_and_not_kep
         db.commit()
         with half(url, "192.0.2.8", "another long password") as new:
             unused(db)
+            late = answer_to(new, app.at(datetime.now(UTC) - timedelta(minutes=4)))
+            assert (late.status_code, "set the clock of your device" in late.text) == (401, True)
             assert give_code(new, app.now()) == 303
         held_up = [fact for fact in said(db) if fact["was_held_up"]]
         assert held_up

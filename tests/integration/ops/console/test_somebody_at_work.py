@@ -13,7 +13,7 @@ from tests.integration.ops.console.pages.test_masked_pages import signed_in
 from tests.integration.ops.console.running import running_console
 from tests.integration.ops.dead_letters.test_dead_letters import bury
 
-INTAKE, RUNG = topology.ORDERS_INTAKE, topology.RETRY_LADDER[-1]
+INTAKE, RUNG = topology.ORDERS_INTAKE, topology.RETRY_DELAYS[-1]
 MISSING = "Somebody else is at work"
 NOT_ALL = "Not all could be looked at"
 UNKNOWN = "Somebody is at work in"
@@ -47,19 +47,23 @@ def test_what_is_in_other_hands_is_not_said_to_be_nowhere(
     ):
         client.timeout = 120
         with (
-            ThreadPoolExecutor(1) as elsewhere,
+            ThreadPoolExecutor(9) as elsewhere,
             Connection(amqp_url) as bus,
             hold(bus, INTAKE.dead) as held,
             Connection(amqp_url) as another,
             hold(another, RUNG.name),
         ):
             assert len(held.take(10)) == 1
-            for page, (status, words) in says.items():
-                answer = client.get(page)
+            # All at once: each waits for its turn, for as long as it has patience.
+            commands = [
+                elsewhere.submit(fellow, settings, "dead", *command)
+                for command in (["show", INTAKE.name, message.message_id], ["waiting"])
+            ]
+            answers = elsewhere.map(client.get, says)
+            for (page, (status, words)), answer in zip(says.items(), answers, strict=True):
                 assert (answer.status_code, words in answer.text) == (status, True), page
-            for command in (["show", INTAKE.name, message.message_id], ["waiting"]):
-                # A thread that has the turn at a queue has it in what it calls.
-                _, out, said = elsewhere.submit(fellow, settings, "dead", *command).result()
-                assert UNKNOWN in said or MISSING in said, (command, out, said)
+            for command in commands:
+                _, out, said = command.result()
+                assert UNKNOWN in said or MISSING in said, (out, said)
         assert client.get(letter).status_code == 200
         assert MISSING not in client.get("/ladder").text

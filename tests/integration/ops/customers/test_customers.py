@@ -4,6 +4,7 @@ import json
 import re
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from kombu import Connection
 from msgspec import UNSET
 from sqlalchemy import text
 from sqlalchemy.event import listen, remove
+from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
 from services.audit.__main__ import wire as auditing
@@ -28,6 +30,7 @@ from services.orders import rows as orders
 from services.orders.__main__ import wire as recording
 from shared import erased
 from shared.bus import outbox
+from shared.bus.broker.addresses import credentials
 from shared.bus.contract import topology
 from shared.bus.contract.events import (
     CustomerDetails,
@@ -48,6 +51,7 @@ from shared.db.models import (
     OrderConflict,
     OrderStatusHistory,
     OutboxMessage,
+    Suppression,
     WaitingUpdate,
     WebhookRequest,
 )
@@ -56,8 +60,12 @@ from shared.ids import new_id
 from stack.servers.credentials import as_service
 from tests.integration.arrange import (
     account,
+    accounts_of_shards,
+    an_order,
     consuming,
+    declare,
     depth,
+    in_shards,
     order_created,
     publish,
     status_changed,
@@ -126,6 +134,7 @@ def on_the_ladder(settings, event, queue, rung="retry.1h"):
                 type=made.type,
                 correlation_id=made.correlation_id,
                 delivery_mode=2,
+                user_id=credentials(settings.amqp_url)[0],
                 application_headers=made.headers() | {"x-attempt": 3, "x-reason": "Retry: later"},
             ),
             exchange=rung,
@@ -189,6 +198,28 @@ def lived(settings, db, business):
             cancelled_by=new_id(), cancel_reason=f"told {ZOE}, not {OTHER}",
         )
     )  # fmt: skip
+    # As JSON writes it, the letter n is before her address.
+    db.add(
+        AwaitedOrder(
+            order_id=new_id(), account_id=business.id, since=now, cancelled_at=now,
+            cancelled_by=new_id(), cancel_reason="twice",
+            cancelled_before=[[now.isoformat(), str(new_id()), f"Sorry,\n{ZOE} told {OTHER}"]],
+        )
+    )  # fmt: skip
+    quoted = f"550 5.1.1 <{ZOE}>: user unknown, behind <{OTHER}>"  # by who forwards to her
+    db.add(
+        EmailDelivery(
+            fact_id=new_id(), subject_id=str(another.order_id), recipient=OTHER,
+            template="order_received", message_id="<another@x.example>", state="undeliverable",
+            response=quoted,
+        )
+    )  # fmt: skip
+    db.add(
+        Suppression(
+            account_id=business.id, cause="refused", address_hash=b"another", key_id=b"key",
+            address=OTHER, by_order_id=another.order_id, response=quoted,
+        )
+    )  # fmt: skip
     waited = {"account_id": business.id, "order_id": mine.order_id, "order_number": "ZADE-1"}
     db.add(WaitingUpdate(event_id=new_id(), since=now, **waited))
     db.add(
@@ -245,10 +276,10 @@ def test_everything_is_exported(settings, db, mailbox):
     assert notes == {"", "left with Zoë's neighbour", f"ask {ZOE}, or <{OTHER}>."}
     for table in ("order_conflicts", "waiting_updates"):
         assert [row["order_id"] for row in tables[table]] == [str(mine.order_id)]
-    assert [row["cancel_reason"] for row in tables["awaited_orders"]] == [
-        f"told {ZOE}, not {OTHER}"
-    ]
-    assert len(tables["email_deliveries"]) == 3
+    reasons = sorted(row["cancel_reason"] for row in tables["awaited_orders"])
+    assert reasons == [f"told {ZOE}, not {OTHER}", "twice"]
+    assert len(tables["email_deliveries"]) == 4
+    assert [row["address"] for row in tables["suppressions"]] == [OTHER]
     requests = [(row["idempotency_key"], row["order_number"]) for row in tables["webhook_requests"]]
     assert set(requests) == {
         ("delivery", "ZADE-1"),
@@ -276,12 +307,14 @@ def test_an_erased_person_is_nowhere_and_the_books_stay(settings, db, mailbox):
     mails = db.query(EmailDelivery).count()
     places = erase(settings)
     assert places == {
-        "orders": 2, "order_status_history": 4, "order_conflicts": 1, "email_deliveries": 3,
-        "webhook_requests": 4, "waiting_updates": 1, "awaited_orders": 1,
+        "orders": 2, "order_status_history": 4, "order_conflicts": 1, "email_deliveries": 4,
+        "suppressions": 1, "webhook_requests": 4, "waiting_updates": 1, "awaited_orders": 2,
     }  # fmt: skip
-    assert db.scalar(text("SELECT cancel_reason FROM awaited_orders")) == (
-        f"told {erased.TEXT}, not {OTHER}"
-    )
+    said = db.execute(text("SELECT cancel_reason, cancelled_before -> 0 ->> 2 FROM awaited_orders"))
+    assert sorted(map(tuple, said)) == [
+        (f"told {erased.TEXT}, not {OTHER}", None),
+        ("twice", f"Sorry,\n{erased.TEXT} told {OTHER}"),
+    ]
     db.expire_all()
     names = db.execute(text("SELECT idempotency_key, order_number FROM webhook_requests"))
     assert sorted(map(tuple, names), key=str) == [
@@ -295,6 +328,9 @@ def test_an_erased_person_is_nowhere_and_the_books_stay(settings, db, mailbox):
     assert db.query(EmailDelivery).count() == mails
     # Nobody else's is touched, but for the mention.
     assert db.get(Order, another.order_id).customer_email == OTHER
+    said = set(db.scalars(text("SELECT response FROM suppressions")))
+    said |= set(db.scalars(text("SELECT response FROM email_deliveries WHERE response <> ''")))
+    assert said - {erased.TEXT} == {f"550 5.1.1 <{erased.TEXT}>: user unknown, behind <{OTHER}>"}
     notes = set(db.scalars(text("SELECT note FROM order_status_history")))
     assert notes == {"", erased.TEXT, f"ask {erased.TEXT}, or <{OTHER}>."}
     assert erase(settings) == {}
@@ -511,6 +547,28 @@ def test_a_work_queue_is_cleared_while_nobody_works_there_and_told_of_otherwise(
     assert db.get(Order, mine.order_id).customer_email == erased.ADDRESS
 
 
+def test_who_waits_in_a_shard_is_exported_and_erased_whatever_number_is_set(settings, db):
+    declare(settings.amqp_url, 4)
+    shard = topology.shards(4)[2]
+    business = account(db, status="approved", id=accounts_of_shards(4)[3])
+    first, mine, theirs = zoes(business), zoes(business), zoes(business, customer_details=OTHERS)
+    publish(settings.amqp_url, message(first))
+    publish(settings.amqp_url, *in_shards(4, [message(mine), message(theirs)]))
+    assert depth(settings.amqp_url, shard.name) == 2
+    code, out, err = fellow(settings, "customer", "export", ZOE)
+    assert code == 0, err
+    assert {m["place"] for m in json.loads(out)["messages"]} == {"orders.intake", shard.name}
+    assert erase(settings) == {"orders.intake": 1, shard.name: 1}
+    assert depth(settings.amqp_url, shard.name) == 2
+    with consuming(settings, *recording(settings).subscriptions):
+        until(lambda: depth(settings.amqp_url, shard.name) == 0, "recorded")
+    db.rollback()
+    names = {order.id: order.customer_email for order in db.query(Order)}
+    assert names == {
+        first.order_id: erased.ADDRESS, mine.order_id: erased.ADDRESS, theirs.order_id: OTHER,
+    }  # fmt: skip
+
+
 def test_a_proof_stays_without_the_address_in_a_chain_that_holds(settings, db, mailbox):
     business = account(db, status="approved")
     lived(settings, db, business)
@@ -619,13 +677,97 @@ def test_a_note_that_is_written_while_the_order_is_locked_is_erased_too(settings
     assert erase(settings) == {}
 
 
+def erase_in_tables(engine):
+    with Session(engine) as session, session.begin():
+        return rows.erase(session, ZOE)
+
+
+@contextmanager
+def erasing_beside(engine, statement):
+    """Erase Zoë beside a transaction that has run a statement; her only order must stay free.
+
+    Yields the future of the erasure, which waits for that transaction.
+    """
+    waits = text(
+        "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' "
+        "AND datname = current_database()"
+    )
+
+    def is_waiting():
+        with Session(engine) as session:
+            return session.scalar(waits)
+
+    with ThreadPoolExecutor(1) as threads, Session(engine) as other, Session(engine) as recorder:
+        other.execute(text(statement))
+        future = threads.submit(erase_in_tables, engine)
+        until(lambda: future.done() or is_waiting(), "the erasure waits")
+        recorder.execute(text("SELECT FROM orders FOR UPDATE NOWAIT"))
+        recorder.rollback()
+        yield future
+
+
+def one_order(db):
+    """An order of Zoë's, a fact about it in the outbox, and a cancellation that names her."""
+    business, now = account(db), datetime.now(UTC)
+    mine = zoes(business)
+    db.add(an_order(business.id, id=mine.order_id, customer_email=ZOE))
+    db.add(
+        AwaitedOrder(
+            order_id=new_id(), account_id=business.id, since=now, cancelled_at=now,
+            cancelled_by=new_id(), cancel_reason=f"told {ZOE}",
+        )
+    )  # fmt: skip
+    outbox.add(db, [message(recorded_fact(mine))])
+    db.commit()
+    return mine.order_id
+
+
+@pytest.mark.parametrize("table", ["outbox", "awaited_orders", "waiting_updates", "suppressions"])
+def test_an_erasure_locks_no_order_while_it_scans(db, engine, table):
+    """A recorder that waits for one order holds up a batch of others, of every business."""
+    order_id = one_order(db)
+    with erasing_beside(engine, f"LOCK TABLE {table} IN ACCESS EXCLUSIVE MODE") as future:
+        pass
+    try:
+        assert future.result()["orders"] == 1
+    except OperationalError:  # the table was locked for two seconds, on a busy machine
+        assert erase_in_tables(engine)["orders"] == 1
+    db.expire_all()
+    assert db.get(Order, order_id).customer_email == erased.ADDRESS
+
+
+@pytest.mark.parametrize("table", ["outbox", "awaited_orders"])
+def test_an_erasure_gives_up_where_another_transaction_holds_a_row(db, engine, table):
+    """The relay holds facts for as long as the broker's alarm lasts; a recorder locks as we do."""
+    order_id = one_order(db)
+    with (
+        erasing_beside(engine, f"SELECT FROM {table} FOR UPDATE") as future,
+        pytest.raises(OperationalError, match="lock timeout"),
+    ):
+        future.result()
+    db.expire_all()
+    assert db.get(Order, order_id).customer_email == ZOE
+    assert erase_in_tables(engine)["orders"] == 1
+
+
+def test_an_erasure_that_gives_up_says_to_run_it_again(settings, db, engine):
+    order_id = one_order(db)
+    with Session(engine) as other:
+        other.execute(text("SELECT FROM outbox FOR UPDATE"))
+        code, _, err = fellow(settings, "customer", "erase", ZOE, "--reason", "DPO-17", "--yes")
+    assert (code, "lock timeout" in err, "Run it again" in err) == (1, True, True), err
+    assert erase(settings)["orders"] == 1
+    db.expire_all()
+    assert db.get(Order, order_id).customer_email == erased.ADDRESS
+
+
 def test_what_somebody_writes_for_too_long_is_told(settings, db, engine, monkeypatch):
     account(db, status="approved")
 
     def not_searched():
         with Connection(settings.amqp_url) as connection:
             outcome = customers.erase(engine, connection, ZOE, Actor("ada", ""), "DPO-17")
-        return {one.place for one in customers.elsewhere(outcome, datetime.now(UTC), 0)}
+        return {one.place for one in customers.unsearched_places(outcome, datetime.now(UTC), 0)}
 
     with Session(engine) as writer, monkeypatch.context() as shorter:
         shorter.setattr(rows, "WRITERS_SECONDS", 0.1)

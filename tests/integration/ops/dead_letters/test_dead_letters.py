@@ -17,15 +17,15 @@ from sqlalchemy import text
 
 from services.ops.audit.actions import Actor
 from services.ops.broker import hold
-from services.ops.broker.hold import Hold
-from services.ops.dead_letters import actions, search
-from services.ops.dead_letters.actions import NotEditableError
+from services.ops.broker.hold import QueueHold
+from services.ops.dead_letters import actions, editing, search
+from services.ops.dead_letters.editing import NotEditableError
 from services.ops.dead_letters.letter import Criteria
 from services.orders.__main__ import wire
 from shared.bus.broker.kombu_connection import user_of
 from shared.bus.consume.subscription import Subscription
 from shared.bus.contract import topology
-from shared.bus.contract.delivery import Incoming, believed
+from shared.bus.contract.delivery import RawDelivery, believed
 from shared.bus.contract.errors import Retry
 from shared.bus.contract.events import EVENT_TYPES, decode
 from shared.bus.contract.message import message_for
@@ -37,10 +37,14 @@ from stack.servers.credentials import as_service
 from tests.integration.arrange import (
     PATIENCE,
     consuming,
+    declare,
     depth,
     facts,
     headers,
+    in_shards,
     order_created,
+    orders_of_shards,
+    publish,
     publish_raw,
     take,
     until,
@@ -88,7 +92,8 @@ def bury(amqp_url, *events, queue=INTAKE, reason="Retry: no such thing", body=No
     ]
     failed = failed_at.isoformat()
     before = depth(amqp_url, queue.dead)
-    with Connection(amqp_url) as connection:
+    service = queue.name.partition(".")[0]
+    with Connection(as_service(amqp_url, service)) as connection:
         channel = connection.channel()
         channel.confirm_select()
         for message in messages:
@@ -99,6 +104,7 @@ def bury(amqp_url, *events, queue=INTAKE, reason="Retry: no such thing", body=No
                     type=message.type,
                     correlation_id=message.correlation_id,
                     delivery_mode=2,
+                    user_id=login(service),
                     application_headers=message.headers()
                     | {
                         "x-attempt": 9,
@@ -134,15 +140,15 @@ def test_looking_leaves_everything_where_it_was(amqp_url, bus, books):
     assert [take(amqp_url, INTAKE.dead).properties["message_id"] for _ in range(250)] == buried
 
 
-def test_where_nothing_is_nobody_waits_for_a_turn(amqp_url, bus, monkeypatch):
-    def turn(queue):
-        raise AssertionError(f"the turn at {queue} was waited for")
+def test_an_empty_queue_is_read_without_its_lock(amqp_url, bus, monkeypatch):
+    def locked(queue):
+        raise AssertionError(f"the lock of {queue} was waited for")
 
-    monkeypatch.setattr(hold, "turn", turn)
+    monkeypatch.setattr(hold, "locked", locked)
     with hold.hold(bus, INTAKE.dead) as held:
         assert (held.take(1), held.ready, held.alone) == ([], 0, True)
     bury(amqp_url, order_created())
-    with pytest.raises(AssertionError, match="the turn at"):
+    with pytest.raises(AssertionError, match="the lock of"):
         search.browse(bus, INTAKE)
 
 
@@ -176,6 +182,32 @@ def test_what_the_broker_gave_up_says_so(amqp_url, bus):
     assert letter.failed_at is not None
     # Without an id of its own it has the same one whenever it is looked at.
     assert search.find(bus, queue, letter.message_id).failed_at == letter.failed_at
+
+
+def test_what_the_broker_gave_up_in_a_shard_is_among_its_queues_and_comes_back(
+    settings, amqp_url, database_url, configure, bus, books
+):
+    declare(amqp_url, 2)
+    _, sent = orders_of_shards(2)
+    publish(amqp_url, *in_shards(2, [sent]))
+    with Connection(amqp_url) as connection:
+        channel = connection.channel()
+        while message := channel.basic_get(topology.shards(2)[0].name):
+            channel.basic_reject(message.delivery_tag, requeue=True)
+    until(lambda: depth(amqp_url, INTAKE.dead) == 1, "given up")
+    (letter,) = search.browse(bus, INTAKE).letters
+    assert "delivered 20 times without an answer" in letter.reason
+    assert (letter.queue, letter.message_id) == (INTAKE.name, sent.message_id)
+    assert letter.failed_at is not None
+    assert actions.replay(bus, books, INTAKE, Criteria(), ADA).done == 1
+    admin = configure(amqp_url=amqp_url, database_url=database_url)
+    handled = []
+    subscription = Subscription(
+        queue=INTAKE, handle=lambda _, received: handled.extend(received), consumer="x"
+    )
+    with consuming(admin, subscription):
+        until(lambda: handled, "it is back")
+    assert str(handled[0].id) == sent.message_id
 
 
 def test_filters(amqp_url, bus):
@@ -239,7 +271,7 @@ def test_who_published_it_is_still_known(amqp_url, bus, books):
     # By its service, whose copies carry the user; by nobody who is known; and forged, with what
     # the broker noted itself.
     carried = {"x-user-id": "boss", "x-reason": "Permanent: x"}
-    for by in ({"user_id": login("kyc")}, {}):
+    for by in ({"user_id": login("kyc")}, {"user_id": None}):
         publish_raw(
             as_service(amqp_url, "kyc"),
             "dead",
@@ -262,9 +294,10 @@ def test_who_published_it_is_still_known(amqp_url, bus, books):
         while message := channel.basic_get(queue.name):
             channel.basic_reject(message.delivery_tag, requeue=True)
     until(lambda: depth(amqp_url, queue.dead) == 3, "all dead")
-    assert actions.replay(bus, books, queue, Criteria(), ADA).done == 3
-    back = [take(amqp_url, queue.name) for _ in range(3)]
-    assert [headers(message).get("x-user-id") for message in back] == ["boss", None, None]
+    state = actions.replay(bus, books, queue, Criteria(), ADA)
+    assert (state.done, state.orphaned) == (2, 1), "nobody vouches for the second"
+    back = [take(amqp_url, queue.name) for _ in range(2)]
+    assert [headers(message).get("x-user-id") for message in back] == ["boss", None]
     # Who put them back is what the broker vouches for now.
     assert {message.properties["user_id"] for message in back} == {user_of(bus)}
 
@@ -288,8 +321,8 @@ def test_who_writes_a_decision_anew_is_its_author(amqp_url, books, db):
     with Connection(as_service(amqp_url, CONSOLE)) as console:
         (letter,) = search.browse(console, queue).letters
         assert (letter.user, letter.person) == (login(CONSOLE), "ola")
-        assert actions.edit(console, books, queue, "desk-42", second, ADA)
-    back = Incoming.of(take(amqp_url, queue.name), known)
+        assert editing.edit(console, books, queue, "desk-42", second, ADA)
+    back = RawDelivery.of(take(amqp_url, queue.name), known)
     assert (back.body, back.person) == (second, "ada")
     (fact,) = facts(db, "ops.dead_letter_replayed")
     assert fact.digest == hashlib.sha256(first).hexdigest()
@@ -306,22 +339,22 @@ def test_an_edited_letter_goes_back_under_its_id(amqp_url, bus, books, db):
         (message.body, "order.recorded", "orders.intake takes no"),
     ):
         with pytest.raises(NotEditableError, match=why):
-            actions.edit(bus, books, INTAKE, message.message_id, body, ADA, type=type_)
+            editing.edit(bus, books, INTAKE, message.message_id, body, ADA, type=type_)
     assert depth(amqp_url, INTAKE.name) == 0
     until(lambda: depth(amqp_url, INTAKE.dead) == 1, "it is back")
-    assert actions.edit(bus, books, INTAKE, message.message_id, message.body, ADA)
+    assert editing.edit(bus, books, INTAKE, message.message_id, message.body, ADA)
     back = take(amqp_url, INTAKE.name)
     assert back.body == message.body
     assert back.properties["message_id"] == message.message_id
     assert [fact.edited for fact in facts(db, "ops.dead_letter_replayed")] == [True]
-    assert not actions.edit(bus, books, INTAKE, message.message_id, message.body, ADA)
+    assert not editing.edit(bus, books, INTAKE, message.message_id, message.body, ADA)
 
 
 def test_a_letter_of_the_bulk_lane_is_edited_and_stays_in_it(amqp_url, bus, books):
     queue, fact = topology.NOTIFIER_BULK, FACTS["order_received"]
     (message,) = bury(amqp_url, fact, queue=queue, body=b"{}", reason="Malformed: x")
-    assert actions.types_for(queue) == actions.types_for(topology.NOTIFIER_ORDERS)
-    assert actions.edit(bus, books, queue, message.message_id, message.body, ADA)
+    assert editing.types_for(queue) == editing.types_for(topology.NOTIFIER_ORDERS)
+    assert editing.edit(bus, books, queue, message.message_id, message.body, ADA)
     assert take(amqp_url, queue.name).body == message.body
 
 
@@ -356,7 +389,7 @@ def test_what_a_shovel_put_back_comes_back_from_the_ladder(
 
 
 def test_every_type_of_message_has_a_queue_to_be_edited_for():
-    found = {type_ for queue in topology.WORK_QUEUES for type_ in actions.types_for(queue)}
+    found = {type_ for queue in topology.WORK_QUEUES for type_ in editing.types_for(queue)}
     assert set(EVENT_TYPES) - found <= {"email.undeliverable"}
 
 
@@ -385,7 +418,7 @@ def test_every_other_one_of_many_goes_and_stays_gone(amqp_url, bus, books):
 def test_what_a_loaded_queue_forgets_is_acknowledged_again(amqp_url, bus, books, db, monkeypatch):
     """A quorum queue puts off what it cannot take at once, and forgets it with the channel."""
     bury(amqp_url, *(order_created() for _ in range(20)))
-    settle, times = Hold.settle, []
+    settle, times = QueueHold.settle, []
 
     def forgetful(held, tags):
         tags = sorted(tags)
@@ -393,7 +426,7 @@ def test_what_a_loaded_queue_forgets_is_acknowledged_again(amqp_url, bus, books,
         held._settled += 0 if times else 5
         times.append(len(tags))
 
-    monkeypatch.setattr(Hold, "settle", forgetful)
+    monkeypatch.setattr(QueueHold, "settle", forgetful)
     assert actions.replay(bus, books, INTAKE, Criteria(), ADA).done == 20
     assert times == [20, 5]
     assert depth(amqp_url, INTAKE.dead) == 0
@@ -491,26 +524,26 @@ def test_who_edits_what_another_has_begun_is_named_with_their_body(
 ):
     """The first is broken off behind its fact; the letter is there yet."""
     (message,) = bury(amqp_url, order_created())
-    settle = Hold.settle
+    settle = QueueHold.settle
 
     def die(*_):
         raise ConnectionError("it is gone")
 
     wanted = Criteria(ids=frozenset({message.message_id}))
-    monkeypatch.setattr(Hold, "settle", die)
+    monkeypatch.setattr(QueueHold, "settle", die)
     with pytest.raises(ConnectionError):
         actions.replay(bus, books, INTAKE, wanted, ADA)
-    monkeypatch.setattr(Hold, "settle", settle)
+    monkeypatch.setattr(QueueHold, "settle", settle)
     until(lambda: depth(amqp_url, INTAKE.dead), "it is there yet")
     # Who begins the same again has told it.
-    monkeypatch.setattr(Hold, "settle", die)
+    monkeypatch.setattr(QueueHold, "settle", die)
     with pytest.raises(ConnectionError):
         actions.replay(bus, books, INTAKE, wanted, ADA)
-    monkeypatch.setattr(Hold, "settle", settle)
+    monkeypatch.setattr(QueueHold, "settle", settle)
     until(lambda: depth(amqp_url, INTAKE.dead), "it is there yet")
     other = message.body.replace(b"kettle", b"teapot")
     ola = Actor("ola", "10.0.0.8")
-    assert actions.edit(bus, books, INTAKE, message.message_id, other, ola)
+    assert editing.edit(bus, books, INTAKE, message.message_id, other, ola)
     told = {row.message_id: row for row in db.query(OutboxMessage)}
     said = [decode(row.type, row.body) for row in told.values()]
     digest = hashlib.sha256(other).hexdigest()

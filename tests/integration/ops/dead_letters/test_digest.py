@@ -98,7 +98,7 @@ def test_pages_ask_what_was_seen_and_fetch_nothing(amqp_url, bus, digests, db):
     assert (group.count, group.kind) == (LETTERS, "Retry: no order …")
     assert digests.find(bus, INTAKE, wanted.message_id).position == LETTERS - 1
     assert digests.find(bus, INTAKE, str(new_id())) is None
-    found = pending.find(db, wanted.correlation_id, bus, digests.browse)
+    found = pending.find(db, [wanted.correlation_id], bus, digests.browse)
     assert [one.message_id for one in found.messages] == [wanted.message_id]
     assert found.looked_at is not None
     assert digests.seen_without(bus, INTAKE, ADDRESS.upper()) is None
@@ -125,9 +125,9 @@ def test_what_came_and_went_since_is_said_and_seen_at_the_next_look(amqp_url, bu
     gone = Criteria(ids=frozenset({buried[0].message_id}))
     actions.discard(bus, books, INTAKE, gone, ADA, "a test")
     digests.forget(INTAKE)
+    before = page.looked_at
     page = digests.browse(bus, INTAKE)
-    assert (page.looked_at, len(page.letters)) == (None, LETTERS), "the queue itself"
-    look(digests, amqp_url)
+    assert (page.looked_at > before, len(page.letters)) == (True, LETTERS), "looked through anew"
     assert digests.find(bus, INTAKE, buried[0].message_id) is None
 
 
@@ -138,9 +138,9 @@ def test_nobody_else_has_letters_in_hand_when_a_queue_is_looked_through(
     with Connection(settings.amqp_url) as another, hold(another, INTAKE.dead) as held:
         assert held.take(1)
         with Connection(settings.amqp_url) as third:
-            digests.look(third, INTAKE)
-    page = digests.browse(bus, INTAKE)
-    assert (page.looked_at, len(page.letters)) == (None, LETTERS)
+            digests.read(third, INTAKE)
+            assert not digests._kept
+    assert len(digests.browse(bus, INTAKE).letters) == LETTERS
 
 
 def test_who_has_letters_in_hand_hides_nothing_that_was_seen(amqp_url, bus, digests, db):
@@ -170,7 +170,17 @@ def test_a_queue_that_was_short_for_a_while_has_rest_too(amqp_url, bus, digests,
     digests.keep({INTAKE.dead: queue_counts.Count(0, 0)})
     monkeypatch.setattr(digest, "REST", float("inf"))
     look(digests, amqp_url)
-    assert digests.browse(bus, INTAKE).looked_at is None
+    assert not digests._kept
+
+
+def test_who_asks_first_looks_for_all_who_ask(amqp_url, bus, digests):
+    """However often pages ask while nobody has looked yet, they leave time for a look."""
+    buried = bury(amqp_url, *(order_created() for _ in range(LETTERS)))
+    assert digests.summarise(bus, INTAKE).seen == LETTERS
+    assert len(digests.browse(bus, INTAKE).letters) == LETTERS
+    assert digests.find(bus, INTAKE, buried[-1].message_id) is not None
+    assert digests.seen_without(bus, INTAKE, NOBODY) is not None
+    assert fetched(amqp_url) == {1}
 
 
 def test_words_that_may_be_in_what_was_left_out_are_looked_for_in_the_queue(amqp_url, bus, digests):
@@ -191,7 +201,7 @@ def test_words_that_may_be_in_what_was_left_out_are_looked_for_in_the_queue(amqp
 
 
 @pytest.mark.parametrize(
-    ("bounds", "kept"), [({"MOST": 11}, 11), ({"LOOK_SECONDS": 0.0, "_CHUNK": 5}, 5)]
+    ("bounds", "kept"), [({"MOST": 11}, 11), ({"READ_SECONDS": 0.0, "_CHUNK": 5}, 5)]
 )
 def test_of_more_than_is_kept_the_rest_is_said_to_be_unseen(
     amqp_url, bus, digests, monkeypatch, bounds, kept

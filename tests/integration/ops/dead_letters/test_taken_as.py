@@ -10,14 +10,14 @@ from kombu import Connection
 from sqlalchemy import Engine
 
 from services.ops.audit.actions import Actor
-from services.ops.broker.hold import as_it_is, hold, look_through
+from services.ops.broker.hold import hold, scan, verbatim_copy
 from services.ops.customers import messages_on_bus
 from services.ops.customers.erasure import Person
-from services.ops.dead_letters import actions, retry_queue
+from services.ops.dead_letters import actions, editing, retry_queue
 from services.ops.dead_letters.letter import Criteria
 from shared.bus.consume.subscription import Subscription
 from shared.bus.contract import topology
-from shared.bus.contract.delivery import Incoming
+from shared.bus.contract.delivery import RawDelivery
 from shared.bus.contract.errors import Permanent, Retry
 from shared.bus.contract.events import OrderCreated
 from shared.bus.contract.message import Message, message_for
@@ -123,7 +123,7 @@ def replayed(stand: Stand) -> str:
 
 def edited(stand: Stand) -> str:
     message = stand.place(topology.DEAD)
-    assert actions.edit(stand.bus, stand.books, INTAKE, message.message_id, message.body, ADA)
+    assert editing.edit(stand.bus, stand.books, INTAKE, message.message_id, message.body, ADA)
     return INTAKE.name
 
 
@@ -153,7 +153,7 @@ def erased_in_the_queue(stand: Stand) -> str:
 
 def looked_at(stand: Stand) -> str:
     stand.place("", "ops")
-    look_through(stand.bus, INTAKE.name, as_it_is)
+    scan(stand.bus, INTAKE.name, verbatim_copy)
     return INTAKE.name
 
 
@@ -166,7 +166,7 @@ def retried_now(stand: Stand) -> str:
 def failed(stand: Stand) -> str:
     stand.place("", "ops")
     stand.fail(Retry("not yet"))
-    waiting = [rung.name for rung in topology.RETRY_LADDER if depth(stand.amqp_url, rung.name)]
+    waiting = [rung.name for rung in topology.RETRY_DELAYS if depth(stand.amqp_url, rung.name)]
     (rung,) = waiting
     return rung
 
@@ -213,7 +213,7 @@ def test_of_another_body_nothing_has_happened(stand):
     message = stand.place(topology.DEAD)
     other = message.body.replace(b"Lagos", b"Abuja")
     assert other != message.body
-    assert actions.edit(stand.bus, stand.books, INTAKE, message.message_id, other, ADA)
+    assert editing.edit(stand.bus, stand.books, INTAKE, message.message_id, other, ADA)
     found = headers(take(stand.amqp_url, INTAKE.name))
     assert {name: found.get(name) for name in TAKEN_AS} == TAKEN_AS | {"x-happened": None}
 
@@ -232,7 +232,7 @@ def test_what_a_stranger_wrote_on_what_the_broker_gave_up_is_not_believed(stand,
         stand.erase()
         queue = INTAKE.dead
     elif action == "edit":
-        actions.edit(stand.bus, stand.books, INTAKE, message.message_id, message.body, ADA)
+        editing.edit(stand.bus, stand.books, INTAKE, message.message_id, message.body, ADA)
     else:
         actions.replay(stand.bus, stand.books, INTAKE, Criteria(), ADA)
     assert not TAKEN_AS.keys() & headers(take(stand.amqp_url, queue)).keys()
@@ -253,8 +253,8 @@ def test_what_the_broker_gave_up_has_the_key_that_it_came_with(stand, exchange):
     until(lambda: depth(stand.amqp_url, queue.dead) == 1, "given up")
     with hold(stand.bus, queue.dead) as held:
         (message,) = held.take(1)
-        assert Incoming.of(message).first_key == key
-        copied = as_it_is(Incoming.of(message), "fellow_ops")
+        assert RawDelivery.of(message).first_key == key
+        copied = verbatim_copy(RawDelivery.of(message), "fellow_ops")
     assert copied.headers["x-key"] == key
 
 

@@ -329,7 +329,7 @@ def test_what_is_known_of_how_much_it_is_falls_with_it(settings, console):
     acknowledged(one)
     with transaction() as session:
         said = {"what": "began", "at": at(1).isoformat(), "figure": 300}
-        episodes.note_told(session, one, "webhook", said)
+        episodes.note_alert(session, one, "webhook", said)
     for number, (trouble, known) in enumerate(zip(many, (300, 300, 20, 20), strict=True)):
         one = console.sees(10 + number, trouble)[DEAD.key]
         assert (one.accepted_figure, one.told["webhook"]["figure"]) == (known, known)

@@ -107,9 +107,9 @@ def test_what_a_consumer_handles_is_in_its_heartbeat(
 ):
     admin = configure(amqp_url=amqp_url, database_url=database_url)
     (subscription,) = wire(admin).subscriptions
-    heart = heartbeat.Heart("services.orders")
+    heartbeat_writer = heartbeat.HeartbeatWriter("services.orders")
     with consuming(admin, subscription) as consumers:
-        beat = service_module.heartbeat_of(heart, consumers)
+        beat = service_module.heartbeat_of(heartbeat_writer, consumers)
         orders = [order_created() for _ in range(20)]
         lost = status_changed(order_created(), TrackingStatus.DELIVERED)
         for event in (*orders, lost):
@@ -124,7 +124,7 @@ def test_what_a_consumer_handles_is_in_its_heartbeat(
     assert (figures_.handled, figures_.unacked) == (21, 0)
     # What failed is the broker's to count, also when the process that put it there is gone.
     counts = sampler.take().counts
-    assert sum(counts[rung.name].ready for rung in topology.RETRY_LADDER) == 1
+    assert sum(counts[rung.name].ready for rung in topology.RETRY_DELAYS) == 1
     assert "1 message failed and will be tried again" in said_by(sampler)
     assert figures_.rate > 0
     assert datetime.now(UTC) - figures_.reached < timedelta(minutes=1)
@@ -152,13 +152,13 @@ def test_what_is_long_gone_is_forgotten(configure, amqp_url, database_url, setti
     configure(amqp_url=amqp_url, database_url=database_url)
     for service in ("services.kyc", "services.orders"):
         with transaction() as session:
-            heartbeat.Heart(service).beat(session)
+            heartbeat.HeartbeatWriter(service).beat(session)
     db.execute(
         text("UPDATE service_heartbeats SET seen_at = now() - interval '2 days', instance = 'old'")
     )
     db.commit()
     with transaction() as session:
-        heartbeat.Heart("services.kyc").beat(session)
+        heartbeat.HeartbeatWriter("services.kyc").beat(session)
     found = {(row.service, row.instance == "old") for row in db.query(ServiceHeartbeat)}
     assert found == {("services.kyc", False), ("services.orders", True)}
 
@@ -177,7 +177,7 @@ def test_whoever_has_a_wrong_clock_is_heard_of_and_hears(
 
     configure(amqp_url=amqp_url, database_url=database_url)
     with transaction() as session:
-        heartbeat.Heart("services.kyc").beat(session)
+        heartbeat.HeartbeatWriter("services.kyc").beat(session)
     db.execute(text("UPDATE service_heartbeats SET instance = 'other'"))
     outbox = "INSERT INTO outbox (message_id, exchange, routing_key, type, correlation_id, source, "
     outbox += "time, body) VALUES (gen_random_uuid(), 'events', 'x', 'x', 'x', 'x', now(), '')"
@@ -185,7 +185,7 @@ def test_whoever_has_a_wrong_clock_is_heard_of_and_hears(
     db.commit()
     monkeypatch.setattr(heartbeat if whose == "the process" else sampler_module, "datetime", Wrong)
     with transaction() as session:
-        heartbeat.Heart("services.kyc").beat(session)
+        heartbeat.HeartbeatWriter("services.kyc").beat(session)
     sample = sampler.take()
     assert {beat.instance == "other" for beat in sample.beats} == {True, False}
     for seen in (*(beat.seen_at for beat in sample.beats), sample.outbox_since):
@@ -216,17 +216,17 @@ def test_one_queue_that_does_not_answer_is_not_the_broker(sampler, amqp_url, mon
 
 def test_an_alarm_of_the_brokers_is_noticed_and_so_is_its_end(broker, settings):
     with closing(AlarmProbe(settings.amqp_url)) as probe:
-        assert probe.look() is None
+        assert probe.check() is None
         limit = broker.evaluate("vm_memory_monitor:get_vm_memory_high_watermark()")
         broker.control("set_vm_memory_high_watermark", "0")
         try:
-            until(lambda: probe.look() == ALARM, "noticed")
-            assert probe.look() == ALARM
+            until(lambda: probe.check() == ALARM, "noticed")
+            assert probe.check() == ALARM
             with closing(AlarmProbe(settings.amqp_url)) as fresh:
-                assert fresh.look() == ALARM
+                assert fresh.check() == ALARM
         finally:
             broker.control("set_vm_memory_high_watermark", limit)
-        until(lambda: probe.look() is None, "over")
+        until(lambda: probe.check() is None, "over")
 
 
 def test_sampling_costs_the_broker_little(sampler, settings, amqp_url):
@@ -267,9 +267,9 @@ def test_the_doctor_judges_the_notifiers_mail_server_and_not_its_own(
 ):
     admin = configure(amqp_url=amqp_url, database_url=database_url, smtp_port=str(mailbox.port))
     wiring = notifying(admin)
-    heart = heartbeat.Heart("services.notifier", wiring.uses)
+    heartbeat_writer = heartbeat.HeartbeatWriter("services.notifier", wiring.uses)
     with consuming(admin, *wiring.subscriptions) as consumers, transaction() as session:
-        service_module.heartbeat_of(heart, consumers)(session)
+        service_module.heartbeat_of(heartbeat_writer, consumers)(session)
     _, out, _ = fellow(settings, "doctor", "--json", SMTP_PORT=str(unused_port()))
     (mail,) = [check for check in json.loads(out) if check["about"] == "mail"]
     assert (mail["state"], mail["found"]) == (

@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 from services.ingress.request_log import health_api
 from services.notifier.__main__ import wire as notifying
 from services.ops.monitoring import order_flow
-from services.ops.monitoring.customer_flow import Others
+from services.ops.monitoring.customer_flow import CustomerCounters
 from services.ops.timelines import account as account_trail
 from services.ops.timelines import order as trail
 from services.ops.timelines import search
@@ -41,9 +41,10 @@ from tests.integration.arrange import (
 READERS = {
     "services/ingress/request_log/health_api.py": "by the event's type",
     "services/ingress/request_log/api.py": "asks of ids how their sender calls them",
+    "services/notifier/api.py": "asks of ids how their sender calls them",
     "services/notifier/suppression/leaving.py": "asks of one order whom it is for",
     "services/notifier/suppression/upkeep.py": "asks of ids whether they are there still",
-    "services/notifier/handlers.py": "asks of ids whether a customer was erased",
+    "services/notifier/deliveries.py": "asks of ids whether a customer was erased",
     "services/ops/customers/customers.py": "erases and exports: all of a person's",
     "services/ops/customers/rows.py": "erases and exports: all of a person's",
     "services/ops/monitoring/customer_flow.py": "takes them out of counters",
@@ -184,7 +185,7 @@ def test_no_reader_counts_or_lists_one(settings, db, engine):
     assert before["list"] == [live.order_id]
     assert before["shares"] == [1.0]
     assert (before["latency"], before["health"]) == (1, 1)
-    others = Others()
+    others = CustomerCounters()
 
     def counted():
         with Session(engine) as session:
@@ -225,7 +226,7 @@ def test_a_look_holds_no_more_than_ten_minutes_of_tests(settings, db, engine):
     db.execute(text("UPDATE order_status_history SET at = at - interval '1 hour'"))
     db.commit()
     through(settings, db, *(in_test(order_created(business.id)) for _ in range(3)))
-    others = Others()
+    others = CustomerCounters()
     with Session(engine) as session:
         others.of(session, order_flow.counters(session))
     assert others._tests.count == 3

@@ -2,15 +2,16 @@
 
 import json
 import re
-from contextlib import closing
-from datetime import UTC, datetime
+from contextlib import closing, nullcontext
+from datetime import UTC, datetime, timedelta
 from email.utils import parseaddr
+from types import SimpleNamespace
 
 import pytest
 from kombu import Connection
 from msgspec.structs import replace
 from prometheus_client import REGISTRY
-from sqlalchemy import text
+from sqlalchemy import and_, text
 from sqlalchemy.orm import Session
 
 from services.audit.__main__ import wire as auditing
@@ -18,6 +19,7 @@ from services.notifier.__main__ import wire as notifying
 from services.ops.audit.actions import Actor
 from services.ops.broker import hold
 from services.ops.broker.hold import BusyError
+from services.ops.console.pages.timelines import find
 from services.ops.customers import messages_on_bus
 from services.ops.customers.erasure import Person
 from services.ops.dead_letters import retention, retry_queue
@@ -29,9 +31,10 @@ from services.ops.monitoring.alerts import troubles
 from services.ops.monitoring.sampler import Sampler
 from services.ops.timelines import account as account_trail
 from services.ops.timelines import order as trail
-from services.ops.timelines import pending, search, unrecorded
+from services.ops.timelines import pending, requests, search, unrecorded
 from services.orders.__main__ import wire as recording
 from shared.bus import outbox
+from shared.bus.broker.standing import PartStatus
 from shared.bus.contract import topology
 from shared.bus.contract.events import (
     CustomerDetails,
@@ -41,19 +44,23 @@ from shared.bus.contract.events import (
     TrackingStatus,
 )
 from shared.bus.contract.message import message_for
-from shared.db.models import OutboxMessage, WebhookRequest, WebhookSecret
+from shared.db.models import OutboxMessage, WebhookPolicy, WebhookRequest, WebhookSecret
 from shared.db.session import transaction
-from shared.ids import derived_id, new_id, order_of_number
+from shared.ids import derived_id, new_id, order_of_key, order_of_number
 from shared.service import heartbeat_of
 from shared.telemetry import heartbeat
 from tests.integration.arrange import (
     account,
+    accounts_of_shards,
     ago,
     consuming,
+    declare,
+    in_shards,
     order_created,
     publish,
     publish_raw,
     status_changed,
+    take,
     until,
 )
 from tests.integration.ops.cli.test_cli import fellow
@@ -298,6 +305,221 @@ def test_an_accepted_order_is_known_while_nobody_records(settings, db, engine):
         assert len(by_email) == 2
 
 
+def test_what_waits_in_a_shard_is_looked_for_since_that_one_got_on(settings, db, monkeypatch):
+    """The others may be hours ahead of it."""
+    declare(settings.amqp_url, 2)
+    zoe = CustomerDetails(name="Zoë", email="late@shop.example")
+    order = order_created(accounts_of_shards(2)[1], customer_details=zoe)
+    (message,) = sent(settings, order)  # which the journal has as well
+    take(settings.amqp_url, "orders.intake")
+    publish(settings.amqp_url, *in_shards(2, [message]))
+    asked, read, now = [], unrecorded.reading.read, datetime.now(UTC)
+
+    def note(connection, since):
+        asked.append(since + unrecorded.MARGIN)
+        return read(connection, since)
+
+    monkeypatch.setattr(unrecorded.reading, "read", note)
+    heartbeat_writer, behind = (
+        heartbeat.HeartbeatWriter("services.orders"),
+        now - timedelta(hours=3),
+    )
+    for reached_in, is_whole in (({"orders.intake.1": behind}, True), ({}, False)):
+        said = heartbeat.QueueFigures(PartStatus("working"), reached=now, reached_in=reached_in)
+        heartbeat_writer.beat(db, {"orders.intake": said})
+        db.commit()
+        with Connection(settings.amqp_url) as bus:
+            found, whole, _ = unrecorded.by_email(db, bus, "late@shop.example")
+        assert [one.order_id for one, _ in found] == [order.order_id]
+        assert whole == is_whole
+    first, second = asked
+    assert first == behind
+    assert second < now - timedelta(minutes=30)
+
+
+def test_what_is_recorded_needs_no_look_at_the_request_log(settings, db, engine):
+    """Which is read row by row, since no index of it is by order or key."""
+    business = account(db, status="approved")
+    key = "k" * 255
+    keyed = order_created(business.id, order_id=order_of_key(business.id, key))
+    with consuming(settings, *recording(settings).subscriptions):
+        sent(settings, keyed)
+    db.rollback()
+    with engine.begin() as other:
+        other.execute(text("LOCK TABLE webhook_requests IN ACCESS EXCLUSIVE MODE"))
+        db.execute(text("SET LOCAL lock_timeout = '2s'"))
+        found = search.search(db, str(keyed.order_id))
+        assert [one.order_id for one in found] == [keyed.order_id]
+        assert search.search(db, "zoe@shop.example").is_whole
+    visit = looking_by(None, q=key)
+    assert find(db, visit).to == f"/orders/{keyed.order_id}"
+    with Connection(settings.amqp_url) as bus:
+        visit = looking_by(bus, q=key, account=str(new_id()))
+        assert find(db, visit).about["orders"] == []
+
+
+def looking_by(bus, **query):
+    """A visit of the console's search."""
+    system = SimpleNamespace(
+        broker=lambda _: nullcontext(bus), digests=SimpleNamespace(browse=dead_letters.browse)
+    )
+    return SimpleNamespace(query=query, user=SimpleNamespace(may=lambda _: True), system=system)
+
+
+def test_an_order_that_died_days_ago_is_found_by_its_number_and_its_key(
+    settings, db, engine, monkeypatch
+):
+    """Dead letters stay for months; the log is looked through of the last days, or not at all."""
+    monkeypatch.setattr(requests, "LATELY", timedelta(0))
+    business = account(db, status="approved")
+    numbered, gone = (
+        order_created(business.id, order_id=order_of_number(business.id, name), order_number=name)
+        for name in ("A-1001", "A-1002")
+    )
+    keyed = order_created(business.id, order_id=order_of_key(business.id, "key-7"))
+    for order in (numbered, keyed):
+        message = message_for(order, source="tests", correlation_id=order.order_id)
+        publish_raw(
+            settings.amqp_url, "dead", "orders.intake", message.body, type=message.type,
+            message_id=message.message_id, correlation_id=message.correlation_id,
+        )  # fmt: skip
+    requested(db, business, message_for(gone, source="tests", correlation_id="x"), gone)
+    theirs = {"account": str(business.id)}
+    with Session(engine) as session, Connection(settings.amqp_url) as bus:
+        for name, order in (("A-1001", numbered), ("key-7", keyed), (keyed.order_id, keyed)):
+            for of in ({}, theirs):
+                to = find(session, looking_by(bus, q=str(name), **of)).to
+                assert to == f"/orders/{order.order_id}", (name, of)
+        nothing = search.Results()
+        search.waiting(session, nothing, bus)
+        assert nothing == []
+        found = find(session, looking_by(bus, q="A-1002")).about["found"]
+        assert (found, found.is_of_all_days) == ([], False)
+        to = find(session, looking_by(bus, q="A-1002", **theirs)).to
+        assert to == f"/orders/{gone.order_id}"
+        found = find(session, looking_by(bus, q="A-1003", **theirs)).about
+        assert (found["found"], found["found"].is_of_all_days) == ([], True)
+        assert found["of"] == business.company_name
+    for of in ((), ("--business", business.email)):
+        code, out, err = fellow(settings, "trail", "A-1001", *of)
+        assert (code, "orders.intake.dead" in out) == (0, True), err
+    code, _, err = fellow(settings, "trail", "A-1003")
+    assert (code, "only the requests of the last two days" in err) == (1, True), err
+
+
+def test_a_log_that_cannot_be_looked_through_in_time_is_not_said_to_be_empty(
+    settings, db, monkeypatch
+):
+    business = account(db, status="approved")
+    order = order_created(business.id)
+    (message,) = sent(settings, order)
+    # An order without a key or a number has the id of its message.
+    requested(db, business, replace(message, message_id=str(order.order_id)), order)
+    monkeypatch.setattr(requests, "LOG_SECONDS", 0.05)
+    slow = text("pg_sleep(0.2) IS NOT NULL")
+    is_it = requests.one_of
+    is_slow = lambda column, ids: and_(is_it(column, ids), slow)  # noqa: E731
+    monkeypatch.setattr(
+        requests, "one_of", lambda c, ids: (is_slow if c.key == "order_id" else is_it)(c, ids)
+    )
+    found = search.search(db, str(order.order_id))
+    assert [one.order_id for one in found] == [order.order_id]
+    assert (found.are_all_requests, found.is_whole) == (False, True)
+    monkeypatch.setattr(requests, "_lately", lambda: slow)
+    with pytest.raises(BusyError, match="The request log"):
+        trail.order_trail(db, new_id())
+
+
+def test_what_is_not_recorded_is_found_at_each_of_many_businesses(db, monkeypatch):
+    first, second = sorted(
+        (account(db, status="approved", email=f"{n}@kettle.example") for n in range(2)),
+        key=lambda business: business.id,
+    )
+    numbered = order_created(second.id, order_id=order_of_number(second.id, "7"), order_number="7")
+    requested(db, second, message_for(numbered, source="tests", correlation_id="x"), numbered)
+    monkeypatch.setattr(search, "SLICE", 1)
+    found = search.search(db, "7")
+    assert [one.order_id for one in found] == [numbered.order_id]
+    assert (found.are_all_requests, found.is_whole) == (True, True)
+    # There is an end to what the log is asked for at once.
+    monkeypatch.setattr(search, "MOST_ASKED", 4)
+    found = search.search(db, "7")
+    assert (list(found), found.are_all_requests) == ([], False)
+    found = search.search(db, "7", account_id=second.id)
+    assert ([one.order_id for one in found], found.are_all_requests) == ([numbered.order_id], True)
+    shown = trail.order_trail(db, numbered.order_id, account_id=second.id)
+    assert (shown.account_id, shown.are_all_requests) == (second.id, True)
+    assert trail.order_trail(db, numbered.order_id, account_id=first.id) is None
+
+
+def test_of_more_businesses_than_there_is_time_for_one_is_named(settings, db, engine, monkeypatch):
+    numbered = []
+    for number in range(3):
+        business = account(db, status="approved", email=f"{number}@kettle.example")
+        id_ = order_of_number(business.id, "1001")
+        numbered.append(order_created(business.id, order_id=id_, order_number="1001"))
+    with consuming(settings, *recording(settings).subscriptions):
+        sent(settings, *numbered)
+    monkeypatch.setattr(search, "SLICE", 1)
+    with Session(engine) as session:
+        found = search.search(session, "1001")
+        assert {one.order_id for one in found} == {one.order_id for one in numbered}
+        assert found.are_all_businesses
+        monkeypatch.setattr(search, "SECONDS", -1.0)
+        found = search.search(session, "1001")
+        assert (len(found), found.are_all_businesses) == (1, False)
+        for one in numbered:
+            found = search.search(session, "1001", account_id=one.account_id)
+            assert [each.order_id for each in found] == [one.order_id]
+            assert found.are_all_businesses
+    code, out, err = fellow(settings, "trail", "1001", "--business", "2@kettle.example")
+    assert (code, str(numbered[2].order_id) in out) == (0, True), err
+
+
+def test_an_order_with_a_number_and_a_key_is_found_by_its_key_as_recorded(settings, db, engine):
+    business = account(db, status="approved")
+    id_ = order_of_number(business.id, "A-7")
+    order = order_created(business.id, order_id=id_, order_number="A-7")
+    with consuming(settings, *recording(settings).subscriptions):
+        (message,) = sent(settings, order)
+    requested(db, business, message, order, "key-7")
+    with Session(engine) as session:
+        (found,) = search.search(session, "key-7")
+    assert (found.order_number, found.tracking_status) == ("A-7", "PENDING")
+
+
+def test_refusals_that_the_log_has_left_out_are_told(settings, db):
+    business = account(db, status="approved")
+    refused = {"accepted": False, "code": "too_many_requests", "scheme": "x", "latency_us": 1}
+    more = {"account_id": business.id, "client_address": "192.0.2.7"}
+    db.add_all(WebhookRequest(at=ago(), **refused, **more) for _ in range(99))
+    db.commit()
+    assert account_trail.account_trail(db, business.id).refusals_are_all
+    # What came before, or was of tests, made it leave out others as well.
+    test = WebhookSecret(account_id=business.id, key_hash=b"x", sealed=b"x", state="active",
+                         is_test=True, expires_at=business.created_at)  # fmt: skip
+    db.add(test)
+    db.commit()
+    for other in (
+        {"at": ago(hours=24, seconds=30)},
+        {"at": ago(), "secret_id": test.id},
+    ):
+        one = WebhookRequest(**refused, **more, **other)
+        db.add(one)
+        db.commit()
+        found = account_trail.account_trail(db, business.id)
+        assert (found.refusals, found.refusals_are_all) == ({"too_many_requests": 99}, False)
+        db.delete(one)
+    db.add(WebhookRequest(at=ago(), **refused, **more))
+    db.add(WebhookPolicy(account_id=business.id, blocked_at=ago(), rate_per_second=7))
+    db.commit()
+    code, out, err = fellow(settings, "account", "show", business.email, "--no-bus")
+    assert code == 0, err
+    assert "refused in the last 24 hours: at least 100 too_many_requests" in out
+    assert "blocked since" in out
+    assert "may send 7 requests a second to each worker, from anywhere" in out
+
+
 def as_placed(order):
     """The same order, as a shop says later that it is placed."""
     said = {name: getattr(order, name) for name in OrderCreated.__struct_fields__}
@@ -379,13 +601,13 @@ def test_what_lies_behind_what_can_be_looked_through_is_said(settings, db, monke
     order = order_created()
     for number in range(5):
         about = order.order_id if number == 4 else new_id()
-        for exchange in (topology.RETRY_LADDER[-1].name, "dead"):
+        for exchange in (topology.RETRY_DELAYS[-1].name, "dead"):
             publish_raw(settings.amqp_url, exchange, "orders.intake", b"{}", type="order.created",
                         message_id=f"m{number}", correlation_id=str(about))  # fmt: skip
     monkeypatch.setattr(hold, "MOST", 3)
     monkeypatch.setattr(dead_letters, "MOST", 3)
     with Connection(settings.amqp_url) as bus:
-        assert not pending.find(db, str(order.order_id), bus).is_whole
+        assert not pending.find(db, [str(order.order_id)], bus).is_whole
         assert retry_queue.waiting(bus).unseen == 2
         page = dead_letters.browse(bus, topology.ORDERS_INTAKE, Criteria(reason="nothing"))
         assert (page.next, page.unseen, page.is_whole) == (None, 2, False)
@@ -395,7 +617,7 @@ def test_what_lies_behind_what_can_be_looked_through_is_said(settings, db, monke
         assert retention.over(bus, topology.ORDERS_INTAKE, 90, ago()) == (0, False)
         person = Person.of("zoe@shop.example", {"zoe@shop.example": "zoe@shop.example"})
         _, found = messages_on_bus.find(bus, person)
-        assert found.unseen == {topology.RETRY_LADDER[-1].name: 2, "orders.intake.dead": 2}
+        assert found.unseen == {topology.RETRY_DELAYS[-1].name: 2, "orders.intake.dead": 2}
 
 
 def test_an_order_that_cannot_be_recorded_is_found_among_the_dead(settings, db, engine):
@@ -467,12 +689,12 @@ def test_an_email_that_is_due_says_so_and_why(settings, db, engine, mailbox):
     assert due() == ["the order itself: email due, not sent yet: it waits in outbox"]
     mailbox.stop()
     relayed(settings, db)
-    heart = heartbeat.Heart("services.notifier")
+    heartbeat_writer = heartbeat.HeartbeatWriter("services.notifier")
     with consuming(settings, *notifying(settings).subscriptions) as consumers:
-        beat = heartbeat_of(heart, consumers)
+        beat = heartbeat_of(heartbeat_writer, consumers)
 
         def is_held():
-            return all(consumer.standing.told.lacks == "mail" for consumer in consumers)
+            return all(consumer.standing.status.lacks == "mail" for consumer in consumers)
 
         until(is_held, "it is held")
         assert REGISTRY.get_sample_value(

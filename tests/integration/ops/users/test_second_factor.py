@@ -5,6 +5,7 @@ from datetime import UTC, datetime, timedelta
 
 import pyotp
 import pytest
+import structlog
 from sqlalchemy import select, text
 
 from services.ops import keys
@@ -95,6 +96,36 @@ def test_a_clock_may_be_off_by_one_step(settings, ada, steps, is_taken):
     later = NOW + 10 * STEP
     code = app.at(later + steps * STEP)
     assert (take(ada, f" {code[:3]} {code[3:]} ", later) == "code") is is_taken
+
+
+def test_a_database_clock_that_was_ahead_locks_nobody_out(settings, ada):
+    app, _ = set_up(ada)
+    ahead = NOW + timedelta(days=1)
+    assert take(ada, app.at(ahead), ahead) == "code"
+    with structlog.testing.capture_logs() as said:
+        assert take(ada, app.at(NOW + STEP), NOW + STEP) == "code"
+        assert take(ada, app.at(NOW + STEP), NOW + STEP) is None
+    (line,) = said
+    assert (line["event"], line["seconds"]) == ("second_factor_step_set_aside", 86_370)
+    # By minutes, as of a standby: a code that was taken is not taken again.
+    assert take(ada, app.at(NOW + 9 * STEP), NOW + 9 * STEP) == "code"
+    assert take(ada, app.at(NOW + 2 * STEP), NOW + 2 * STEP) is None
+
+
+def test_a_refused_code_of_a_slow_clock_says_by_how_much(settings, ada):
+    app, _ = set_up(ada)
+    later = NOW + 60 * STEP
+
+    def seconds_late(code):
+        with transaction() as session:
+            return second_factor.seconds_late(session, ada.id, code, later)
+
+    assert seconds_late(app.at(later - 3 * STEP)) == 90
+    assert seconds_late(app.at(later - 20 * STEP)) == 600
+    assert take(ada, app.at(later), later) == "code"
+    # Of none that is valid soon, used, or out of reach.
+    for steps in (-3, 0, 2, 5, -21):
+        assert seconds_late(app.at(later + steps * STEP)) == 0
 
 
 def test_of_two_at_once_with_one_code_one_gets_in(settings, ada):

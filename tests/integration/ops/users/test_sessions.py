@@ -60,7 +60,7 @@ def test_a_note_stays_beside_the_next_until_it_is_read(settings, ada):
     with transaction() as session:
         token = sessions.start(session, ada)
         sessions.leave_note(session, token, "It is discarded.")
-        sessions.tell_others(session, ada.id, "You have signed in from 203.0.113.7 too.")
+        sessions.note_for_all(session, ada.id, "You have signed in from 203.0.113.7 too.")
         sessions.leave_note(session, token, "It is tried now.")
     with transaction() as session:
         assert sessions.take_note(session, token) == (
@@ -93,7 +93,7 @@ def test_it_ends_after_its_time_in_any_case(settings, db, ada):
     assert found(token, settings) is None
     with transaction() as session:
         sessions.start(session, ada)
-    sessions.end_over(settings)
+    sessions.delete_ended(settings)
     assert len(db.scalars(select(OpsSession)).all()) == 1
 
 

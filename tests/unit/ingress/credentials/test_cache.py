@@ -1,4 +1,4 @@
-"""The cache's own rules; that it is true across workers, the integration tests see."""
+"""The rules of the secret cache; integration tests check it across workers."""
 
 import asyncio
 import threading
@@ -56,25 +56,25 @@ def cache():
         yield SecretCache(threads, lookups, Policies())
 
 
-def test_an_older_answer_that_comes_last_does_not_bring_a_revoked_secret_back(cache):
+def test_an_older_row_that_arrives_last_does_not_restore_a_revoked_secret(cache):
     id_ = new_id()
     put(cache, row("active", 1, id=id_), row("revoked", 2, id=id_), row("active", 1, id=id_))
     assert cache.peek(KEY).state == "revoked"
 
 
-def test_the_same_row_again_is_taken(cache):
+def test_the_same_row_may_be_stored_twice(cache):
     id_ = new_id()
     put(cache, row("active", id=id_), row("retiring", id=id_, expires=NOW))
     assert (cache.peek(KEY).state, cache.peek(KEY).expires_at) == ("retiring", NOW.timestamp())
 
 
-def test_an_older_answer_changes_nothing(cache):
+def test_an_older_row_changes_nothing(cache):
     id_ = new_id()
     put(cache, row(change=2, id=id_, expires=NOW), row(change=1, id=id_))
     assert cache.peek(KEY).expires_at == NOW.timestamp()
 
 
-def test_replaced_secrets_of_one_shop_do_not_push_out_anothers(cache):
+def test_replaced_secrets_of_one_shop_do_not_displace_anothers(cache):
     cache.clock.read(NOW.timestamp(), 0.0, 0.0)
     kept = row(platform="shopify", key=b"kept")
     ended = [
@@ -98,8 +98,8 @@ def test_an_event_revokes_what_it_names_and_nothing_else(cache):
 
 
 @given(st.data())
-def test_whatever_comes_in_whatever_order_a_secret_goes_forward_only(data):
-    """A secret's life as the database has it; answers and events about it in any order."""
+def test_the_state_of_a_secret_only_advances(data):
+    """The states of a secret; rows and events about it arrive in any order."""
     id_, key_state = new_id(), 0
     life = [STATES[0]]
     for _ in range(data.draw(st.integers(1, 4))):
@@ -127,7 +127,7 @@ def test_whatever_comes_in_whatever_order_a_secret_goes_forward_only(data):
         assert bool(cache.of(ACCOUNT)) == (life[-1] != "revoked")
 
 
-def test_what_is_remembered_of_events_is_bounded(cache, monkeypatch):
+def test_the_number_of_remembered_revocations_is_bounded(cache, monkeypatch):
     monkeypatch.setattr(secret_cache, "MAX_REVOKED", 10)
     cache.revoke(ACCOUNT, [new_id() for _ in range(100)])
     assert len(cache._revoked) == 10
@@ -156,7 +156,7 @@ def test_validity_follows_the_clock_and_not_only_the_state(state, seconds, valid
     assert (secret.state_at(end + seconds) == "expired") is expired
 
 
-def test_the_bytes_are_opened_once_and_stay_open(monkeypatch):
+def test_the_bytes_are_decrypted_once(monkeypatch):
     raw, id_ = generate(), new_id()
     first = row(id=id_, sealed=seal(raw, id_))
     secret = CachedSecret(first)
@@ -166,14 +166,14 @@ def test_the_bytes_are_opened_once_and_stay_open(monkeypatch):
     assert (secret.raw(), secret.state) == (raw, "retiring")
 
 
-def test_an_account_has_its_newest_secrets_first_whatever_the_order_they_came_in(cache):
+def test_an_accounts_secrets_are_sorted_newest_first(cache):
     rows = [row(key=bytes([n])) for n in range(MAX_TRIED + 3)]
     put(cache, *rows[3:], *rows[:3])
     newest = [r.id for r in reversed(rows)][:MAX_TRIED]
     assert [secret.id for secret in cache.of(ACCOUNT)] == newest
 
 
-def test_revoked_secrets_are_not_tried_and_take_nobodys_place(cache):
+def test_revoked_secrets_are_not_tried_and_do_not_count_for_the_limit(cache):
     rows = [row(key=bytes([n])) for n in range(MAX_TRIED + 1)]
     put(cache, *rows)
     for revoked in rows[1:]:
@@ -183,7 +183,7 @@ def test_revoked_secrets_are_not_tried_and_take_nobodys_place(cache):
     assert cache.of(new_id()) == []
 
 
-def test_what_a_platform_has_made_is_apart_from_ours_and_revoked_by_the_same_event(cache):
+def test_secrets_of_platforms_are_separate_and_revoked_by_the_same_event(cache):
     ours, theirs = row(), row(key=b"random", platform="shopify")
     put(cache, ours, theirs)
     assert [secret.id for secret in cache.of(ACCOUNT)] == [ours.id]
@@ -193,7 +193,7 @@ def test_what_a_platform_has_made_is_apart_from_ours_and_revoked_by_the_same_eve
     assert [secret.id for secret in cache.of(ACCOUNT)] == [ours.id]
 
 
-def test_a_given_one_that_was_revoked_before_it_came_is_never_tried(cache):
+def test_a_platforms_secret_revoked_before_it_was_loaded_is_never_tried(cache):
     late = row(key=b"random", platform="shopify")
     cache.revoke(ACCOUNT, [late.id])
     put(cache, late)
@@ -205,7 +205,7 @@ NOTHING = Found(Position("1:1:", "server"), (NOW.timestamp(), 0.0, 0.0))
 
 @pytest.fixture
 def silent(monkeypatch):
-    """A database that answers no look-up, until the test is over, and all else at once."""
+    """A database that answers no look-up before the end of the test, and all else immediately."""
     over = threading.Event()
 
     def hang(*_):
@@ -224,7 +224,7 @@ async def settled(lookups, over):
     await asyncio.gather(*lookups, return_exceptions=True)
 
 
-def test_what_has_changed_is_loaded_however_many_look_ups_are_under_way(cache, silent):
+def test_changes_are_loaded_while_look_ups_are_running(cache, silent):
     async def poll_amid():
         lookups = [asyncio.create_task(cache.find(b"%d" % n)) for n in range(10)]
         await asyncio.sleep(0)
@@ -236,7 +236,7 @@ def test_what_has_changed_is_loaded_however_many_look_ups_are_under_way(cache, s
     assert cache.refreshed_at is not None
 
 
-def test_look_ups_at_once_are_bounded_and_one_more_is_told_when_to_come_back(cache, silent):
+def test_concurrent_look_ups_are_bounded_and_one_more_gets_retry_after(cache, silent):
     async def one_too_many():
         lookups = [
             asyncio.create_task(cache.find(b"%d" % n)) for n in range(secret_cache.MAX_LOOKUPS)
@@ -255,7 +255,7 @@ def test_look_ups_at_once_are_bounded_and_one_more_is_told_when_to_come_back(cac
     assert (error.code, error.headers) == ("overloaded", {"Retry-After": "1"})
 
 
-def test_a_look_up_that_has_no_answer_has_an_end(cache, silent, monkeypatch):
+def test_a_look_up_without_an_answer_times_out(cache, silent, monkeypatch):
     monkeypatch.setattr(secret_cache, "LOOKUP_SECONDS", 0.01)
 
     async def wait():

@@ -1,4 +1,4 @@
-"""The database's time is within its bounds, whatever answers take and the worker's clock shows."""
+"""The bounds of the database's time hold for slow answers and a wrong wall clock."""
 
 import time
 
@@ -16,7 +16,7 @@ ROUNDING = 1e-4
 
 @given(st.lists(trips, min_size=1, max_size=20), st.floats(-DRIFT, DRIFT), seconds)
 def test_the_true_time_is_within_the_bounds(readings, drift, later):
-    """The database's clock runs at a rate of its own; each trip takes its time there and back."""
+    """The database's clock drifts, and each round trip takes time."""
     clock, monotonic = DatabaseClock(), 0.0
 
     def true(at):
@@ -33,7 +33,7 @@ def test_the_true_time_is_within_the_bounds(readings, drift, later):
 
 
 @given(st.floats(0.001, 20), st.floats(1, 100))
-def test_a_slow_answer_does_not_loosen_what_is_known(slow, pause):
+def test_a_slow_answer_does_not_widen_the_bounds(slow, pause):
     clock = DatabaseClock()
     clock.read(START, 0.0, 0.001)
     clock.read(START + pause + slow / 2, pause, pause + slow)
@@ -50,7 +50,7 @@ def test_a_database_clock_that_is_set_is_followed(jump):
 
 
 @pytest.mark.parametrize("jump", [-600, 600])
-def test_the_workers_own_clock_does_not_count(monkeypatch, jump):
+def test_the_workers_wall_clock_does_not_matter(monkeypatch, jump):
     clock = DatabaseClock()
     now = time.monotonic()
     clock.read(START, now, now)
@@ -59,7 +59,7 @@ def test_the_workers_own_clock_does_not_count(monkeypatch, jump):
     assert clock.now() == pytest.approx(START, abs=60)
 
 
-def test_before_the_first_reading_it_is_the_workers_own():
+def test_before_the_first_reading_the_time_is_the_workers():
     assert DatabaseClock().now() == pytest.approx(time.time(), abs=60)
 
 
@@ -80,7 +80,7 @@ def test_a_stamp_is_the_databases_time(monkeypatch, jump):
 
 
 def test_workers_of_one_host_whose_clock_is_right_agree(monkeypatch):
-    """Their readings have taken their time; two updates of one millisecond keep their order."""
+    """Also with slow readings: two updates of one millisecond keep their order."""
     one, other = DatabaseClock(), DatabaseClock()
     now, true = time.monotonic(), time.time()
     monkeypatch.setattr(time, "monotonic", lambda: now)

@@ -1,15 +1,18 @@
-"""What an ingress worker hears of secrets it believes where it came by the facts alone."""
+"""The feed of the secret cache trusts events of their own exchange alone."""
+
+import asyncio
 
 import msgspec
 import pytest
 from pika.spec import Basic
+from sqlalchemy.exc import OperationalError
 
 from services.ingress.credentials.feed import SecretFeed
 from shared.ids import new_id
 
 
 class Revoked:
-    """A cache that notes what it is told to revoke."""
+    """A cache that records revocations and blocks."""
 
     def __init__(self):
         self.told, self.blocked = [], []
@@ -53,7 +56,7 @@ def test_a_copy_by_cc_revokes_nothing(exchange, key, is_believed):
         ("", "account.changed", "blocked", False),
     ],
 )
-def test_a_block_is_believed_of_the_fact_alone_and_the_rest_is_asked(
+def test_only_a_blocking_event_blocks_and_every_event_wakes_the_poll(
     exchange, key, what, is_blocked
 ):
     cache = Revoked()
@@ -63,3 +66,37 @@ def test_a_block_is_believed_of_the_fact_alone_and_the_rest_is_asked(
     feed._on_event(None, Basic.Deliver(exchange=exchange, routing_key=key), None, body)
     assert cache.blocked == ([account] if is_blocked else [])
     assert feed._wake.is_set() is (exchange == "events")
+
+
+class Polled:
+    """A cache whose polls end with given errors; it records the feed's state at each."""
+
+    def __init__(self, *errors):
+        self.errors, self.states, self.feed = [*errors, None], [], None
+        self.over = asyncio.Event()
+
+    async def poll(self):
+        self.states.append(self.feed.standing.status.state)
+        if not self.errors:
+            self.over.set()
+            await asyncio.Event().wait()
+        if (error := self.errors.pop(0)) is not None:
+            raise error
+
+    def __len__(self):
+        return 0
+
+
+def test_a_poll_that_fails_with_the_database_reachable_is_in_the_heartbeat():
+    async def run():
+        cache = Polled(OperationalError("SELECT 1", {}, Exception("it is gone")), ValueError("so"))
+        cache.feed = feed = SecretFeed(cache, "amqp://127.0.0.1", heartbeat=10, poll_seconds=0)
+        feed.standing.working("127.0.0.1:5672")
+        feed._wake.wait = lambda: asyncio.sleep(0)
+        polling = asyncio.create_task(feed._poll())
+        await cache.over.wait()
+        polling.cancel()
+        # That the database is away is everybody's to tell.
+        assert cache.states == ["working", "working", "failing", "working"]
+
+    asyncio.run(run())

@@ -1,4 +1,4 @@
-"""Policies in memory: closed where they are unreadable, true whatever comes last."""
+"""The policies in a worker's memory."""
 
 import time
 from datetime import UTC, datetime
@@ -35,20 +35,20 @@ def row(*networks, rate=None, change=0):
         (["nonsense"], "203.0.113.7", False),
     ],
 )
-def test_who_may_come(networks, address, allowed):
+def test_allowed_addresses(networks, address, allowed):
     policy = Policy(row(*networks))
     assert policy.allows(address) is allowed
     assert policy.allows(address) is allowed
 
 
-def test_what_is_remembered_is_bounded(monkeypatch):
+def test_the_cache_of_verdicts_is_bounded(monkeypatch):
     monkeypatch.setattr(policies, "MAX_VERDICTS", 10)
     policy = Policy(row("10.0.0.0/8"))
     assert all(policy.allows(f"10.0.0.{n}") for n in range(100))
     assert len(policy._verdicts) <= 10
 
 
-def test_an_older_answer_that_comes_last_changes_nothing():
+def test_an_older_row_that_arrives_last_is_ignored():
     known = Policies()
     known.put([row(rate=5, change=2)])
     known.put([row(rate=9, change=1)])
@@ -58,7 +58,7 @@ def test_an_older_answer_that_comes_last_changes_nothing():
     assert known.get(new_id()) is None
 
 
-def test_all_anew_forgets_what_is_gone():
+def test_replacing_all_policies_removes_missing_ones():
     known = Policies()
     known.put([row(rate=5, change=2)])
     known.replace([])
@@ -72,7 +72,7 @@ def blocked_row(change):
 
 
 @pytest.mark.parametrize("known_before", [True, False])
-def test_an_event_blocks_until_a_look_that_began_later_is_over(known_before):
+def test_an_event_blocks_until_a_later_poll_has_finished(known_before):
     known = Policies()
     if known_before:
         known.put([row(rate=5, change=1)])
@@ -92,7 +92,7 @@ def test_an_event_blocks_until_a_look_that_began_later_is_over(known_before):
     assert found is None or not found.is_blocked
 
 
-def test_a_row_takes_over_from_the_event():
+def test_a_row_replaces_the_block_by_an_event():
     known = Policies()
     known.put([row(rate=5, change=1)])
     known.block(ACCOUNT)

@@ -1,4 +1,4 @@
-"""A signature by a private key that is refused, and the words that its sender gets."""
+"""The explanations of a refused signature by a private key."""
 
 import base64
 import hmac
@@ -32,13 +32,13 @@ def found(signature, keys=KEYS):
     return diagnose(headers, BODY, (), NOW, public_keys=keys)
 
 
-def test_a_right_one():
+def test_a_right_public_key_signature():
     verdict = found(entry())
     assert (verdict.code, verdict.is_right, verdict.secret) == ("", True, KEYS[0])
     assert verdict.findings == ["The signature is right."]
 
 
-def test_one_by_a_key_that_was_removed():
+def test_a_signature_by_a_removed_key():
     verdict = found(entry(REMOVED))
     assert (verdict.code, verdict.secret) == ("invalid_signature", KEYS[1])
     assert "removed or revoked" in " ".join(verdict.findings)
@@ -61,12 +61,12 @@ WRONG = "v1a," + base64.b64encode(bytes(64)).decode()
         ("v1a," + base64.b64decode(entry()[4:]).hex(), "standard base64"),
         ("v1a," + base64.b64encode(bytes(32)).decode(), "whose version must be `v1`"),
         ("v1a,AAAA", "has 3 bytes"),
-        ("v1a,!!", "no base64"),
+        ("v1a,!!", "not base64"),
         (f"{WRONG} {WRONG} {entry()}", "Of `v1a` the first 2"),
         ("v2a,AAAA", "it must be `v1` or `v1a`"),
     ],
 )
-def test_what_is_wrong_with_one(signature, says):
+def test_mistakes_in_a_public_key_signature(signature, says):
     verdict = found(signature)
     assert verdict.code == "invalid_signature"
     assert not verdict.is_right

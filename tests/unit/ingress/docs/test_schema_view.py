@@ -1,4 +1,4 @@
-"""A schema as people read it."""
+"""JSON Schemas rendered for people."""
 
 from enum import StrEnum
 from typing import Annotated, Literal
@@ -28,7 +28,7 @@ def seen():
     return reference, schemas
 
 
-def test_each_member_is_a_row_and_those_inside_it_follow():
+def test_each_member_is_a_row_followed_by_its_members():
     rows = [(m.name, m.depth, m.type, m.required, m.note) for m in members(*seen())]
     assert rows == [
         ("id", 0, "UUID", True, ""),
@@ -81,8 +81,8 @@ def notes(struct):
     return {member.name: member.note for member in members(schema, components)}
 
 
-def test_what_a_pattern_asks_for_is_said_in_words():
-    """The table said that any text of so many characters is taken, and the API refused it."""
+def test_a_pattern_is_shown_by_its_description():
+    """The table showed the length alone, and the API refused texts of that length."""
     assert notes(Thing) == {
         "name": "text without tabs",
         "state": "",  # what a type is for is no limit of it

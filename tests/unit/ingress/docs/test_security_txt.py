@@ -18,7 +18,7 @@ def served(**variables):
     return testing.TestClient(app).simulate_get("/.well-known/security.txt")
 
 
-def test_it_says_whom_to_tell_and_until_when():
+def test_it_has_a_contact_and_an_expiry():
     answer = served(SECURITY_CONTACT="mailto:security@fellow.example")
     assert answer.headers["content-type"] == "text/plain; charset=utf-8"
     fields = dict(line.split(": ", 1) for line in answer.text.splitlines())

@@ -9,7 +9,7 @@ from typing import Any
 
 
 def woocommerce(**changes: Any) -> dict[str, Any]:
-    """An order of `wc/v3`, with members that nobody reads."""
+    """An order of `wc/v3`, with members that are not read."""
     person = {
         "first_name": "Zoë",
         "last_name": "Ade",
@@ -55,7 +55,7 @@ def woocommerce(**changes: Any) -> dict[str, Any]:
 
 
 def shopify(**changes: Any) -> dict[str, Any]:
-    """An order of the REST Admin API, with members that nobody reads."""
+    """An order of the REST Admin API, with members that are not read."""
     address = {
         "first_name": "Zoë",
         "last_name": "Ade",
@@ -129,7 +129,7 @@ def parcel(shipment_status: str | None = None, status: str = "success") -> dict[
 
 
 def raw(order: Any) -> bytes:
-    """As PHP and Ruby write it: letters beyond ASCII escaped, or slashes."""
+    """JSON as PHP and Ruby write it: non-ASCII letters and slashes escaped."""
     return json.dumps(order, separators=(",", ":")).replace("/", "\\/").encode()
 
 

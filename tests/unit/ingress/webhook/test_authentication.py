@@ -1,4 +1,4 @@
-"""What strangers cost: ids that are none, keys that nobody has, signatures that are wrong."""
+"""The cost of strangers' requests: invalid ids, unknown keys, wrong signatures."""
 
 import asyncio
 from concurrent.futures import ThreadPoolExecutor
@@ -35,20 +35,20 @@ def cache():
 
 
 @pytest.mark.parametrize("form", ["{}", "urn:uuid:{}", "{{{}}}"])
-def test_an_id_in_each_of_its_forms(form):
+def test_every_form_of_an_account_id_is_accepted(form):
     id_ = uuid4()
     assert authentication.account_of(form.format(id_)) == id_
 
 
 @pytest.mark.parametrize("text", ["x" * 46, "-" * 8_000, "0" * 32 + "-" * 14])
-def test_what_is_too_long_to_be_an_id_is_not_kept(text):
+def test_a_text_longer_than_an_id_is_not_cached(text):
     authentication._parsed.cache_clear()
     assert authentication.account_of(text) is None
     assert authentication._parsed.cache_info().currsize == 0
 
 
 def refused(scheme, headers, account=""):
-    """The code of a request that is refused; all of them come from one address."""
+    """The code of a refused request; all come from one address."""
 
     async def authenticate():
         req = create_asgi_req(body=b"{}")
@@ -81,8 +81,8 @@ def shop(platform):
     "made", [None, standard, shop(WOOCOMMERCE), shop(SHOPIFY)],
     ids=["x-api-key", "standard", "woocommerce", "shopify"],
 )  # fmt: skip
-def test_of_requests_at_once_no_more_are_looked_up_than_may_be_refused(cache, monkeypatch, made):
-    """Each names a key or an account that was never seen, so that each would ask the database."""
+def test_concurrent_look_ups_are_limited_like_refusals(cache, monkeypatch, made):
+    """Each names another unknown key or account, so that each needs a query."""
     cache.clock.read(*NOTHING.reading)
     monkeypatch.setattr(rows, "by_hash", lambda _: NOTHING)
     monkeypatch.setattr(rows, "newest_of", lambda *_: NOTHING)
@@ -104,7 +104,7 @@ def test_of_requests_at_once_no_more_are_looked_up_than_may_be_refused(cache, mo
     assert len(set(codes)) == 2
 
 
-def test_a_wrong_signature_is_compared_once_where_nothing_new_was_looked_up(cache, monkeypatch):
+def test_a_wrong_signature_is_compared_once_without_a_new_look_up(cache, monkeypatch):
     account, raw, id_ = new_id(), generate(), new_id()
     cache._take(
         SimpleNamespace(

@@ -1,4 +1,4 @@
-"""Keys that a worker knows: one order each."""
+"""The worker's cache of idempotency keys."""
 
 import pytest
 
@@ -13,7 +13,7 @@ def refused(keys, order_id, event):
     return error.value.status, error.value.code
 
 
-def test_another_order_is_refused_on_its_way_and_after():
+def test_another_order_under_a_key_is_refused_in_flight_and_afterwards():
     keys = KnownKeys()
     keys.claim("1", b"kettle")
     keys.claim("1", b"kettle")
@@ -24,14 +24,14 @@ def test_another_order_is_refused_on_its_way_and_after():
     keys.claim("2", b"teapot")
 
 
-def test_what_was_not_accepted_holds_no_key():
+def test_an_order_that_was_not_accepted_frees_its_key():
     keys = KnownKeys()
     keys.claim("1", b"kettle")
     keys.settle("1", is_accepted=False)
     keys.claim("1", b"teapot")
 
 
-def test_what_was_accepted_stays_so_whatever_becomes_of_a_later_try():
+def test_an_accepted_order_keeps_its_key_when_a_retry_fails():
     keys = KnownKeys()
     keys.claim("1", b"kettle")
     keys.settle("1", is_accepted=True)
@@ -41,7 +41,7 @@ def test_what_was_accepted_stays_so_whatever_becomes_of_a_later_try():
     assert refused(keys, "1", b"teapot") == (422, "idempotency_key_reused")
 
 
-def test_the_oldest_is_forgotten():
+def test_the_oldest_key_is_evicted():
     keys = KnownKeys(2)
     for order_id in ("1", "2", "3"):
         keys.claim(order_id, b"kettle")
@@ -50,7 +50,7 @@ def test_the_oldest_is_forgotten():
     assert refused(keys, "3", b"teapot")[0] == 422
 
 
-def test_a_key_is_known_though_the_order_has_its_own_id():
+def test_a_key_is_known_for_an_order_with_a_number():
     keys = KnownKeys(1)
     keys.claim("key", b"A-1", "order-1")
     keys.claim("key", b"A-1", "order-1")

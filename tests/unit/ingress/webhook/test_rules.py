@@ -1,4 +1,4 @@
-"""The webhook and `POST /webhooks/test/` judge by the same rules: neither can disagree."""
+"""The webhook and `POST /webhooks/test/` apply the same rules."""
 
 import asyncio
 import base64
@@ -22,6 +22,7 @@ from services.ingress.credentials.cache import SecretCache
 from services.ingress.credentials.policies import Policies
 from services.ingress.credentials.public_key import MAX_PUBLIC_KEYS
 from services.ingress.credentials.secret import LIVE
+from services.ingress.diagnosis import judging
 from services.ingress.diagnosis.api import _delivery
 from services.ingress.diagnosis.reasons import Secret, diagnose
 from services.ingress.platforms import platform as platforms
@@ -32,7 +33,7 @@ from services.ingress.shops.endpoint import PlatformWebhook
 from services.ingress.webhook import authentication, rules, signature_text
 from services.ingress.webhook.admission import Admission
 from services.ingress.webhook.authentication import ApiKeyScheme, StandardScheme
-from services.ingress.webhook.endpoint import OrderWebhook
+from services.ingress.webhook.endpoint import OrderWebhook, Parts
 from services.ingress.webhook.known_keys import KnownKeys
 from services.ingress.webhook.refusals import Refusals
 from services.ingress.webhook.standard_webhooks import MAX_PUBLIC_SIGNATURES
@@ -45,7 +46,7 @@ from tests.integration.ingress.conftest import ORDER
 NOW = 1_700_000_000
 ACCOUNT = new_id()
 STATES = ("revoked", "expired", "over", "retiring", "active")
-"""Those of the account's secrets, from the oldest; one is over and nobody has marked it yet."""
+"""Of the account's secrets, from the oldest; `over` has expired and is not marked so yet."""
 BODIES = (
     json.dumps(ORDER).encode(),
     json.dumps(ORDER, indent=1).encode(),
@@ -82,7 +83,7 @@ ROWS = tuple(rows())
 
 
 def made_by(platform):
-    """As `rows`, of secrets that a platform has made."""
+    """As `rows`, for secrets that a platform made."""
     for row in rows():
         raw = f"{platform} {row.state} {row.expires_at < _at}".encode()
         made = {"raw": raw, "key_hash": key_hash(raw), "sealed": seal(raw, row.id)}
@@ -124,7 +125,7 @@ GIVEN = {name: held(found) for name, found in GIVEN_ROWS.items()}
 
 
 class Log:
-    """What became of the last request."""
+    """Keeps the outcome of the last request."""
 
     code, note = "", None
 
@@ -133,14 +134,14 @@ class Log:
 
 
 class Safe:
-    """Makes nothing safe, at once."""
+    """Accepts every message without storing it."""
 
     async def accept(self, _):
         return
 
 
 class Nowhere(SecretCache):
-    """The cache of a worker to whom the database has nothing to add."""
+    """A cache whose look-ups find nothing."""
 
     async def find(self, _):
         return None
@@ -173,23 +174,20 @@ def webhook(scheme, *, is_standard_only, log, platform=None):
     admission = Admission(
         Safe(), refusals, policies, TokenBuckets(1e9, 1e9), 10**9, "http://x/", cache.clock
     )
-    metrics = SimpleNamespace(webhook=lambda *_: None)
-    if platform is not None:
-        theirs = PlatformScheme(platform, cache, refusals, 1 << 20)
-        return PlatformWebhook(platform, theirs, admission, Safe(), metrics, log, cache.clock)
-    return OrderWebhook(
-        scheme(cache, refusals, 1 << 20),
-        admission,
-        Safe(),
-        metrics,
-        log,
-        cache.clock,
-        KnownKeys(),
+    parts = Parts(
+        admission=admission,
+        acceptor=Safe(),
+        metrics=SimpleNamespace(webhook=lambda *_: None),
+        request_log=log,
+        clock=cache.clock,
     )
+    if platform is not None:
+        return PlatformWebhook(platform, PlatformScheme(platform, cache, refusals, 1 << 20), parts)
+    return OrderWebhook(scheme(cache, refusals, 1 << 20), parts, KnownKeys())
 
 
 def answered(headers, body, *, is_standard_only, platform=None):
-    """The code with which the webhook answers, and why nothing is recorded."""
+    """The webhook's code, and for a platform its note."""
     log = Log()
     is_standard = any(name.startswith(b"webhook-") for name, _ in headers)
     scheme = StandardScheme if is_standard else ApiKeyScheme
@@ -211,7 +209,7 @@ def answered(headers, body, *, is_standard_only, platform=None):
 
 
 def told(headers, body, *, is_standard_only):
-    """The code that the test endpoint tells of."""
+    """The code that the test endpoint reports."""
     sent = {name.decode("latin-1"): value.decode() for name, value in headers}
     found = diagnose(
         sent,
@@ -223,7 +221,7 @@ def told(headers, body, *, is_standard_only):
         is_standard_only=is_standard_only,
     )
     if found.platform is not None:
-        verdict, note = _delivery(found, sent, body, ACCOUNT, _at)
+        verdict, note, _ = _delivery(found, sent, body, ACCOUNT, _at)
         code = found.code or ("accepted" if verdict.is_accepted else "invalid_body")
         return code, note if code == "accepted" else None
     if found.code:
@@ -300,7 +298,7 @@ def requests(draw):
 
 @given(requests(), st.booleans())
 @settings(max_examples=300, deadline=None)
-def test_what_the_test_endpoint_tells_is_what_the_webhook_answers(request_, is_standard_only):
+def test_test_endpoint_reports_the_webhooks_answer(request_, is_standard_only):
     headers, body = request_
     assert told(headers, body, is_standard_only=is_standard_only) == answered(
         headers, body, is_standard_only=is_standard_only
@@ -362,9 +360,7 @@ SHOP_FORMS = st.fixed_dictionaries(
 
 @given(deliveries(), st.booleans())
 @settings(max_examples=300, deadline=None)
-def test_what_the_test_endpoint_tells_of_a_shops_delivery_is_what_the_webhook_answers(
-    request_, is_standard_only
-):
+def test_test_endpoint_reports_the_webhooks_answer_to_a_shops_delivery(request_, is_standard_only):
     platform, headers, body = request_
     assert told(headers, body, is_standard_only=is_standard_only) == answered(
         headers, body, is_standard_only=is_standard_only, platform=platform
@@ -399,7 +395,20 @@ def test_a_shops_delivery_is_judged_by_its_own_scheme(platform):
         assert found.expected
 
 
-def test_the_schemes_are_named():
+@pytest.mark.parametrize("platform", PLATFORMS, ids=lambda platform: platform.name)
+def test_white_space_around_a_topic_is_ignored(platform):
+    body, raw = SHOP_BODIES[0], GIVEN_ROWS.get(platform.name, ROWS)[-1].raw
+    headers = {
+        platform.signature: platforms.sign(rules.platform_keys(raw, platform)[0], body),
+        platform.topic: b" %b\t" % next(iter(platform.topics)).encode(),
+        platform.shop: b"kettles.example",
+    }
+    small = [(name.lower().encode(), value) for name, value in headers.items()]
+    assert told(small, body, is_standard_only=False) == ("accepted", None)
+    assert answered(small, body, is_standard_only=False, platform=platform) == ("accepted", None)
+
+
+def test_every_platform_is_a_scheme():
     assert {platform.name for platform in PLATFORMS} <= {*get_args(rules.Scheme)}
 
 
@@ -440,7 +449,7 @@ def standard(id_=b"msg_1", stamp=b"%d" % NOW, write=b"v1,%b"):
         (standard(write=b"v1,AAAA\tv1,%b"), "invalid_signature"),
     ],
 )
-def test_what_two_sets_of_rules_once_judged_in_two_ways(headers, code):
+def test_edge_cases_get_the_same_answer_from_both(headers, code):
     request_ = (list(headers.items()), BODY)
     assert told(*request_, is_standard_only=False) == code
     assert answered(*request_, is_standard_only=False) == code
@@ -500,7 +509,7 @@ def test_a_wrong_signature_costs_as_much_whatever_keys_an_account_has(
     assert len(tried) == MAX_PUBLIC_KEYS * min(signatures, MAX_PUBLIC_SIGNATURES)
 
 
-def test_who_signs_by_a_secret_pays_for_no_public_key(monkeypatch):
+def test_a_signature_by_a_secret_verifies_no_public_key(monkeypatch):
     monkeypatch.setattr(authentication.standard_webhooks, "verifies", None)
     request_ = (list(standard().items()), BODY)
     assert answered(*request_, is_standard_only=False) == "accepted"
@@ -519,9 +528,13 @@ def test_who_signs_by_a_secret_pays_for_no_public_key(monkeypatch):
         ("api_key", "0" * 64, ""),
         ("api_key", "\xff" * 64, "neither hexadecimal nor base64"),
         ("api_key", "v1," + "0" * 64, "`v1,` before it"),
+        ("api_key", "MDBhYWZm" * 10 + "MDBhYQ==", "the base64 of the hexadecimal text"),
+        ("shopify", "MDBhYWZm" * 10 + "MDBhYQ==", "encode the 32 bytes themselves"),
+        ("api_key", "a" * 63, "63 hexadecimal digits"),
+        ("api_key", "a" * 56, "28 bytes, which is what SHA-224 gives"),
     ],
 )
-def test_a_wrong_signature_is_told_what_it_shows_by_itself_and_the_cure_of_its_scheme(
+def test_a_wrong_signature_gets_the_faults_of_its_text_and_the_remedy_of_its_scheme(
     scheme, header, fault
 ):
     *faults, cure = rules.invalid_signature(scheme, header.encode("latin-1")).faults
@@ -533,12 +546,13 @@ def test_a_wrong_signature_is_told_what_it_shows_by_itself_and_the_cure_of_its_s
 @pytest.mark.parametrize(
     ("coding", "body", "fault"),
     [
-        ({}, b"", "The body came empty."),
-        ({"Content-Encoding": "gzip"}, b"{}", "The body came compressed (Content-Encoding: gzip)."),
+        ({}, b"", "The body is empty."),
+        ({"Content-Encoding": "gzip"}, b"{}", "The body is compressed (Content-Encoding: gzip)."),
+        ({"Content-Encoding": "UTF-8"}, b"{}", "Content-Encoding is `UTF-8`, which is no compress"),
     ],
 )
 @pytest.mark.parametrize("scheme", get_args(rules.Scheme))
-def test_a_body_that_is_not_what_was_signed_is_told_what_it_shows(scheme, coding, body, fault):
+def test_an_empty_or_encoded_body_is_a_fault_of_a_wrong_signature(scheme, coding, body, fault):
     secret = held(ROWS)[0]
     signed = {
         "api_key": {"X-API-Key": encode_key(secret.raw), "X-Webhook-Signature": "0" * 64},
@@ -549,17 +563,79 @@ def test_a_body_that_is_not_what_was_signed_is_told_what_it_shows(scheme, coding
         },
     } | {platform.name: dict.fromkeys(platform.required, "A" * 44) for platform in PLATFORMS}
     headers = [(n.lower().encode(), v.encode()) for n, v in (signed[scheme] | coding).items()]
-    refusal = rules.judge(headers, body, [secret], NOW, given={scheme: [secret]}).refusal
+    refusal = judging.judge(headers, body, [secret], NOW, given={scheme: [secret]}).refusal
     assert refusal.code == "invalid_signature"
     assert refusal.faults[0].startswith(fault)
 
 
-def test_every_scheme_has_a_cure():
+@pytest.mark.parametrize(
+    ("stamp", "fault"),
+    [
+        (b"%d" % (NOW * 1_000), "in milliseconds"),
+        (b"%d.25" % NOW, "whole seconds since 1970"),
+        (b"2026-11-24T10:00:00Z", "whole seconds since 1970"),
+        (b"%013d" % NOW, "12 digits at most"),
+        (b"%d" % (NOW - 301), "301 s behind our clock"),
+        (b"\xff", "whole seconds since 1970"),
+    ],
+)
+def test_a_refused_timestamp_gets_a_fault(stamp, fault):
+    """Only the test endpoint had it; a sender in milliseconds was told to set the clock."""
+    signed = SimpleNamespace(timestamp=stamp)
+    with pytest.raises(rules.Refusal) as refused:
+        rules.check_time(signed, NOW)
+    (found,) = refused.value.faults
+    assert fault in found
+
+
+@pytest.mark.parametrize(
+    ("content_type", "encoding", "sentence", "faults"),
+    [
+        (None, "gzip", rules.NOT_PLAIN, []),
+        (None, "br, gzip", rules.NOT_PLAIN, []),
+        (None, "gzip, UTF-8", rules.NOT_PLAIN, []),
+        *(
+            (None, one, rules.NOT_PLAIN, [])
+            for one in ("lz4", "snappy", "xz", "bzip2", "dcb", "base64")
+        ),
+        *(
+            (None, one, f"Content-Encoding is `{one}`, which is no compression", [])
+            for one in (
+                "UTF-8",
+                "utf8",
+                "charset=utf-8",
+                "ISO-8859-1",
+                "windows-1252",
+                "us-ascii",
+                "UTF-16LE",
+                "application/json",
+                "none",
+                "8bit",
+            )
+        ),
+        ("a/b" + "c" * 99, None, rules.NOT_JSON, [f"Content-Type is `a/b{'c' * 57}`."]),
+        (
+            "application/json, application/json",
+            None,
+            rules.NOT_JSON,
+            ["Content-Type is `application/json, application/json`."],
+        ),
+    ],
+)
+def test_a_refused_content_type_or_encoding_is_repeated(content_type, encoding, sentence, faults):
+    with pytest.raises(rules.Refusal) as refused:
+        rules.check_form(content_type, encoding, None)
+    assert refused.value.status == 415
+    assert refused.value.sentence.startswith(sentence)
+    assert list(refused.value.faults) == faults
+
+
+def test_every_scheme_has_a_remedy():
     assert set(signature_text.CURES) == set(get_args(rules.Scheme))
     assert len(set(signature_text.CURES.values())) == len(signature_text.CURES)
 
 
 @pytest.mark.parametrize("key", [b"whsec_abc", b"Bearer whsk_abc", b'"whsk_abc"', b""])
-def test_a_key_that_is_none_by_its_look_is_told_so(key):
+def test_a_key_with_another_prefix_gets_a_fault(key):
     assert rules.unknown_key(key).faults == (rules.NO_KEY, rules.KEY_CURE)
     assert rules.unknown_key(b"whsk_abc").faults == (rules.KEY_CURE,)

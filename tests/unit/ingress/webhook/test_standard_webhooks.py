@@ -1,4 +1,4 @@
-"""Standard Webhooks: the published vectors, its own library, and what must never match."""
+"""Standard Webhooks: the published vectors, its library, and signatures that must not match."""
 
 import base64
 import time
@@ -82,11 +82,11 @@ def test_one_right_signature_among_others_is_enough(header):
         b"v1,AAAA " * standard_webhooks.MAX_SIGNATURES + b"v1," + SIGNATURE,
     ],
 )
-def test_what_is_no_right_signature(header):
+def test_wrong_signatures(header):
     assert not matches(KEY, SIGNED, listed(header))
 
 
-def test_no_more_signatures_are_tried_than_the_bound():
+def test_the_number_of_signatures_is_limited():
     assert len(listed(b"v1,x " * 100_000)) == standard_webhooks.MAX_SIGNATURES
 
 
@@ -199,7 +199,7 @@ LATER = b"v1a," + base64.b64encode(bytes(64)) + b" "
         b"v1,AAAA " * standard_webhooks.MAX_SIGNATURES + b"v1a," + PUBLIC_SIGNATURE,
     ],
 )
-def test_what_is_no_right_signature_by_a_public_key(header):
+def test_wrong_signatures_by_a_public_key(header):
     assert not verifies(PUBLIC, SIGNED, listed_public(header))
 
 
@@ -211,7 +211,7 @@ def test_a_signature_with_another_s_that_fits_is_refused():
     assert not verifies(PUBLIC, SIGNED, [other])
 
 
-def test_no_more_signatures_by_public_keys_are_tried_than_the_bound():
+def test_the_number_of_signatures_by_public_keys_is_limited():
     assert len(listed_public(LATER * 1000)) == standard_webhooks.MAX_PUBLIC_SIGNATURES
 
 

@@ -1,4 +1,4 @@
-"""What is told of troubles, when, and in which words."""
+"""Which alerts are due, when, and their text."""
 
 from dataclasses import replace
 from datetime import timedelta
@@ -23,7 +23,7 @@ def found(*episodes, now):
     return due(episodes, "webhook", at(now), MINUTE, FOUR_HOURS)
 
 
-def test_one_message_once_it_has_lasted():
+def test_a_trouble_is_sent_once_after_it_has_lasted():
     assert found(MAIL, now=59) is None
     assert found(MAIL, now=60).began == [MAIL]
     assert found(told(MAIL, 60), now=3_000) is None
@@ -32,7 +32,7 @@ def test_one_message_once_it_has_lasted():
     assert found(other, now=3_000).began == [other]
 
 
-def test_what_begins_together_is_told_together_the_worst_first():
+def test_troubles_that_begin_together_share_a_message_worst_first():
     many = [replace(DEAD, id=new_id(), key=f"q{n}: dead") for n in range(9)]
     assert found(*many, MAIL, now=60).began == [MAIL, *many]
     # And what begins a little later waits for its minute.
@@ -41,7 +41,7 @@ def test_what_begins_together_is_told_together_the_worst_first():
     assert len(found(first, replace(DEAD, began_at=at(5)), now=120).began) == 1
 
 
-def test_its_end_is_told_of_what_was_told():
+def test_the_end_is_sent_of_a_trouble_that_was_sent():
     ended = replace(MAIL, ended_at=at(600))
     assert found(ended, now=700) is None
     was_told = told(ended, 60)
@@ -49,7 +49,7 @@ def test_its_end_is_told_of_what_was_told():
     assert found(told(ended, 700, "ended"), now=3_000) is None
 
 
-def test_a_reminder_while_nobody_looks_after_it():
+def test_reminders_until_it_is_acknowledged():
     hours = FOUR_HOURS.total_seconds()
     reminded = told(MAIL, 60)
     assert found(reminded, now=60 + hours - 1) is None
@@ -60,7 +60,7 @@ def test_a_reminder_while_nobody_looks_after_it():
     assert found(over, now=200).ended == [over]
 
 
-def test_what_is_muted_is_not_told():
+def test_a_muted_trouble_is_not_sent():
     muted = replace(MAIL, muted_by="ada")
     assert found(muted, now=600) is None
     assert found(told(muted, 60), now=100_000) is None
@@ -73,7 +73,7 @@ def test_what_is_muted_is_not_told():
     assert found(later, now=4_100).ended == [later]
 
 
-def test_its_words():
+def test_subject_and_text():
     begun = replace(MAIL, text="The mail\nserver refused <zoe@shop.example>: it is so. " * 9)
     hours = FOUR_HOURS.total_seconds()
     message = found(begun, told(DEAD, 0), now=hours)
@@ -94,9 +94,9 @@ def test_its_words():
 
 
 @pytest.mark.parametrize("what", ["began", "ended"])
-def test_what_is_noted(what):
+def test_records_of_a_message(what):
     one = told(replace(MAIL, ended_at=at(600)), 60) if what == "ended" else MAIL
-    ((noted, said),) = found(one, now=700).told(at(700))
+    ((noted, said),) = found(one, now=700).records(at(700))
     assert noted == one
     assert said == {"what": what, "at": at(700).isoformat(), "figure": 0}
 
@@ -104,7 +104,7 @@ def test_what_is_noted(what):
 @pytest.mark.parametrize(
     "taken", [{"acknowledged_by": "ada"}, {"muted_by": "ada"}], ids=["acknowledged", "muted"]
 )
-def test_one_that_has_doubled_is_told_anew_whoever_has_taken_it_for_known(taken):
+def test_a_doubled_trouble_is_sent_again_even_if_acknowledged_or_muted(taken):
     said = {"webhook": {"what": "began", "at": at(60).isoformat(), "figure": 3}}
     known = replace(DEAD, told=said, figure=3, accepted_figure=40, **taken)
     assert found(replace(known, figure=79), now=600) is None
@@ -113,7 +113,7 @@ def test_one_that_has_doubled_is_told_anew_whoever_has_taken_it_for_known(taken)
     assert message.grown == [grown]
     assert "1 grown: 80 dead letters" in message.subject
     assert "At least twice as much as when it was told" in message.text(at(600))
-    ((_, noted),) = message.told(at(600))
+    ((_, noted),) = message.records(at(600))
     assert noted["figure"] == 80
     # From then on it is known to be so much.
     again = replace(known, told={"webhook": noted})
@@ -121,7 +121,7 @@ def test_one_that_has_doubled_is_told_anew_whoever_has_taken_it_for_known(taken)
     assert found(replace(again, figure=3_000), now=6_000).grown
 
 
-def test_a_few_more_are_no_growth():
+def test_a_small_growth_is_not_sent():
     said = {"webhook": {"what": "began", "at": at(60).isoformat(), "figure": 0}}
     one = replace(DEAD, told=said, accepted_figure=1, acknowledged_by="ada")
     assert found(replace(one, figure=10), now=600) is None
@@ -131,17 +131,17 @@ def test_a_few_more_are_no_growth():
     assert found(old, now=600) is None
 
 
-def test_a_stamp_of_a_time_to_come_silences_nothing():
-    """The clock of the console that told it was wrong for a moment, and is right again."""
+def test_a_stamp_in_the_future_is_ignored():
+    """The clock of the console that sent it was wrong for a moment."""
     ahead = told(DEAD, 30_000)
     assert found(ahead, MAIL, now=60).began == [MAIL]
     assert found(ahead, now=60).reminded == [ahead]
 
 
-def test_stamps_are_compared_by_the_clock_that_made_them():
-    """This console's own clock, by which it sees troubles begin, is a day ahead."""
+def test_stamps_are_compared_by_the_databases_clock():
+    """This console's clock, by which it sees troubles begin, is a day ahead."""
     day = timedelta(days=1)
     known, new = told(replace(DEAD, began_at=at(0) + day), 60), replace(MAIL, began_at=at(5) + day)
     late = {"after": MINUTE, "remind": FOUR_HOURS}
-    assert due([known, new], "webhook", at(100) + day, by_stamps=at(100), **late) is None
-    assert due([known, new], "webhook", at(130) + day, by_stamps=at(130), **late).began == [new]
+    assert due([known, new], "webhook", at(100) + day, database_now=at(100), **late) is None
+    assert due([known, new], "webhook", at(130) + day, database_now=at(130), **late).began == [new]

@@ -1,4 +1,4 @@
-"""Long work: why it broke off is said, and what runs is not forgotten."""
+"""Background jobs: reasons of failures, and keeping the running ones."""
 
 import threading
 
@@ -16,12 +16,12 @@ from shared.web.results import PageError
     [
         (PageError(503, "The broker does not confirm it: it is gone."), "confirm it: it is gone."),
         (NotPublishedError("there is no queue orders.intake"), "no queue orders.intake."),
-        (OperationalError("", {}, Exception("gone")), "the database did not answer any more."),
+        (OperationalError("", {}, Exception("gone")), "the database stopped answering."),
         (PoolTimeoutError("used up"), "no connection to the database left."),
         (KeyError("x"), "something broke on our side, KeyError."),
     ],
 )
-def test_why_it_broke_off_is_a_sentence(error, said):
+def test_the_reason_of_a_failure_is_a_sentence(error, said):
     def work(job):
         job.done = 1_200
         raise error
@@ -34,7 +34,7 @@ def test_why_it_broke_off_is_a_sentence(error, said):
     assert job.outcome.endswith("Begin again: what is done is not done twice.")
 
 
-def test_one_that_runs_is_known_however_many_come_after_it():
+def test_a_running_job_is_kept_whatever_follows():
     jobs, end = Jobs(), threading.Event()
     running = jobs.start(Job("Long", "ada", "/"), lambda _: str(end.wait(60)))
     others = []

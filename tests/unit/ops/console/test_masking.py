@@ -1,4 +1,4 @@
-"""What is shown of a person to somebody who may only look."""
+"""Masking of personal data for users without the right to see it."""
 
 import pytest
 from markupsafe import Markup
@@ -21,7 +21,7 @@ TEXTS = [
 
 
 @pytest.mark.parametrize(("text", "shown"), TEXTS)
-def test_addresses_are_masked_wherever_they_stand(text, shown):
+def test_addresses_are_masked_anywhere_in_a_text(text, shown):
     assert mask(text, "") == shown
 
 
@@ -38,7 +38,7 @@ def test_addresses_are_masked_wherever_they_stand(text, shown):
         (Markup("<b>x</b>"), "", Markup("<b>x</b>")),
     ],
 )
-def test_a_person_is_masked_whole_or_in_part(value, part, shown):
+def test_a_personal_value_is_masked_whole_or_in_part(value, part, shown):
     assert mask(value, part) == shown
 
 

@@ -1,4 +1,4 @@
-"""Numbers as paths and queries write them: all that the database can count, and nothing else."""
+"""Numbers in paths and queries: all of PostgreSQL's bigint, and nothing else."""
 
 import pytest
 
@@ -30,5 +30,5 @@ def test_a_number(text, found):
 
 
 @pytest.mark.parametrize("text", ["1." + "9" * 30, "9" * 30 + ".1", f"{MOST}.1", "x.1", "1", ""])
-def test_a_place_that_is_none(text):
+def test_an_invalid_place(text):
     assert _place(text) is None

@@ -1,4 +1,4 @@
-"""What only the console draws."""
+"""Rendering that only the console has."""
 
 import json
 import re
@@ -13,8 +13,16 @@ def test_a_sparkline_reaches_from_the_first_to_the_last_minute():
     assert points == ["40.0,23.0", "80.0,12.5", "120.0,2.0"]
 
 
-def test_no_stream_is_ended_by_the_browsers_patience():
-    """htmx ends each request after a minute, and a page that is paused begins none anew."""
+def test_what_listens_to_htmx_runs_before_it():
+    """An answer to htmx's first request may come before a later script runs."""
+    for site in ("ops/console", "portal"):
+        page = (ROOT / "services" / site / "templates" / "layout.html").read_text()
+        scripts = re.findall(r"<script defer src=\"{{ asset\('(.*?)'\) }}", page)
+        assert scripts.index("web/forms.js") < scripts.index("web/vendor/htmx.min.js"), site
+
+
+def test_streams_have_no_timeout_of_htmx():
+    """htmx ends each request after a minute, and a paused page starts no new one."""
     streams = [
         found
         for site in ("ops/console", "portal")

@@ -1,4 +1,4 @@
-"""What work among dead letters leaves, and what it says of that, before and after."""
+"""Actions on dead letters: reasons, questions, and reports of what was missed."""
 
 from contextlib import nullcontext
 from datetime import UTC, datetime
@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from services.ops.audit.actions import Actor
+from services.ops.audit.actions import Actor, tells_of, unfit
 from services.ops.broker.hold import NOT_WHOLE
 from services.ops.cli.messages import dead_actions
 from services.ops.console.pages.dead import changes
@@ -21,24 +21,56 @@ from shared.ids import new_id
 ALL = Criteria()
 
 
-def test_nothing_is_said_where_all_that_was_meant_was_done():
+@pytest.mark.parametrize(
+    ("reason", "wrong"),
+    [
+        ("the shop asked for it", ""),
+        ("@home, at 5 @ noon. A.B", ""),
+        ("  ", "must say why"),
+        ("for zoe@shop.example", "address"),
+        ("<zoe@shop.example>", "address"),
+        ("x" * 501, "500"),
+        ("x" * (128 << 10), "500"),
+    ],
+    ids=["fits", "signs", "none", "address", "brackets", "long", "a whole form"],
+)
+def test_unfit_reasons_are_refused(reason, wrong):
+    assert wrong in unfit(reason)
+    assert bool(unfit(reason)) == bool(wrong)
+
+
+@pytest.mark.parametrize(
+    ("reason", "is_told"),
+    [
+        ("", False),
+        ("Write to us as IT@kettle.example, please: (it@kettle.example).", False),
+        ("It mailed zoe@shop.example.", True),
+        ("It mailed zoeit@kettle.example.", True),
+        ("It mailed it@kettle.example,zoe@shop.example.", True),
+    ],
+)
+def test_a_reason_for_a_business_contains_no_other_address(reason, is_told):
+    assert bool(tells_of(reason, "it@kettle.example")) == is_told
+
+
+def test_a_complete_action_missed_nothing():
     assert missed(Progress(done=3, passed=2, total=5), ALL) == []
     assert missed(Progress(done=2, passed=7, total=9), Criteria(ids=frozenset({"a", "b"}))) == []
 
 
-def test_what_was_not_done_is_said():
+def test_missed_letters_are_described():
     ticked = Criteria(ids=frozenset(str(number) for number in range(40)))
     assert missed(Progress(done=2, passed=3, total=5), ticked) == [
         "38 of those named were not there."
     ]
     state = Progress(done=3, passed=65_532, total=100_000, alone=False, orphaned=2)
     orphaned, unseen, busy = missed(state, ALL)
-    assert orphaned.startswith("2 left: whoever gave the command")
+    assert orphaned.startswith("2 left: the console user who gave")
     assert unseen == "34,465 were not looked at."
     assert "Somebody else is at work there" in busy
 
 
-def test_what_was_named_and_left_or_not_looked_at_is_not_said_to_be_gone():
+def test_named_letters_that_were_left_or_unread_are_not_reported_missing():
     three = Criteria(ids=frozenset("abc"))
     left, gone = missed(Progress(done=1, passed=1, total=2, orphaned=1), three)
     assert (left[:7], gone) == ("1 left:", "1 of those named were not there.")
@@ -55,7 +87,7 @@ UNSEEN = {"total": 100_000, "next": None, "unseen": 34_465}
 
 
 def looking_at(page):
-    """A console to which a queue's letters are these."""
+    """Return a console whose queue contains the page's letters."""
     return SimpleNamespace(
         broker=nullcontext, digests=SimpleNamespace(browse=lambda *_, **__: page)
     )
@@ -72,8 +104,8 @@ def looking_at(page):
         (Page((), **UNSEEN), "at least 0", NOT_WHOLE),
     ],
 )
-def test_a_question_counts_no_more_than_was_looked_at(monkeypatch, page, count, nothing):
-    """What is behind it, or in other hands, may be done all the same."""
+def test_a_question_counts_only_the_letters_that_were_read(monkeypatch, page, count, nothing):
+    """Letters beyond the page, or held by others, may be affected too."""
     queue, said = topology.ORDERS_INTAKE, {"all": "yes", "type": "t"}
     visit = SimpleNamespace(
         path={"queue": queue.name},
@@ -86,15 +118,15 @@ def test_a_question_counts_no_more_than_was_looked_at(monkeypatch, page, count, 
 
     asked_there = []
     monkeypatch.setattr(search, "browse", lambda *_, **__: page)
-    monkeypatch.setattr(dead_actions, "enter", lambda: None)
+    monkeypatch.setattr(dead_actions, "sign_in", lambda: None)
     monkeypatch.setattr(dead_actions, "broker", nullcontext)
     monkeypatch.setattr(dead_actions, "confirm", lambda question, _: asked_there.append(question))
-    dead_actions._asked("Replay {}?", queue, Criteria(type="t"), yes=False)
+    dead_actions._confirmed("Replay {}?", queue, Criteria(type="t"), yes=False)
     assert asked_there == [f"Replay the dead letters that fit, {count},?"]
 
 
-def test_a_question_counts_what_is_ticked_and_found():
-    """However many letters lie behind it."""
+def test_a_question_counts_the_ticked_letters_that_exist():
+    """The number of letters behind it does not matter."""
     visit = SimpleNamespace(
         path={"queue": topology.ORDERS_INTAKE.name},
         field=lambda _: "",
@@ -110,7 +142,9 @@ def test_a_question_counts_what_is_ticked_and_found():
     ("alone", "unseen", "count"),
     [(True, 0, "1 message"), (False, 0, "at least 1 message"), (True, 5, "at least 1 message")],
 )
-def test_so_does_the_question_about_the_ladder(monkeypatch, alone, unseen, count):
+def test_the_question_about_the_ladder_counts_the_messages_that_were_read(
+    monkeypatch, alone, unseen, count
+):
     queue = topology.ORDERS_INTAKE
     one = SimpleNamespace(queue=queue.name, type="t", rung="retry.5s", reason="r")
     monkeypatch.setattr(retry_queue, "waiting", lambda _: Ladder([one], alone, unseen))
@@ -122,10 +156,12 @@ def test_so_does_the_question_about_the_ladder(monkeypatch, alone, unseen, count
     )
 
 
-def test_who_may_give_a_command_is_asked_for_at_each_batch(monkeypatch):
-    """Who is removed meanwhile goes on giving none."""
+def test_the_rights_of_authors_are_read_again_for_each_batch(monkeypatch):
+    """A user who is removed meanwhile gives no further commands."""
     said = dict.fromkeys(("reason", "kind", "type", "correlation_id"), "")
     said |= {"failed_at": None, "died_at": None}
+    said["incoming"] = SimpleNamespace(misnamed="", exchange=topology.DEAD, first_key="")
+    said["queue"] = topology.KYC_DECISIONS.name
     letters = [SimpleNamespace(person="ada", death=new_id(), **said) for _ in range(2)]
     may = [frozenset({"ada"}), frozenset()]
     monkeypatch.setattr(actions, "authors", lambda *_: may.pop(0))

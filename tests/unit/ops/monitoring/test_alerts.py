@@ -1,13 +1,16 @@
-"""What is wrong, in words."""
+"""The troubles found in samples."""
 
 from dataclasses import replace
 from datetime import timedelta
 
 import pytest
 
+from services.ops.console.pages.runbook import section
 from services.ops.monitoring.alerts import too_old, troubles
 from services.ops.monitoring.heartbeats import Beat, QueueBeat
+from services.ops.monitoring.order_flow import Refusals
 from services.ops.times import duration
+from shared.bus.broker.queue_counts import Count
 from tests.unit.ops.monitoring.samples import NOON, at, everybody, handling, sample
 
 
@@ -30,7 +33,7 @@ def test_a_queue_that_grows_without_a_consumer():
     assert said(well(0, kyc_decisions=(0, 0))) == ["kyc.decisions has no consumer"]
 
 
-def test_a_queue_that_grows_all_the_same():
+def test_a_queue_that_grows_with_consumers():
     samples = [well(5 * i, orders_intake=(100 + i, 2)) for i in range(25)]
     grown = "orders.intake has grown for 2 min: 124 messages wait, 2 consumers cannot keep up"
     assert grown in said(*samples)
@@ -53,7 +56,7 @@ def test_dead_letters_and_retries():
     assert "3 messages failed and will be tried again: 1 in retry.5s, 2 in retry.1h" in found
 
 
-def test_no_mail_server_is_called_that_once():
+def test_an_unreachable_mail_server_is_one_trouble():
     held = QueueBeat(
         unacked=3,
         state="holding",
@@ -79,7 +82,53 @@ def test_a_part_that_does_not_work_is_down(state):
     assert text == "services.orders (services.orders:1) does not work on orders.intake: It is so."
 
 
-def test_a_service_that_is_not_heard_of():
+@pytest.mark.parametrize(
+    ("part", "reason", "level", "what_to_do"),
+    [
+        ("job schedule", "the job has not gone well for 20 min", "warning", "JobFailing"),
+        ("journal", "the journal is not known to have 12 facts", "warning", "JournalMisses"),
+        ("API", "9 of 90 requests ended in an error of ours", "warning", "ApiFailing"),
+        ("webhooks", "9 of 90 webhooks were answered with 5xx", "down", "OrdersRefused"),
+    ],
+)
+def test_a_processs_own_report_is_the_text_of_its_trouble(part, reason, level, what_to_do):
+    beats = everybody(0, **{part: QueueBeat(state="failing", reason=reason)})
+    (found,) = troubles([sample(0, beats=beats)])
+    assert found.text == f"services.orders (services.orders:1): {reason}"
+    assert (found.level, section(found.about, found.kind)) == (level, what_to_do)
+
+
+def refusals(tried, refused):
+    return Refusals(tried, refused, at(-600), at(-30), "550 5.7.1 policy")
+
+
+@pytest.mark.parametrize(
+    ("tried", "refused", "levels"),
+    [
+        (4, 4, []),
+        (5, 5, ["down"]),
+        (100, 5, []),
+        (100, 6, ["warning"]),
+        (1_000, 51, ["warning"]),
+        (1_000, 501, ["down"]),
+    ],
+)
+def test_emails_that_are_refused_permanently(tried, refused, levels):
+    found = troubles([replace(well(0), emails=refusals(tried, refused))])
+    assert [one.level for one in found] == levels
+    assert troubles([replace(well(0), emails=Refusals(9, 0, None, None, ""))]) == []
+
+
+def test_refusals_name_their_times_and_the_answer():
+    (text,) = said(replace(well(0), emails=refusals(40, 34)))
+    assert text == (
+        "Of the last 40 emails 34 were refused for good, the first of those at 2026-11-24 11:50 "
+        "UTC, the last 30 s ago: whom they were for is not told. Most often the answer was “550 "
+        "5.7.1 policy”. Once that is mended, replay their dead letters"
+    )
+
+
+def test_a_service_without_a_heartbeat():
     beats = [beat for beat in everybody(120) if beat.service != "services.kyc"]
     assert said(sample(120, beats=beats)) == ["services.kyc was never heard of: start it"]
     old = Beat("services.kyc", "h:1", "1.0", NOON, at(0), {})
@@ -105,7 +154,7 @@ def test_the_servers():
     ]
 
 
-def test_what_is_down_comes_first():
+def test_troubles_that_are_down_come_first():
     now = well(0, orders_intake_dead=(1, 0), kyc_decisions=(0, 0))
     assert [t.level for t in troubles([now])] == ["down", "warning"]
 
@@ -119,8 +168,8 @@ def test_durations(seconds, text):
 
 
 @pytest.mark.parametrize("lacks", ["mail", "database", ""])
-def test_a_queue_that_a_process_waits_with_is_not_without_a_consumer(lacks):
-    """It was started anew while something was away, and begins to consume once that is back."""
+def test_a_queue_whose_process_waits_for_a_dependency_is_not_without_a_consumer(lacks):
+    """It was started while the dependency was unreachable, and consumes once that is back."""
     held = QueueBeat(state="holding", reason="It waits.", lacks=lacks, since=at(-60))
     beats = everybody(0, notifier_orders=held)
     now = sample(0, beats=beats, notifier_orders=(10, 0))
@@ -132,9 +181,25 @@ def test_a_queue_that_a_process_waits_with_is_not_without_a_consumer(lacks):
     assert [text for text in said(replace(now, beats=works)) if "no consumer" in text]
 
 
-def test_a_look_of_long_ago_says_so():
+def test_an_old_snapshot_is_a_trouble():
     assert too_old(at(0), at(60)) is None
     assert too_old(at(0), at(200)).text == (
         "The console has not been able to look for 3 min: all that it shows is of "
         "2026-11-24 12:00 UTC"
     )
+
+
+def test_a_recorder_that_tries_one_shard_after_another_leaves_none_without_a_consumer():
+    def snapshot(seconds, *consumers):
+        found = well(seconds, orders_intake=(0, min(consumers)))
+        names = ("orders.intake", "orders.intake.1", "orders.intake.2")
+        shards = {n: Count(0, c) for n, c in zip(names, consumers, strict=True)}
+        return replace(found, shards=shards)
+
+    alone = "orders.intake has no consumer (0 in orders.intake.2: were all recorders"
+    assert said(snapshot(0, 1, 1, 1), snapshot(5, 1, 0, 0), snapshot(10, 1, 1, 1)) == []
+    assert said(snapshot(0, 1, 0, 1), snapshot(5, 1, 1, 0)) == []
+    for samples in ([snapshot(0, 1, 1, 0)], [snapshot(0, 0, 0, 0), snapshot(5, 1, 1, 0)]):
+        (text,) = said(*samples)
+        assert text.startswith(alone)
+    assert said(snapshot(0, 1, 1, 1), snapshot(5, 0, 0, 0)) == ["orders.intake has no consumer"]

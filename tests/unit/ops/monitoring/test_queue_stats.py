@@ -1,9 +1,12 @@
-"""The figures that are derived: rates, and the age of the first message."""
+"""Derived figures: rates, and the age of the first message."""
+
+from dataclasses import replace
 
 import pytest
 
 from services.ops.monitoring.queue_stats import figures, in_rate, oldest
-from tests.unit.ops.monitoring.samples import everybody, handling, sample
+from shared.bus.broker.queue_counts import Count
+from tests.unit.ops.monitoring.samples import at, everybody, handling, sample
 
 INTAKE = "orders.intake"
 
@@ -12,14 +15,14 @@ def shown(samples, name=INTAKE):
     return next(queue for queue in figures(samples) if queue.name == name)
 
 
-def test_one_sample_tells_what_the_broker_and_the_services_say():
+def test_one_sample_has_the_figures_of_broker_and_services():
     beats = everybody(0, orders_intake=handling(90, rate=4.5, unacked=7))
     now = shown([sample(1, beats=beats, orders_intake=(5, 2), orders_intake_dead=(3, 0))])
     assert (now.ready, now.unacked, now.consumers, now.dead) == (5, 7, 2, 3)
     assert (now.in_rate, now.out_rate) == (None, 4.5)
 
 
-def test_dead_letters_that_somebody_has_in_hand_are_not_gone():
+def test_dead_letters_held_by_a_tool_still_count():
     samples = [sample(0, orders_intake_dead=(900, 0)), sample(2, orders_intake_dead=(0, 1))]
     assert shown(samples).dead == 900
     dead = shown(samples, f"{INTAKE}.dead")
@@ -34,12 +37,12 @@ def test_an_old_heartbeat_does_not_count():
     assert (now.unacked, now.out_rate) == (None, None)
 
 
-def test_what_is_not_there_is_none():
+def test_a_missing_queue_has_no_figures():
     now = shown([sample(0, missing=(INTAKE,))])
     assert now.ready is None
 
 
-def test_the_rate_in_is_what_was_handled_and_what_there_is_more():
+def test_the_rate_in_is_the_handled_and_the_growth():
     samples = [
         sample(0, beats=everybody(0, orders_intake=handling(100)), orders_intake=(50, 1)),
         sample(10, beats=everybody(10, orders_intake=handling(400)), orders_intake=(250, 1)),
@@ -77,4 +80,40 @@ def test_the_rate_in_is_what_was_handled_and_what_there_is_more():
     ],
 )  # fmt: skip
 def test_the_age_of_the_first_message(samples, age):
+    assert oldest(samples, INTAKE) == age
+
+
+SHARD = f"{INTAKE}.1"
+
+
+def sharded(seconds, one, other, *, reached=None, **reached_in):
+    """Samples of two shards, with ready messages and consumers of each."""
+    beat = replace(
+        handling(9, rate=2.0, reached=reached),
+        reached_in={{"first": INTAKE, "second": SHARD}[n]: at(t) for n, t in reached_in.items()},
+    )
+    both = (one[0] + other[0], min(one[1], other[1]))
+    found = sample(seconds, beats=everybody(seconds, orders_intake=beat), orders_intake=both)
+    return replace(found, shards={INTAKE: Count(*one), SHARD: Count(*other)})
+
+
+@pytest.mark.parametrize(
+    ("samples", "age"),
+    [
+        # One is hours behind, the other is not.
+        ([sharded(600, (3, 1), (500, 1), reached=599, first=599, second=-3000)],
+         (3600.0, "at most")),
+        ([sharded(590, (0, 1), (0, 1), reached=589, first=589, second=-3000),
+          sharded(600, (3, 1), (500, 1), reached=599, first=599, second=-3000)], (10.0, "about")),
+        ([sharded(600, (3, 1), (0, 1), reached=599, first=500, second=599)], (100.0, "at most")),
+        # The recorder is of before the second was declared, and consumes the first alone.
+        ([sharded(0, (0, 1), (5, 0), reached=-1), sharded(600, (0, 1), (500, 0), reached=599)],
+         (600.0, "at least")),
+        ([sharded(600, (3, 1), (0, 0), reached=500)], (100.0, "at most")),
+        # Nothing is ready in either, but something is in hand.
+        ([replace(sharded(600, (0, 1), (0, 1), reached=598), beats=everybody(
+            600, orders_intake=handling(9, rate=2.0, unacked=4, reached=598)))], (2.0, "about")),
+    ],
+)  # fmt: skip
+def test_the_first_message_of_several_shards_is_that_of_the_one_furthest_behind(samples, age):
     assert oldest(samples, INTAKE) == age

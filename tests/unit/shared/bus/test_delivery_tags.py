@@ -13,7 +13,7 @@ def test_no_acknowledgement_covers_what_is_not_done(steps):
     for more, wanted in steps:
         for _ in range(more):
             came += 1
-            tags.came(came)
+            tags.received(came)
         now = {tag for tag in wanted if tag <= came} - done
         done |= now
         for tag, multiple in tags.settle(now):
@@ -24,7 +24,7 @@ def test_no_acknowledgement_covers_what_is_not_done(steps):
 def test_what_is_done_in_a_row_goes_in_one():
     tags = DeliveryTags()
     for tag in range(1, 101):
-        tags.came(tag)
+        tags.received(tag)
     assert tags.settle(range(1, 65)) == [(64, True)]
     assert tags.settle([66, 67]) == [(66, False), (67, False)]
     assert tags.settle(range(68, 101)) == [(tag, False) for tag in range(68, 101)]

@@ -61,6 +61,12 @@ def test_an_unknown_type_is_refused():
         decode("order.exploded", b"{}")
 
 
+def test_a_body_nested_too_deep_is_a_decode_error():
+    body = b'{"unknown":' + b"[" * 9_999 + b"]" * 9_999 + b"}"
+    with pytest.raises(msgspec.DecodeError, match="nested too deep"):
+        decode("order.created", body)
+
+
 def test_every_type_names_its_exchange():
     assert {event.EXCHANGE for event in EVENT_TYPES.values()} == {"intake", "commands", "events"}
     assert all(type_ == event.TYPE for type_, event in EVENT_TYPES.items())

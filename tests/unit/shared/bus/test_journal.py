@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from msgspec import structs
 
 from shared.bus.contract import journal, topology
-from shared.bus.contract.delivery import Incoming
+from shared.bus.contract.delivery import RawDelivery
 from shared.bus.contract.message import message_for
 from tests.integration.arrange import order_created
 from tests.unit.notifier.facts import FACTS
@@ -18,7 +18,7 @@ BATCHED_NOWHERE = {exchange.name for exchange in topology.EXCHANGES} - {"journal
 
 def arrived(message):
     properties = {"type": message.type, "message_id": message.message_id}
-    return Incoming(message.body, properties, {}, message.exchange)
+    return RawDelivery(message.body, properties, {}, message.exchange)
 
 
 def unpack(incoming):
@@ -62,7 +62,7 @@ def test_it_is_a_cloudevents_batch():
 
 
 def test_another_message_stays_as_it_is():
-    command = Incoming(b"{}", {"type": "kyc.decide"}, {}, "commands")
+    command = RawDelivery(b"{}", {"type": "kyc.decide"}, {}, "commands")
     assert unpack(command) == [(command, "key")]
 
 
@@ -70,7 +70,7 @@ def test_it_cannot_claim_another_exchange():
     event = {"specversion": "1.0", "id": "1", "source": "x", "type": "kyc.approved"}
     event |= {"time": "2026-01-01T00:00:00+00:00", "subject": "s", "exchange": "events", "data": {}}
     forged = json.dumps([event]).encode()
-    ((one, _),) = unpack(Incoming(forged, {"type": journal.TYPE}, {}, "journal"))
+    ((one, _),) = unpack(RawDelivery(forged, {"type": journal.TYPE}, {}, "journal"))
     assert one.exchange == "intake"
 
 
@@ -81,13 +81,13 @@ def test_a_batch_from_elsewhere_is_none(exchange):
         "tests",
         "journal",
     )
-    said = Incoming(made.body, {"type": journal.TYPE}, {}, exchange)
+    said = RawDelivery(made.body, {"type": journal.TYPE}, {}, exchange)
     assert unpack(said) == [(said, "key")]
 
 
 @pytest.mark.parametrize("body", [b"{}", b"", b"[", b"[1]", b"\xff", b'[{"id": 1}]'])
 def test_what_is_no_batch_stays_as_it_is_and_is_for_no_queue(body):
-    broken = Incoming(body, {"type": journal.TYPE}, {}, "journal")
+    broken = RawDelivery(body, {"type": journal.TYPE}, {}, "journal")
     assert unpack(broken) == [(broken, "key")]
     bound = {b.exchange for queue in topology.WORK_QUEUES for b in queue.bindings}
     assert broken.exchange not in bound
@@ -133,7 +133,7 @@ def test_what_is_journalled_by_the_broker_may_be_anything():
 
 @pytest.mark.parametrize("body", [b"[" * 100_000, b"[{}", b"\xff"])
 def test_a_batch_that_cannot_be_read_is_told_from_other_messages(body):
-    broken = Incoming(body, {"type": journal.TYPE}, {}, "journal.facts")
+    broken = RawDelivery(body, {"type": journal.TYPE}, {}, "journal.facts")
     ((one, _),) = unpack(broken)
     assert journal.is_unread(one)
-    assert not journal.is_unread(Incoming(body, {"type": journal.TYPE}, {}, "commands"))
+    assert not journal.is_unread(RawDelivery(body, {"type": journal.TYPE}, {}, "commands"))

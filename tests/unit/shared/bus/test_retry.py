@@ -4,9 +4,14 @@ import random
 
 import pytest
 
+from shared.bus.consume.batch import Delivery
+from shared.bus.consume.requeue import Requeuer
 from shared.bus.consume.retry import MAX_ATTEMPTS, Dead, RetryAfter, decide
+from shared.bus.contract.delivery import RawDelivery
 from shared.bus.contract.errors import Happened, Malformed, Permanent, Retry
-from shared.bus.contract.topology import RETRY_LADDER
+from shared.bus.contract.headers import ATTEMPT_HEADER
+from shared.bus.contract.topology import NOTIFIER_ORDERS, RETRY_DELAYS
+from shared.ids import new_id
 
 ERRORS = [Retry("later"), RuntimeError("unexpected"), KeyError("x")]
 
@@ -44,11 +49,20 @@ def test_the_ladder_is_climbed_to_its_end(error):
 def test_jitter_takes_the_next_longer_rung_and_never_leaves_the_ladder():
     for attempt in range(1, MAX_ATTEMPTS + 1):
         decision = decide(Retry("later"), attempt, Always())
-        assert decision == RetryAfter(RETRY_LADDER[min(attempt + 1, len(RETRY_LADDER) - 1)])
+        assert decision == RetryAfter(RETRY_DELAYS[min(attempt + 1, len(RETRY_DELAYS) - 1)])
 
 
-def test_what_has_happened_comes_back_at_once():
+@pytest.mark.parametrize("attempt", [1, MAX_ATTEMPTS + 1])
+def test_what_has_happened_comes_back_at_once(attempt):
     for jitter in (Never(), Always()):
-        decision = decide(Happened("the email is out"), 1, jitter)
-        assert decision == RetryAfter(RETRY_LADDER[0])
+        decision = decide(Happened("the email is out"), attempt, jitter)
+        assert decision == RetryAfter(RETRY_DELAYS[0])
         assert decision.rung.seconds == 0
+
+
+@pytest.mark.parametrize(("error", "attempt"), [(Happened("it is out"), 3), (Retry("later"), 4)])
+def test_what_has_happened_has_not_failed_once_more(error, attempt):
+    requeuer = Requeuer("amqp://fellow@127.0.0.1/", NOTIFIER_ORDERS, "tests", lambda _: None)
+    incoming = RawDelivery(b"{}", {"message_id": str(new_id())}, {ATTEMPT_HEADER: 3}, "")
+    copy = requeuer.copy(Delivery(1, incoming), error)
+    assert copy.routed.message.properties["application_headers"][ATTEMPT_HEADER] == attempt

@@ -56,9 +56,9 @@ def test_what_waits_on_the_database_does_not_hide_a_lost_connection(clock):
     one = Standing("tests")
     one.failed(REFUSED)
     one.holding("the database is away")
-    assert one.told.state == "refused"
+    assert one.status.state == "refused"
     one.released()
-    assert one.told.state == "refused"
+    assert one.status.state == "refused"
 
 
 def test_work_that_goes_wrong_is_an_error_again_each_minute_until_it_goes_well(clock):
@@ -68,17 +68,21 @@ def test_work_that_goes_wrong_is_an_error_again_each_minute_until_it_goes_well(c
         for _ in range(90):
             one.failing(LookupError("no table"))
             clock.now += 1
-        assert (one.told.state, one.told.reason, one.told.is_well) == ("failing", "no table", False)
+        assert (one.status.state, one.status.reason, one.status.is_well) == (
+            "failing",
+            "no table",
+            False,
+        )
         one.released()
     assert [entry["event"] for entry in logged] == ["failing", "failing", "working_again"]
     assert {entry["log_level"] for entry in logged[:2]} == {"error"}
-    assert one.told.is_well
+    assert one.status.is_well
 
 
 def test_work_that_goes_wrong_does_not_hide_a_lost_connection(clock):
     one = Standing("tests")
     one.failed(REFUSED)
     one.failing(LookupError("no table"))
-    assert one.told.state == "refused"
+    assert one.status.state == "refused"
     one.released()
-    assert one.told.state == "refused"
+    assert one.status.state == "refused"

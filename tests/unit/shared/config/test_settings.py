@@ -76,14 +76,14 @@ def test_a_bad_value_is_refused_by_name(name, value):
         load({name: value})
 
 
-def test_production_starts_with_keys_of_its_own():
+def test_production_starts_with_its_own_keys():
     assert load(PRODUCTION).environment == "production"
 
 
 @pytest.mark.parametrize("process", ["ingress", "portal"])
 @pytest.mark.parametrize("given", [{"TRUSTED_PROXIES": "0"}, {"TRUSTED_PROXIES": ""}])
-def test_production_is_told_whether_a_proxy_stands_in_front(process, given):
-    """Behind one that is not counted all clients have one address, and one budget of attempts."""
+def test_production_requires_the_number_of_proxies(process, given):
+    """Behind an uncounted proxy all clients share one address and its limits."""
     with pytest.raises(ConfigurationError, match=r"TRUSTED_PROXIES is 0.*CLIENTS_CONNECT_DIRECTLY"):
         load(PRODUCTION | given, process)
     assert load(PRODUCTION | given | {"CLIENTS_CONNECT_DIRECTLY": "true"}, process)
@@ -133,7 +133,7 @@ def test_a_secret_may_be_in_a_file(tmp_path):
 
 @pytest.mark.parametrize("environment", ["development", "production"])
 @pytest.mark.parametrize("name", sorted(SECRET - OPTIONAL))
-def test_a_file_that_is_empty_is_a_fault_of_its_own(tmp_path, name, environment):
+def test_an_empty_file_is_a_fault(tmp_path, name, environment):
     file = tmp_path / "emptied"
     file.write_text("\n")
     given = {"ENVIRONMENT": environment, f"{name}_FILE": str(file)}
@@ -142,13 +142,13 @@ def test_a_file_that_is_empty_is_a_fault_of_its_own(tmp_path, name, environment)
 
 
 @pytest.mark.parametrize("name", sorted(OPTIONAL))
-def test_what_one_may_do_without_may_be_an_empty_file(tmp_path, name):
+def test_the_file_of_an_optional_secret_may_be_empty(tmp_path, name):
     file = tmp_path / "none"
     file.write_text("\n")
     assert getattr(load({f"{name}_FILE": str(file)}), name.lower()) == ""
 
 
-def test_a_password_apart_is_put_into_the_address():
+def test_a_separate_password_is_put_into_the_url():
     settings = load(
         {
             "AMQP_URL": "amqp://fellow@broker:5672/",
@@ -166,7 +166,7 @@ def test_a_password_apart_is_put_into_the_address():
 NODES = "amqp://fellow@a:5672/orders;amqp://fellow@b:5672/orders"
 
 
-def test_a_password_apart_is_put_into_each_address_of_the_broker(tmp_path):
+def test_a_separate_password_is_put_into_each_url_of_the_broker(tmp_path):
     file = tmp_path / "password"
     file.write_text("p;/w\n")
     settings = load({"AMQP_URL": f" {NODES}; ", "AMQP_PASSWORD_FILE": str(file)})
@@ -203,12 +203,12 @@ def test_a_password_apart_is_put_into_each_address_of_the_broker(tmp_path):
 def test_addresses_of_more_than_one_broker_are_refused(urls, faults):
     with pytest.raises(ConfigurationError) as refused:
         load({"AMQP_URL": urls, "AMQP_HEARTBEAT": "soon"})
-    assert [said for said in refused.value.faults if "AMQP_URL" in said] == faults
+    assert [fault for fault in refused.value.faults if "AMQP_URL" in fault] == faults
     assert len(refused.value.faults) == len(faults) + 1
     assert "hidden" not in str(refused.value)
 
 
-def test_the_nodes_are_tried_as_listed_or_in_an_order_of_each_process():
+def test_the_nodes_are_tried_as_listed_or_shuffled():
     urls = ";".join(f"amqp://node{number}/" for number in range(12))
     assert load({"AMQP_URL": urls}).amqp_url == urls
     shuffled = load({"AMQP_URL": urls, "AMQP_ORDER": "shuffled"}).amqp_url
@@ -252,7 +252,7 @@ def test_production_refuses_token_keys_that_can_be_guessed(key):
         assert key not in str(refused.value)
 
 
-def test_no_random_key_is_taken_for_a_weak_one():
+def test_random_keys_are_not_weak():
     for _ in range(500):
         key = in_base64(secrets.token_bytes(32))
         forms = [secrets.token_hex(16), secrets.token_hex(32), secrets.token_urlsafe(32), key]
@@ -264,7 +264,7 @@ def test_no_random_key_is_taken_for_a_weak_one():
 @pytest.mark.parametrize("one", KEYS)
 @pytest.mark.parametrize("other", KEYS)
 def test_production_refuses_one_key_for_two_uses_and_one_twice(one, other):
-    """However it is written: URL-safe or not, with padding or without."""
+    """In either base64 alphabet, with or without padding."""
     key = in_base64(b"\xfb\xff" + secrets.token_bytes(30))
     forms = (key, key.replace("+", "-").replace("/", "_"))
     changed = {one: f"{key},{key}"} if one == other else {one: forms[0], other: forms[1]}
@@ -275,7 +275,7 @@ def test_production_refuses_one_key_for_two_uses_and_one_twice(one, other):
     assert key not in str(refused.value)
 
 
-def test_a_password_is_no_key_and_serves_one_process():
+def test_a_password_must_not_equal_a_key():
     shared = secrets.token_hex(24)
     both = {"AMQP_URL": "amqps://fellow@broker.example/", "AMQP_PASSWORD": shared,
             "DATABASE_URL": PRODUCTION["DATABASE_URL"].replace(":pw", ""),
@@ -327,7 +327,7 @@ OPEN = [
 
 
 @pytest.mark.parametrize(("name", "value", "host"), OPEN, ids=lambda value: value)
-def test_production_refuses_connections_in_the_clear_unless_their_host_is_named(name, value, host):
+def test_production_refuses_unencrypted_connections_to_unlisted_hosts(name, value, host):
     given = PRODUCTION | {name: value}
     with pytest.raises(ConfigurationError, match=rf"{name}.*{re.escape(host)}.*UNPROTECTED_HOSTS"):
         load(given)
@@ -351,11 +351,11 @@ def test_production_refuses_connections_in_the_clear_unless_their_host_is_named(
         {"RABBITMQ_MANAGEMENT_URL": "https://broker.example:15671"},
     ],
 )
-def test_production_takes_what_nobody_can_listen_to(given):
+def test_production_accepts_encrypted_and_local_connections(given):
     load(PRODUCTION | given)
 
 
-def test_production_refuses_to_send_to_the_world_from_a_domain_that_is_not_there():
+def test_production_refuses_the_default_sender():
     away = {"SMTP_HOST": "smtp.example", "SMTP_STARTTLS": "true"}
     unset = {name: value for name, value in PRODUCTION.items() if name != "EMAIL_FROM"}
     with pytest.raises(ConfigurationError, match="EMAIL_FROM is not set"):
@@ -375,8 +375,8 @@ NOWHERE = ["http://orders.example", "http://127.0.0.1:8000", "https://127.0.0.1"
 
 @pytest.mark.parametrize("process", [name for name in READS if {*LINKS} & {*READS[name]}])
 @pytest.mark.parametrize("url", NOWHERE)
-def test_production_refuses_links_that_nobody_else_can_open(process, url):
-    """All that are wrong at once; whatever host may be spoken to in the clear, links go to all."""
+def test_production_refuses_links_to_this_machine(process, url):
+    """All faults together; UNPROTECTED_HOSTS does not apply to links."""
     names = [name for name in LINKS if name in READS[process]]
     given = dict.fromkeys(names, url) | {"UNPROTECTED_HOSTS": "orders.example"}
     with pytest.raises(ConfigurationError) as refused:
@@ -387,13 +387,13 @@ def test_production_refuses_links_that_nobody_else_can_open(process, url):
 
 
 @pytest.mark.parametrize("name", LINKS)
-def test_production_takes_links_to_where_others_are(name):
+def test_production_accepts_links_to_public_hosts(name):
     for host in ("orders.example", "orders.example:8443/under", "10.0.0.4", "[2001:db8::4]",
                  "localhost.example"):  # fmt: skip
         load(PRODUCTION | {name: f"https://{host}"})
 
 
-def test_who_writes_links_is_not_left_with_the_development_address():
+def test_processes_that_write_links_need_a_public_url():
     without = {key: value for key, value in PRODUCTION.items() if key != "PUBLIC_URL"}
     for process in ("ingress", "notifier", "portal"):
         with pytest.raises(ConfigurationError, match="PUBLIC_URL"):
@@ -401,17 +401,17 @@ def test_who_writes_links_is_not_left_with_the_development_address():
     load(without, "kyc")
 
 
-def test_where_the_api_is_is_an_address():
+def test_the_public_url_must_be_a_url():
     with pytest.raises(ConfigurationError, match="PUBLIC_URL must be an address"):
         load({"PUBLIC_URL": "orders.example"})
 
 
-def test_a_process_is_refused_for_what_it_reads_alone():
+def test_a_process_checks_only_the_settings_that_it_reads():
     load(PRODUCTION | {"SMTP_HOST": "smtp.example", "JWT_SIGNING_KEY": "weak"}, "kyc")
 
 
-def test_what_the_journal_says_again_is_still_known():
-    """Else it would be done again. What is unproved is not in the journal."""
+def test_retention_is_longer_than_the_journal():
+    """Otherwise a replay would create removed rows again. Registrations are not in the journal."""
     for days in ("1", "7"):
         with pytest.raises(ConfigurationError, match=r"RETENTION_ORDERS_DAYS.*journal"):
             load({"RETENTION_ORDERS_DAYS": days})
@@ -426,12 +426,12 @@ def test_what_the_journal_says_again_is_still_known():
         ("ingress", "ACCESS_TOKEN_SECONDS", "REFRESH_TOKEN_SECONDS", 900),
     ],
 )
-def test_settings_that_contradict_each_other_are_refused_in_words(process, shorter, longer, limit):
+def test_contradicting_settings_are_refused(process, shorter, longer, limit):
     for value in (limit, limit + 1):
         with pytest.raises(ConfigurationError, match=f"{shorter} .* must be less than {longer}"):
             load({shorter: str(value), longer: str(limit)}, process)
     assert load({shorter: str(limit - 1), longer: str(limit)}, process)
-    # Who reads neither has nothing to say of them.
+    # A process that reads neither does not check them.
     assert load({shorter: str(limit), longer: str(limit)}, "kyc")
 
 
@@ -440,8 +440,8 @@ def test_no_default_contradicts_another():
 
 
 @pytest.mark.parametrize("host", ["hooks.example", "127.0.0.1", "mailpit"])
-def test_alerts_go_to_no_webhook_in_the_clear(host):
-    """Nobody may read its path, wherever it is; which is in no sentence either."""
+def test_production_refuses_an_unencrypted_alert_webhook(host):
+    """Its path is a secret, on any host, and is not quoted."""
     given = {"ALERT_WEBHOOK_URL": f"http://{host}/a-token", "UNPROTECTED_HOSTS": host}
     assert load(given)
     with pytest.raises(ConfigurationError, match="ALERT_WEBHOOK_URL is not encrypted") as refused:
@@ -451,7 +451,7 @@ def test_alerts_go_to_no_webhook_in_the_clear(host):
     assert load(PRODUCTION | {"ALERT_WEBHOOK_URL": f"https://{host}/a-token"}, "ops")
 
 
-def test_who_gets_alerts_has_an_address():
+def test_alert_recipients_must_be_addresses():
     assert load({"ALERT_EMAIL_TO": "ada@ops.example, ola@ops.example"})
     for wrong in ("ada", "ada@ops.example;ola@ops.example,", "a@b.example\nBcc: x@y.example"):
         with pytest.raises(ConfigurationError, match="ALERT_EMAIL_TO"):
@@ -459,16 +459,16 @@ def test_who_gets_alerts_has_an_address():
 
 
 @pytest.mark.parametrize("place", ["ORDERS", "DEAD_LETTERS", "UNPROVED"])
-def test_nothing_is_for_ever_in_production(place):
+def test_production_refuses_unlimited_retention(place):
     name = f"RETENTION_{place}_DAYS"
     assert load({name: "0"})
     with pytest.raises(ConfigurationError, match=f"{name} is 0"):
         load(PRODUCTION | {name: "0"})
-    # Who does not remove it does not ask.
+    # A process that does not remove it does not check it.
     assert load(PRODUCTION | {name: "0"}, "kyc")
 
 
-def test_all_faults_are_named_at_once_each_in_a_line(tmp_path):
+def test_all_faults_are_reported_together_each_in_a_line(tmp_path):
     with pytest.raises(ConfigurationError) as refused:
         load(
             PRODUCTION
@@ -507,7 +507,7 @@ def test_all_faults_are_named_at_once_each_in_a_line(tmp_path):
 
 @pytest.mark.parametrize("name", ["AMQP_URL", "DATABASE_URL"])
 @pytest.mark.parametrize("environment", ["development", "production"])
-def test_an_address_that_cannot_be_read_is_named_and_its_password_is_not_said(name, environment):
+def test_an_unreadable_url_is_reported_without_its_password(name, environment):
     scheme = PRODUCTION[name].partition(":")[0]
     for address in (f"{scheme}://fellow:wxyz/ss@host:5/", f"{scheme}://fellow:wxyz@[::1/"):
         with pytest.raises(ConfigurationError, match=f"^{name} cannot be read") as refused:

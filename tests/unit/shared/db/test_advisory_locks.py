@@ -1,4 +1,4 @@
-"""Two purposes with one number would wait for each other, or do nothing for each other's sake."""
+"""Advisory lock numbers are unique: equal ones would block or skip unrelated work."""
 
 import re
 
@@ -17,12 +17,12 @@ SOURCES = [
 LITERAL = re.compile(r"advisory\w*\(\s*(\d[\d_]*)|7_?034_?(\d+)")
 
 
-def test_no_number_is_given_twice():
+def test_lock_numbers_are_unique():
     assert len(set(NUMBERS.values())) == len(NUMBERS) > 1
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
-def test_no_number_is_anywhere_else(path):
+def test_lock_numbers_are_defined_in_one_module(path):
     found = [match[0] for match in LITERAL.finditer(path.read_text())]
     if "migrations/versions" in path.as_posix():
         numbers = {int(re.sub(r"\D", "", one)) for one in found}

@@ -1,4 +1,4 @@
-"""What a process keeps of the bodies of requests is bounded in sum, and for each who sends them."""
+"""Limits of buffered request bodies, in total and per sender."""
 
 import asyncio
 from contextlib import suppress
@@ -31,7 +31,7 @@ NOW = 1_700_000_000.0
 
 
 class Secrets:
-    """A cache in which nobody is, and which asks a database that answers when it is let."""
+    """An empty cache whose database query returns when it is released."""
 
     def __init__(self):
         self.asked, self.answers = asyncio.Event(), asyncio.Event()
@@ -51,14 +51,14 @@ class Secrets:
 
 
 class Sent:
-    """A request that comes by and by."""
+    """A request whose body arrives in pieces."""
 
     def __init__(self, *headers, declared=LIMIT, address="192.0.2.1"):
         self._events = asyncio.Queue()
         self.taken = 0
         length = () if declared is None else (("content-length", str(declared)),)
         scope = create_scope(method="POST", path="/", headers=[*headers, *length])
-        # As a server's: read twice.
+        # Like a server's stream, it is read twice.
         scope["headers"] = [tuple(pair) for pair in scope["headers"]]
         scope["client"] = (address, 40_000)
         self.req = Request(scope, self._receive)
@@ -124,19 +124,19 @@ async def settled():
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_what_many_strangers_hold_back_is_bounded(way):
+def test_incomplete_bodies_of_many_strangers_are_bounded(way):
     async def held_back():
         secrets = Secrets()
         sent = [Sent(*WAYS[way], address=f"192.0.2.{n}") for n in range(30)]
         tasks = [asyncio.create_task(way(secrets, one)) for one in sent]
         for one in sent:
-            one.send(2 * PIECE)  # 600 kB of all of them, if each were kept
+            one.send(2 * PIECE)  # 600 kB in total, if each were kept
         await settled()
         refused = [task.exception() for task in tasks if task.done()]
         assert {(error.status, error.code) for error in refused} == {(503, "overloaded")}
         assert STRANGERS.held <= MOST
         assert len(tasks) - len(refused) == MOST // (2 * PIECE)
-        # One that is there already waits for nobody, and is judged.
+        # A body that arrived in one piece is accepted.
         small = Sent(*WAYS[way], declared=PIECE)
         small.send(PIECE, more=False)
         judged = asyncio.create_task(way(secrets, small))
@@ -155,18 +155,18 @@ def test_what_many_strangers_hold_back_is_bounded(way):
 
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("network", ["192.0.2.7", "2001:db8::{:x}"])
-def test_one_network_does_not_keep_the_others_out(way, network):
+def test_one_network_does_not_block_others(way, network):
     async def kept_out():
         secrets = Secrets()
         sent = [Sent(*WAYS[way], address=network.format(n)) for n in range(30)]
         tasks = [asyncio.create_task(way(secrets, one)) for one in sent]
         for one in sent:
-            one.send(2 * PIECE)  # 600 kB of all of them, if each were kept
+            one.send(2 * PIECE)  # 600 kB in total, if each were kept
         await settled()
         refused = [task.exception() for task in tasks if task.done()]
         assert {(error.status, error.code) for error in refused} == {(503, "overloaded")}
         assert STRANGERS.held <= MOST // 2 + 2 * PIECE
-        # Others have what they had: each its share.
+        # Other senders keep their share.
         others = [Sent(*WAYS[way], address=f"198.51.100.{n}") for n in (1, 2)]
         theirs = [asyncio.create_task(way(secrets, one)) for one in others]
         for one in others:
@@ -186,8 +186,8 @@ def known(sent, sender, limit=2 * UNCOUNTED_BYTES):
 
 
 @pytest.mark.parametrize("declared", [None, 2 * UNCOUNTED_BYTES])
-def test_what_one_who_is_known_holds_back_is_bounded_too(declared):
-    """By who it is, from however many networks; nobody else has less for it."""
+def test_incomplete_bodies_of_a_known_sender_are_bounded(declared):
+    """Counted by account over all networks, without affecting others."""
 
     async def held_back():
         sent = [Sent(declared=declared, address=f"192.0.2.{n}") for n in range(30)]
@@ -201,7 +201,7 @@ def test_what_one_who_is_known_holds_back_is_bounded_too(declared):
         assert {(error.status, error.code) for error in refused} == {(503, "overloaded")}
         assert SIGNED_IN.held <= MOST // 2 + 4 * PIECE
         assert not tasks[-1].done()
-        # No more than a connection has of whatever is sent, before anybody reads it.
+        # As much as the server buffers per connection anyway.
         task = known(small, "one")
         small.send(PIECE, more=False)
         await settled()
@@ -215,7 +215,7 @@ def test_what_one_who_is_known_holds_back_is_bounded_too(declared):
 
 
 @pytest.mark.parametrize("way", [platform, standard])
-def test_what_waits_for_the_database_counts_too(way):
+def test_bodies_count_while_the_database_is_queried(way):
     async def waits():
         secrets, sent = Secrets(), Sent(*WAYS[way], declared=PIECE)
         task = asyncio.create_task(way(secrets, sent))
@@ -231,7 +231,7 @@ def test_what_waits_for_the_database_counts_too(way):
 
 
 @pytest.mark.parametrize("declared", [None, LIMIT + 1])
-def test_what_is_too_large_is_refused(declared):
+def test_a_too_large_body_is_refused(declared):
     async def too_large():
         sent = Sent(declared=declared)
         for _ in range(4):
@@ -245,7 +245,7 @@ def test_what_is_too_large_is_refused(declared):
     asyncio.run(too_large())
 
 
-def test_what_comes_in_pieces_is_whole():
+def test_a_body_in_pieces_is_joined():
     async def whole():
         sent = Sent(declared=None)
         sent.send(3)
@@ -257,8 +257,8 @@ def test_what_comes_in_pieces_is_whole():
 
 @pytest.mark.parametrize("read", [of_known, read_unvouched])
 @pytest.mark.parametrize("sent", [0, PIECE])
-def test_a_body_that_is_cut_is_none(read, sent):
-    """RFC 9112, 8: a part of a request is not to be taken for one."""
+def test_an_incomplete_body_is_refused(read, sent):
+    """An incomplete request must not be processed (RFC 9112, 8)."""
 
     async def cut():
         request = Sent()
@@ -276,7 +276,7 @@ def test_a_body_that_is_cut_is_none(read, sent):
 
 @pytest.mark.parametrize("read", [of_known, read_unvouched])
 @pytest.mark.parametrize("declared", [None, PIECE])
-def test_and_one_that_is_whole_is_one(read, declared):
+def test_a_complete_body_is_read(read, declared):
     async def whole():
         request = Sent(declared=declared)
         request.send(PIECE, more=False)

@@ -1,4 +1,4 @@
-"""One's own servers are reached past a proxy."""
+"""Requests to our own servers use no proxy."""
 
 import http.server
 import re
@@ -33,19 +33,19 @@ def address(monkeypatch):
         thread.join()
 
 
-def test_a_proxy_that_is_away_is_not_asked(address):
+def test_http_proxy_is_ignored(address):
     with direct.ask(address, seconds=5) as answer:
         assert answer.read() == b'"ready"'
 
 
-def test_a_system_is_ready_beside_a_proxy_that_is_away(address):
+def test_a_system_starts_with_an_unreachable_http_proxy(address):
     assert system._says(address, b'"ready"')
 
 
 CLIENT = re.compile(r"httpx\.(?:Client|get|post)\([^)]*\)")
 
 
-def test_nothing_reaches_a_server_of_ours_in_another_way():
+def test_requests_to_our_servers_use_direct():
     sources = [
         file for folder in ("shared", "services", "stack") for file in (ROOT / folder).rglob("*.py")
     ]

@@ -1,4 +1,4 @@
-"""One caller fills no lane up; an idle lane binds nobody."""
+"""A caller cannot fill a lane, and is not limited on an idle one."""
 
 import asyncio
 import threading
@@ -13,11 +13,11 @@ THREADS, WAITING = 2, 14
 HALF = (THREADS + WAITING) // 2
 
 
-def test_who_has_a_share_takes_no_more_of_a_lane_that_fills():
-    asyncio.run(who_has_a_share_takes_no_more_of_a_lane_that_fills())
+def test_a_caller_is_limited_to_a_share_of_a_crowded_lane():
+    asyncio.run(a_caller_is_limited_to_a_share_of_a_crowded_lane())
 
 
-async def who_has_a_share_takes_no_more_of_a_lane_that_fills():
+async def a_caller_is_limited_to_a_share_of_a_crowded_lane():
     lane, go = Lane("t", THREADS, WAITING), threading.Event()
 
     def begin(caller):
@@ -25,7 +25,7 @@ async def who_has_a_share_takes_no_more_of_a_lane_that_fills():
 
     a = [begin("a") for _ in range(HALF + 5)]
     await asyncio.sleep(0)
-    # All that found it half empty, and no more.
+    # All that found it half empty.
     assert len([one for one in a if not one.done()]) == HALF + 1
     assert {type(one.exception()) for one in a if one.done()} == {ApiError}
     with pytest.raises(ApiError):
@@ -35,7 +35,7 @@ async def who_has_a_share_takes_no_more_of_a_lane_that_fills():
     b = [begin("b") for _ in range(THREADS + 1)]
     await asyncio.sleep(0)
     assert [one.done() for one in b] == [False] * THREADS + [True]
-    # Nobody's in particular take what is left.
+    # Work without a caller takes the remaining places.
     others = [begin("") for _ in range(WAITING)]
     await asyncio.sleep(0)
     assert len([one for one in others if not one.done()]) == WAITING + THREADS - HALF - 1 - THREADS
@@ -44,14 +44,14 @@ async def who_has_a_share_takes_no_more_of_a_lane_that_fills():
     lane.shutdown()
 
 
-def test_whatever_becomes_of_it_a_place_is_given_back():
-    lane = asyncio.run(whatever_becomes_of_it_a_place_is_given_back())
+def test_a_place_is_released_after_any_outcome():
+    lane = asyncio.run(a_place_is_released_after_any_outcome())
     while lane.taken_by:
         time.sleep(0.01)
     lane.shutdown()
 
 
-async def whatever_becomes_of_it_a_place_is_given_back():
+async def a_place_is_released_after_any_outcome():
     lane, go = Lane("t", THREADS, WAITING), threading.Event()
 
     def fails():

@@ -1,4 +1,4 @@
-"""What every route of the API does, whatever it is about."""
+"""Behaviour of all routes of the API."""
 
 from datetime import UTC, datetime
 from uuid import uuid4
@@ -35,8 +35,8 @@ def path_of(route):
     return route.path.rstrip("/").replace("{", "").replace("}", "")
 
 
-def test_no_cache_keeps_a_refusal(lanes):
-    """RFC 9110, 15.1: a 404, 405 or 414 may be kept by whoever is told nothing else."""
+def test_refusals_are_not_cacheable(lanes):
+    """A 404, 405 or 414 is cacheable by default (RFC 9110, 15.1)."""
     browser = unthrottled(lanes)
     asked = [("GET", "/nowhere"), ("PUT", "/users/auth/login")]
     asked += [(r.method, path_of(r)) for r in ROUTES if r.bearer or r.body is not None]
@@ -45,8 +45,8 @@ def test_no_cache_keeps_a_refusal(lanes):
     assert {answer.headers.get("cache-control") for answer in answers} == {"no-store"}
 
 
-def test_what_one_is_signed_in_for_and_changes_something_is_counted_by_itself(lanes):
-    """Each costs us rows, facts or an email; one is not held up by what was done at another."""
+def test_changes_of_a_session_are_counted_by_route(lanes):
+    """Each costs rows, events or an email; routes are counted separately."""
     counted = []
 
     def count(key):
@@ -64,9 +64,9 @@ def test_what_one_is_signed_in_for_and_changes_something_is_counted_by_itself(la
         answer = browser.simulate_request(
             route.method, path_of(route), headers=headers, body="no JSON"
         )
-        # Before anything of the body is read.
+        # Before the body is read.
         assert (answer.status_code, answer.json["code"]) == (429, "rate_limited"), route.path
         assert answer.headers["retry-after"] == "7"
     assert len(set(counted)) == len(counted) == len(CHANGES) > 20
-    # Who has stolen one that is over does not hold up its owner's others.
+    # A stolen, ended session does not use up the limits of the owner's others.
     assert all(key.endswith(str(session_id)) for key in counted)

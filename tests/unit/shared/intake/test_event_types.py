@@ -1,4 +1,4 @@
-"""A new event type is added in one place: its Struct. The rest follows, as a process shows."""
+"""A new event type only needs its Struct, as a separate process shows."""
 
 import json
 import subprocess
@@ -20,7 +20,7 @@ from shared.intake.event_bodies import BODIES
 
 RETURNED = '''
 class OrderReturned(Event, frozen=True, kw_only=True):
-    """A sender says: this order came back."""
+    """The order was returned."""
 
     TYPE: ClassVar[str] = "order.returned"
     EXCHANGE: ClassVar[str] = "intake"
@@ -45,8 +45,8 @@ from services.ingress.app import OPERATIONS, PREFIX
 from stack.generated import asyncapi
 
 account = uuid.uuid4()
-said = {"type": "order.returned", "order_id": str(account), "condition": "broken"}
-_, message = bodies.read(json.dumps(said).encode(), account, time.time(), None)
+sent = {"type": "order.returned", "order_id": str(account), "condition": "broken"}
+_, message = bodies.read(json.dumps(sent).encode(), account, time.time(), None)
 document = openapi.document(OPERATIONS, prefix=PREFIX, server="http://x")
 shown = page.DocsPage(OPERATIONS, document, PREFIX)._html.decode()
 receives = asyncapi.document()["channels"]["orders.intake"]["messages"]
@@ -54,7 +54,7 @@ print(json.dumps({
     "message": [message.exchange, message.type, json.loads(message.body)["condition"]],
     "openapi": document["components"]["schemas"]["OrderReturned"]["required"],
     "asyncapi": "OrderReturned" in receives,
-    "page": "order.returned" in shown and "this order came back" in shown,
+    "page": "order.returned" in shown and "The order was returned" in shown,
     "example": '&#34;condition&#34;: &#34;broken&#34;' in shown,
 }))
 """
@@ -90,8 +90,8 @@ def test_the_example_of_each_event_type_is_accepted(type_):
 
 
 @pytest.mark.parametrize("type_", [type_ for type_ in BODIES if type_ != "order.created"])
-def test_when_an_update_happened_is_described_and_counts(type_):
-    """A try that comes late would else undo what came meanwhile."""
+def test_the_timestamp_of_an_update_is_documented_and_used(type_):
+    """Otherwise a late retry would undo a newer update."""
     (reference,), schemas = msgspec.json.schema_components([BODIES[type_]], ref_template=REF)
     described = schemas[BODIES[type_].__name__]
     assert described["properties"]["timestamp"]["format"] == "date-time"

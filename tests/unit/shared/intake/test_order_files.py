@@ -1,4 +1,4 @@
-"""Files of orders: three forms, and keys that make sending again harmless."""
+"""Files of orders: three formats, and keys that make retries idempotent."""
 
 import json
 
@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shared.intake.csv_files import Failed, FileError
-from shared.intake.order_files import as_failed, guess, read
+from shared.intake.order_files import failed_line, guess, read
 
 A, B = {"item_summary": "a"}, {"item_summary": "é"}
 
@@ -20,12 +20,12 @@ def keys(lines):
     return [line.key for line in lines]
 
 
-def test_json_lines_go_as_they_stand():
+def test_json_lines_are_sent_unmodified():
     lines = read(b'\xef\xbb\xbf{"a": 1}\r\n\n  {"b":2}', "jsonl")
     assert [(line.number, line.body) for line in lines] == [(1, b'{"a": 1}'), (3, b'{"b":2}')]
 
 
-def test_an_array_is_an_order_an_element():
+def test_each_element_of_an_array_is_an_order():
     lines = read(json.dumps([A, B]).encode(), "json")
     assert [json.loads(line.body) for line in lines] == [A, B]
 
@@ -68,33 +68,33 @@ def test_csv_has_numbers_metadata_and_parcels():
 @pytest.mark.parametrize(
     ("content", "form", "word"),
     [
-        (b"{}", "json", "no JSON array"),
-        (b"[1", "json", "no JSON"),
+        (b"{}", "json", "not a JSON array"),
+        (b"[1", "json", "not JSON"),
         (b"naem,email\nx,y", "csv", "unknown columns: naem"),
         (b"name\nx,y", "csv", "more cells"),
-        (b'name\n"x', "csv", "no CSV"),
+        (b'name\n"x', "csv", "not CSV"),
         (b"name\n\xff", "csv", "UTF-8"),
     ],
 )
-def test_a_file_that_is_not_of_its_form_is_refused(content, form, word):
+def test_a_file_of_another_format_is_refused(content, form, word):
     with pytest.raises(FileError, match=word):
         read(content, form)
 
 
-def test_a_line_that_is_no_object_says_so_and_the_others_go():
+def test_a_line_that_is_not_an_object_is_a_problem_of_its_own():
     bad, also_bad, good = read(b"{\n[1]\n{}", "jsonl")
-    assert "no JSON" in bad.problem
-    assert "no JSON object" in also_bad.problem
+    assert "not JSON" in bad.problem
+    assert "not a JSON object" in also_bad.problem
     assert not good.problem
 
 
-def test_the_form_is_guessed():
+def test_the_format_is_guessed():
     assert guess("orders.csv", b"name") == "csv"
     assert guess("-", b' \n[{"a": 1}]') == "json"
     assert guess("orders.txt", b'{"a": 1}') == "jsonl"
 
 
-def test_the_same_file_has_the_same_keys_and_each_order_its_own():
+def test_keys_are_the_same_for_a_file_and_differ_by_order():
     content = jsonl(A, B, A)
     assert keys(read(content, "jsonl")) == keys(read(content, "jsonl"))
     assert len(set(keys(read(content, "jsonl")))) == 3
@@ -104,7 +104,7 @@ def test_the_same_order_in_another_file_is_another_order():
     assert not set(keys(read(jsonl(A), "jsonl"))) & set(keys(read(jsonl(A, B), "jsonl")))
 
 
-def test_in_a_named_batch_what_was_not_changed_keeps_its_key():
+def test_in_a_named_batch_unchanged_orders_keep_their_keys():
     first = keys(read(jsonl(A, B, A), "jsonl", "monday"))
     mended = keys(read(jsonl(A, {"item_summary": "mended"}, A), "jsonl", "monday"))
     assert (first[0], first[2]) == (mended[0], mended[2])
@@ -113,10 +113,10 @@ def test_in_a_named_batch_what_was_not_changed_keeps_its_key():
 
 
 @given(st.lists(st.dictionaries(st.text(), st.text() | st.integers()), min_size=1, max_size=5))
-def test_what_failed_can_be_sent_again_under_its_key(orders):
+def test_failed_lines_keep_their_keys(orders):
     lines = read(jsonl(*orders), "jsonl")
     failed = "\n".join(
-        as_failed(line, Failed("unreachable", "away", line.key)) for line in lines
+        failed_line(line, Failed("unreachable", "away", line.key)) for line in lines
     ).encode()
     again = read(failed, "jsonl")
     assert [(line.key, line.body) for line in again] == [(line.key, line.body) for line in lines]

@@ -1,4 +1,4 @@
-"""A sender's own order number names its order, to the ingress too, which asks nobody."""
+"""Order ids are derived from the sender's order numbers, without a query."""
 
 import json
 import time
@@ -33,7 +33,7 @@ def refused(body):
 
 @pytest.mark.parametrize("update", [UPDATE, CANCELLATION])
 @pytest.mark.parametrize("key", [None, "any-key"])
-def test_an_update_by_number_is_of_the_order_that_has_it(update, key):
+def test_an_update_by_number_names_the_order_with_it(update, key):
     order, _ = sent(ORDER | {"order_number": "A-1001"}, key)
     for named in (
         {"order_number": "A-1001"},
@@ -49,24 +49,24 @@ def test_an_update_by_number_is_of_the_order_that_has_it(update, key):
         assert sent(shaped)[0] == event
 
 
-def test_the_number_and_not_the_key_says_which_order_it_is():
+def test_the_number_takes_precedence_over_the_key():
     numbered = ORDER | {"order_number": "A-1001"}
     ids = {sent(numbered, key)[0].order_id for key in (None, "one", "another")}
     assert len(ids) == 1
     assert sent(numbered, account=new_id())[0].order_id not in ids
-    # Not what the same text as a key names.
+    # A key with the same text names another order.
     assert sent(ORDER, "A-1001")[0].order_id not in ids
     assert sent(numbered | {"order_number": "a-1001"})[0].order_id not in ids
 
 
-def test_a_copy_has_the_same_message_and_another_body_has_not():
+def test_the_message_id_depends_on_the_body():
     numbered = ORDER | {"order_number": "A-1001"}
     first = sent(numbered)[1].message_id
     assert sent(numbered)[1].message_id == first
     assert sent(numbered, "a key")[1].message_id == first
     assert sent(numbered | {"address": "elsewhere"})[1].message_id != first
     assert sent(numbered, account=new_id())[1].message_id != first
-    # An update may be said twice.
+    # An update may be repeated.
     again = UPDATE | {"order_number": "A-1001"}
     assert sent(again)[1].message_id != sent(again)[1].message_id
 
@@ -82,7 +82,7 @@ def test_a_copy_has_the_same_message_and_another_body_has_not():
         ("x" * 100, "x" * 100),
     ],
 )
-def test_what_is_understood(given, understood):
+def test_numbers_are_normalised(given, understood):
     event, _ = sent(ORDER | {"order_number": given})
     assert event.order_number == understood
     assert event.order_id == order_of_number(ACCOUNT, understood)
@@ -102,11 +102,11 @@ def test_what_is_understood(given, understood):
         (10**3000, "is the number too large"),
         ([1], "is a list"),
         ({"id": 1}, "is an object"),
-        # Of three code points in NFC.
+        # Three code points in NFC.
         ("\U0001d160" * 40, "has 120 characters"),
     ],
 )
-def test_what_is_no_number(given, why):
+def test_invalid_numbers_are_refused(given, why):
     for body in (ORDER, UPDATE):
         (fault,) = refused(body | {"order_number": given})
         assert "order_number" in fault
@@ -115,7 +115,7 @@ def test_what_is_no_number(given, why):
 
 
 @pytest.mark.parametrize("update", [UPDATE, CANCELLATION])
-def test_an_update_that_names_no_order_is_told_so(update):
+def test_an_update_without_an_order_is_refused(update):
     for body in (update, {"type": update["type"], "data": update}):
         (fault,) = refused(body)
         assert "`order_id`" in fault
@@ -124,7 +124,7 @@ def test_an_update_that_names_no_order_is_told_so(update):
     assert "`orderNumber` is there" in fault
 
 
-def test_all_that_is_wrong_is_told_at_once():
+def test_all_faults_are_reported_together():
     faults = refused({"type": "order.status_changed", "tracking_status": "LOST", "note": 5})
     assert [fault.split()[0] for fault in faults] == ["The", "$.tracking_status", "$.note"]
 
@@ -135,7 +135,7 @@ def test_an_id_and_a_number_of_two_orders_are_refused(update):
     assert "leave one of them out" in fault
 
 
-def test_what_an_order_says_of_our_own_members_is_passed_over():
+def test_values_for_our_own_fields_are_ignored():
     for theirs in ("x", 5, [{}], {"a": 1}, None, str(new_id())):
         event, message = sent(ORDER | {"order_id": theirs, "account_id": theirs})
         assert str(event.order_id) != theirs
@@ -144,7 +144,7 @@ def test_what_an_order_says_of_our_own_members_is_passed_over():
         assert update.account_id == ACCOUNT
 
 
-def test_an_order_without_a_number_is_on_the_bus_what_it_was():
+def test_an_order_without_a_number_is_encoded_as_before():
     _, message = sent(ORDER)
     assert list(json.loads(message.body)) == ["order_id", "account_id", *ORDER]
     _, message = sent(UPDATE | {"order_id": str(new_id())})
@@ -179,8 +179,8 @@ METADATA = st.dictionaries(texts(40), texts(200), max_size=3) | st.integers(19, 
 
 
 @given(METADATA)
-def test_metadata_is_kept_as_it_is_or_refused(metadata):
-    # As everywhere: white space around a text goes where it may not stand.
+def test_metadata_is_kept_unmodified_or_refused(metadata):
+    # Surrounding white space is removed.
     kept = {
         name: value if is_text(value, 0, 200) else value.strip() for name, value in metadata.items()
     }
@@ -200,7 +200,7 @@ def is_line(text):
     return not any(ord(c) < 0x20 or ord(c) == 0x7F for c in text)
 
 
-def test_every_fault_of_metadata_is_told():
+def test_every_fault_of_metadata_is_reported():
     faults = refused(ORDER | {"metadata": {"": "x", "a\nb": "x", "n": 5}})
     assert [fault.partition(" must be ")[0] for fault in faults] == [
         "$.metadata: each name",

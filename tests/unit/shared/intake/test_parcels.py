@@ -1,4 +1,4 @@
-"""Where a parcel can be followed: what a sender may write of it."""
+"""Parcel fields of orders and updates."""
 
 import pytest
 
@@ -15,7 +15,7 @@ UPDATE = {
 
 
 @pytest.mark.parametrize("body", [ORDER, UPDATE])
-def test_an_order_and_an_update_may_have_it(body):
+def test_orders_and_updates_may_have_a_parcel(body):
     event, _ = sent(
         body
         | {
@@ -53,7 +53,7 @@ def test_urls(url):
         ("https://c.example/ä?x=%20é#ü", "https://c.example/%C3%A4?x=%20%C3%A9#%C3%BC"),
     ],
 )
-def test_a_url_in_other_letters_is_taken_as_browsers_do(written, url):
+def test_a_unicode_url_is_encoded_as_browsers_do(written, url):
     assert sent(UPDATE | {"tracking_url": written})[0].tracking_url == url
 
 
@@ -86,7 +86,7 @@ def test_a_url_in_other_letters_is_taken_as_browsers_do(written, url):
         5,
     ],
 )
-def test_what_nobody_should_follow(url):
+def test_unsafe_urls_are_refused(url):
     with pytest.raises(BodyError, match=r"\$\.tracking_url must be an absolute URL") as refused:
         sent(UPDATE | {"tracking_url": url})
     assert len(refused.value.faults) == 1
@@ -105,19 +105,19 @@ def test_a_day(written):
 @pytest.mark.parametrize(
     "written", ["soon", "03.12.2026", "2026-13-03", "2026-02-30T10:00:00Z", 1764720000, "2026-12"]
 )
-def test_no_day(written):
+def test_invalid_days_are_refused(written):
     with pytest.raises(BodyError, match=r"\$\.estimated_delivery must be a day, such as"):
         sent(UPDATE | {"estimated_delivery": written})
 
 
 @pytest.mark.parametrize("field", ["carrier", "tracking_number"])
 @pytest.mark.parametrize("value", ["x" * 101, "a\nb", 1.5, {}])
-def test_no_line(field, value):
+def test_invalid_lines_are_refused(field, value):
     with pytest.raises(BodyError, match=rf"\$\.{field} must be a text of 1 to 100 characters"):
         sent(UPDATE | {field: value})
 
 
-def test_what_is_left_out_is_not_on_the_bus():
+def test_missing_fields_are_not_encoded():
     _, message = sent(UPDATE | {"carrier": None, "tracking_url": None})
     assert b"carrier" not in message.body
     assert b"tracking_url" not in message.body
@@ -125,15 +125,15 @@ def test_what_is_left_out_is_not_on_the_bus():
 
 @pytest.mark.parametrize("body", [ORDER, UPDATE])
 @pytest.mark.parametrize("empty", ["", " \n"])
-def test_an_empty_text_says_that_it_is_not_there_yet(body, empty):
-    """PHP, forms and spreadsheets write it where others write null."""
+def test_an_empty_text_counts_as_missing(body, empty):
+    """PHP, forms and spreadsheets write it instead of null."""
     names = ("carrier", "tracking_number", "tracking_url", "estimated_delivery")
     _, message = sent(body | dict.fromkeys(names, empty))
     assert not any(name.encode() in message.body for name in names)
 
 
 @pytest.mark.parametrize("body", [ORDER, UPDATE])
-def test_a_number_that_is_lost_makes_no_other_order(body):
+def test_an_update_without_its_number_creates_no_order(body):
     with pytest.raises(BodyError, match="order_number must be a text of 1 to 100 characters"):
         sent(body | {"order_number": ""})
 

@@ -14,7 +14,7 @@ def key() -> str:
 
 
 @given(st.binary(max_size=200), st.text(max_size=50))
-def test_what_is_sealed_opens(plain, context):
+def test_a_sealed_value_opens(plain, context):
     sealer = Sealer([key()])
     assert sealer.open(sealer.seal(plain, context), context) == plain
 

@@ -1,6 +1,6 @@
 import pytest
 
-from shared.security.networks import NetworkError, is_within, network_of, parse, readable
+from shared.security.networks import NetworkError, is_within, network_of, parse, valid_networks
 
 
 @pytest.mark.parametrize(
@@ -25,15 +25,15 @@ def test_a_network_has_one_form(given, canonical):
         ("203.0.113.7/24", "write 203.0.113.0/24"),
         ("2001:db8::1/32", "write 2001:db8::/32"),
         ("203.0.113", "203.0.113.0/24 or 2001:db8::/32"),
-        ("203.0.113.0/33", "no network"),
-        ("010.0.0.1", "no network"),
-        ("kettle.example", "no network"),
-        ("", "no network"),
+        ("203.0.113.0/33", "not a network"),
+        ("010.0.0.1", "not a network"),
+        ("kettle.example", "not a network"),
+        ("", "not a network"),
         ("::ffff:203.0.113.0/120", "write it as IPv4"),
-        ("\x00", "no network"),
+        ("\x00", "not a network"),
     ],
 )
-def test_what_is_no_network_is_told_what_to_write(given, says):
+def test_an_invalid_network_is_refused_with_a_correction(given, says):
     with pytest.raises(NetworkError, match=says):
         parse(given)
 
@@ -52,12 +52,12 @@ def test_what_is_no_network_is_told_what_to_write(given, says):
         ("", False),
     ],
 )
-def test_an_address_within(address, within):
-    assert is_within(address, readable(["203.0.113.0/24", "2001:db8::/32"])) is within
+def test_addresses_within_networks(address, within):
+    assert is_within(address, valid_networks(["203.0.113.0/24", "2001:db8::/32"])) is within
 
 
-def test_nonsense_in_a_stored_list_lets_nobody_in_and_stops_nothing():
-    assert readable(["nonsense", "203.0.113.7/24"]) == []
+def test_invalid_stored_networks_match_no_address():
+    assert valid_networks(["nonsense", "203.0.113.7/24"]) == []
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Public keys as businesses write them: what is taken, and what must never be."""
+"""Public keys: accepted and refused texts."""
 
 import base64
 
@@ -21,7 +21,7 @@ VECTORS = (
     "3d4017c3e843895a92b70aa74d1b7ebc9c982ccf2ec4968cc0cd55f12af4660c",
     "fc51cd8e6218a1a38da47ed00230f0580816ed13ba3303ac5deb911548908025",
 )
-# All eight points of small order, and every other writing of one (Chalkias, Garillot, Nikolaenko:
+# All eight points of small order and their non-canonical encodings (Chalkias, Garillot, Nikolaenko:
 # "Taming the many EdDSAs", tables 2 and 3).
 SMALL = (
     "0100000000000000000000000000000000000000000000000000000000000000",
@@ -42,14 +42,14 @@ SMALL = (
 
 
 @pytest.mark.parametrize("key", [RAW.hex(), *VECTORS])
-def test_a_key_is_taken(key):
+def test_a_key_is_accepted(key):
     raw = bytes.fromhex(key)
     assert parse(encode(raw)) == raw
     assert encode(raw).startswith("whpk_")
 
 
 @given(st.binary(min_size=32, max_size=32))
-def test_every_pair_that_is_made_is_taken(seed):
+def test_every_generated_key_is_accepted(seed):
     raw = Ed25519PrivateKey.from_private_bytes(seed).public_key().public_bytes_raw()
     assert parse(encode(raw)) == raw
 
@@ -60,8 +60,8 @@ def test_a_key_of_small_order_is_refused(key):
         parse(encode(bytes.fromhex(key)))
 
 
-def test_the_library_would_take_one_and_anybodys_signature_with_it():
-    # Why that check is ours: with the identity as key and as R, S = 0 fits every message.
+def test_the_library_accepts_a_key_of_small_order_and_forged_signatures():
+    # Why we check it: with the identity as key and as R, S = 0 is valid for every message.
     identity = bytes.fromhex(SMALL[0])
     Ed25519PublicKey.from_public_bytes(identity).verify(identity + bytes(32), b"any order at all")
     honest = Ed25519PublicKey.from_public_bytes(RAW)
@@ -69,20 +69,20 @@ def test_the_library_would_take_one_and_anybodys_signature_with_it():
         honest.verify(identity + bytes(32), b"any order at all")
 
 
-def test_one_point_has_one_writing():
+def test_a_point_has_one_encoding():
     for y in range(P, 2**255):
         for sign in (0, 1 << 255):
             with pytest.raises(PublicKeyError):
                 parse(encode((y | sign).to_bytes(32, "little")))
 
 
-def test_what_is_no_point():
+def test_a_value_that_is_not_a_point_is_refused():
     refused = 0
     for y in range(2, 66):
         try:
             parse(encode(y.to_bytes(32, "little")))
         except PublicKeyError as error:
-            refused += "no point" in str(error)
+            refused += "not a point" in str(error)
     assert 20 < refused < 44  # half of all
 
 
@@ -94,7 +94,7 @@ def pem(key, format_):
     return key.public_bytes(serialization.Encoding.PEM, format_).decode()
 
 
-SECRET = bytes(range(32))  # the same in every process: it is in names of tests
+SECRET = bytes(range(32))  # constant, because it is in names of tests
 SEED = base64.b64encode(PRIVATE.private_bytes_raw()).decode()
 
 
@@ -119,7 +119,7 @@ SEED = base64.b64encode(PRIVATE.private_bytes_raw()).decode()
         ("", "written `whpk_`"),
     ],
 )
-def test_what_is_none_is_said_in_words_and_not_repeated(text, says):
+def test_other_texts_are_refused_without_quoting_them(text, says):
     with pytest.raises(PublicKeyError, match=says) as refused:
         parse(text)
     for part in (SEED, text[10:], RAW.hex()):

@@ -1,4 +1,4 @@
-"""Links to one order: nobody makes one for another."""
+"""Tracking links, which cannot be forged for another order."""
 
 import base64
 
@@ -34,7 +34,7 @@ def test_a_link_leads_to_its_order(configure):
         lambda token: base64.urlsafe_b64encode(new_id().bytes).decode().rstrip("=") + token[22:],
     ],
 )
-def test_what_was_changed_leads_nowhere(configure, spoilt):
+def test_a_changed_link_is_refused(configure, spoilt):
     configure()
     with pytest.raises(tracking.InvalidLinkError):
         tracking.link_of(spoilt(tracking.token_for(ORDER)))
@@ -55,7 +55,7 @@ def test_one_link_has_one_form(configure):
     assert taken == [token[-1]]
 
 
-def test_an_older_key_leads_there_while_it_is_listed(configure):
+def test_links_of_listed_older_keys_are_valid(configure):
     configure(tracking_keys=OTHER)
     token = tracking.token_for(ORDER)
     own = configure(tracking_keys="").tracking_keys
@@ -66,20 +66,20 @@ def test_an_older_key_leads_there_while_it_is_listed(configure):
     assert tracking.token_for(ORDER) != token
 
 
-def test_an_order_has_as_many_links_as_were_ended_and_each_is_another(configure):
+def test_each_link_number_has_its_own_token(configure):
     configure()
     tokens = {number: tracking.token_for(ORDER, number) for number in (0, 1, 2, 70_000)}
     assert len(set(tokens.values())) == 4
     for number, token in tokens.items():
         assert tracking.link_of(token) == tracking.Link(ORDER, number)
-    # The first has one form: it is not also the one with the number 0 in it.
+    # Link 0 has one form, without a number.
     named = ORDER.bytes + bytes(4)
     written = base64.urlsafe_b64encode(named + tracking._mac(tracking.keys()[0], named))
     with pytest.raises(tracking.InvalidLinkError):
         tracking.link_of(written.decode().rstrip("="))
 
 
-def test_what_is_longer_or_shorter_than_a_link_leads_nowhere(configure):
+def test_a_link_of_another_length_is_refused(configure):
     configure()
     for named in (b"", ORDER.bytes[:8], ORDER.bytes + b"\1", ORDER.bytes + bytes(8)):
         written = base64.urlsafe_b64encode(named + tracking._mac(tracking.keys()[0], named))

@@ -1,4 +1,4 @@
-"""Tokens of those who leave: for one account, order and address, and nobody's else."""
+"""Unsubscribe tokens, each for one account, order and address."""
 
 import base64
 import re
@@ -21,7 +21,7 @@ ACCOUNT, ORDER = new_id(), new_id()
 ADDRESS = "zoe@shop.example"
 
 
-def test_a_token_leads_back_to_whom_it_was_made_for():
+def test_a_token_is_verified_to_its_content():
     tokens = UnsubscribeTokens([OLD])
     token = tokens.make(ACCOUNT, ORDER, ADDRESS)
     leaver = tokens.read(token)
@@ -31,14 +31,14 @@ def test_a_token_leads_back_to_whom_it_was_made_for():
     assert len(token) <= LONGEST
 
 
-def test_nothing_of_the_address_is_in_it():
+def test_a_token_does_not_contain_the_address():
     raw = base64.urlsafe_b64decode(UnsubscribeTokens([OLD]).make(ACCOUNT, ORDER, ADDRESS) + "==")
     assert b"zoe" not in raw
     assert b"shop" not in raw
 
 
 @given(st.integers(0, 67), st.integers(1, 255))
-def test_no_byte_of_it_may_change(place, change):
+def test_a_changed_token_is_refused(place, change):
     tokens = UnsubscribeTokens([OLD])
     raw = bytearray(base64.urlsafe_b64decode(tokens.make(ACCOUNT, ORDER, ADDRESS) + "=="))
     raw[place] ^= change
@@ -47,13 +47,13 @@ def test_no_byte_of_it_may_change(place, change):
 
 
 @given(st.text(max_size=200) | st.binary(max_size=100).map(lambda raw: raw.decode("latin-1")))
-def test_what_is_no_token_is_refused_in_one_way(text):
+def test_invalid_tokens_are_refused_with_the_same_error(text):
     with pytest.raises(InvalidTokenError) as refused:
         UnsubscribeTokens([OLD]).read(text)
     assert str(refused.value) == ""
 
 
-def test_a_hash_is_worth_nothing_as_a_signature_and_is_one_accounts():
+def test_a_hash_is_no_signature_and_is_specific_to_an_account():
     tokens = UnsubscribeTokens([OLD])
     (one,), (other,) = tokens.hashes(ACCOUNT, ADDRESS), tokens.hashes(new_id(), ADDRESS)
     assert one.value != other.value
@@ -77,13 +77,13 @@ def test_keys_rotate():
     "other",
     ["ZOE@shop.example", "zoe@SHOP.Example", " zoe@shop.example\n"],
 )
-def test_an_address_is_one_however_it_is_written(other):
+def test_spellings_of_an_address_have_one_hash(other):
     assert UnsubscribeTokens([OLD]).hashes(ACCOUNT, other) == UnsubscribeTokens([OLD]).hashes(
         ACCOUNT, ADDRESS
     )
 
 
-def test_a_domain_of_other_letters_is_one_however_it_is_written():
+def test_spellings_of_a_unicode_domain_are_one_address():
     ways = ("zoe@münchen.example", "zoe@MÜNCHEN.example", "Zoe@xn--mnchen-3ya.example")
     assert {compared(way) for way in ways} == {"zoe@xn--mnchen-3ya.example"}
     assert compared("zoe@shop.example") != compared("zoe+x@shop.example")

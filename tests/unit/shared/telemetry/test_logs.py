@@ -1,4 +1,4 @@
-"""Logs say what happened, and not to whom."""
+"""Logs contain no personal data."""
 
 import json
 
@@ -38,7 +38,7 @@ def test_a_traceback_holds_no_local_variables(log, capsys, form):
     assert "not_for_the_log" not in written.replace('secret = "whsk_not_for_the_log"', "")
 
 
-def test_json_is_one_line_an_event(log, capsys):
+def test_json_has_one_line_per_event(log, capsys):
     log("json").info("started", queues=["a\nb"])
     (line,) = capsys.readouterr().err.splitlines()
     event = json.loads(line)

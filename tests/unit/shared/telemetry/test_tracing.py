@@ -1,4 +1,4 @@
-"""Tracing that is off, and tracing that cannot be had."""
+"""Disabled tracing, and tracing without its packages."""
 
 import sys
 
@@ -16,7 +16,7 @@ from shared.ids import new_id
 from shared.telemetry import tracing
 
 
-def test_off_every_span_is_the_same_and_hands_nothing_on():
+def test_when_disabled_all_spans_are_one_empty_object():
     tracing.configure(load({}), "tests")
     assert not tracing.is_on()
     with tracing.span("one") as one, tracing.under("00-1-1-01") as other:
@@ -28,12 +28,12 @@ def test_off_every_span_is_the_same_and_hands_nothing_on():
     assert "traceparent" not in message.headers()
 
 
-def test_off_the_plain_classes_are_in_use():
+def test_when_disabled_opentelemetry_is_not_imported():
     assert publisher_class() is Publisher
     assert batches_class() is Batches
 
 
-def test_wanted_without_its_packages_it_says_what_to_install(monkeypatch):
+def test_missing_packages_are_named(monkeypatch):
     monkeypatch.delitem(sys.modules, "shared.telemetry.otel", raising=False)
     monkeypatch.setitem(sys.modules, "opentelemetry", None)
     config = load({"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:4318"})

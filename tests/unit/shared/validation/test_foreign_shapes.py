@@ -1,4 +1,4 @@
-"""A body of another system is recognised, and told what to do."""
+"""Bodies of other systems are recognised, and the refusal says what to do."""
 
 import json
 import time
@@ -7,7 +7,7 @@ import pytest
 
 from shared.ids import new_id
 from shared.intake.bodies import BodyError, read
-from shared.validation.foreign_shapes import SHAPES, recognised
+from shared.validation.foreign_shapes import SHAPES, recognise
 
 # Made up, with the members that each documents.
 SHOPIFY = {
@@ -84,7 +84,7 @@ BY_NAME = {
 
 @pytest.mark.parametrize("name", BY_NAME)
 @pytest.mark.parametrize("wrapper", [None, "order", "payload"])
-def test_it_is_recognised_and_named_first(name, wrapper):
+def test_a_foreign_body_is_recognised_first(name, wrapper):
     body = BY_NAME[name] if wrapper is None else {wrapper: BY_NAME[name]}
     with pytest.raises(BodyError) as refused:
         read(json.dumps(body).encode(), new_id(), time.time(), None)
@@ -96,16 +96,16 @@ def test_it_is_recognised_and_named_first(name, wrapper):
     assert not any(other in first for other in others)
 
 
-def test_all_shapes_are_tried_here():
+def test_all_shapes_are_tested():
     assert len(SHAPES) == len(BY_NAME)
 
 
-def test_what_is_nobody_elses_is_not_named():
+def test_our_own_bodies_are_not_recognised():
     order = {"customer_details": {"name": "Zoë"}, "items": [1], "data": {"id": 5, "object": "x"}}
-    assert recognised(order) == []
+    assert recognise(order) == []
 
 
-def test_an_event_of_ours_in_a_cloud_event_is_taken():
+def test_our_event_in_a_cloud_event_is_accepted():
     order_id = str(new_id())
     body = CLOUD_EVENT | {"type": "order.cancelled", "data": {"order_id": order_id}}
     found, message = read(json.dumps(body).encode(), new_id(), time.time(), None)
@@ -113,6 +113,6 @@ def test_an_event_of_ours_in_a_cloud_event_is_taken():
 
 
 @pytest.mark.parametrize("body", [{"a": 1}, {"order_number": "A-1"}, [{"a": 1}]])
-def test_what_was_serialised_twice_is_told_so(body):
+def test_a_body_serialised_twice_is_refused_with_a_reason(body):
     with pytest.raises(BodyError, match="serialised twice"):
         read(json.dumps(f" {json.dumps(body)}").encode(), new_id(), time.time(), None)

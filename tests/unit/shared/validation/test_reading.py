@@ -1,4 +1,4 @@
-"""A refused value: all its faults at once, in words, and what has one meaning is mended."""
+"""Refused values: all faults are reported together, and unambiguous ones are corrected."""
 
 import gzip
 import re
@@ -18,8 +18,8 @@ from shared.bus.contract.events import EVENT_TYPES, Email, Line, TrackingStatus
 from shared.config.settings import Settings
 from shared.intake.event_bodies import DATA
 from shared.validation import json_text
+from shared.validation.phrases import must_be
 from shared.validation.reading import MOST_FAULTS, InvalidValueError, read
-from shared.validation.words import must_be
 
 
 class Person(msgspec.Struct, kw_only=True):
@@ -55,16 +55,21 @@ def faults_of(value, **options):
 @pytest.mark.parametrize(
     ("raw", "fault"),
     [
-        (b'{"a": NaN}', "The body is not JSON: it has NaN, which is no number (RFC 8259, 6)."),
-        (b'{"a": [-Infinity]}', "The body is not JSON: it has -Infinity, which is no number"),
+        (b'{"a": NaN}', "The body is not JSON: it has NaN, which is not a number (RFC 8259, 6)."),
+        (b'{"a": [-Infinity]}', "The body is not JSON: it has -Infinity, which is not a number"),
         (b'{"a": "x\ny"}', "The body is not JSON: invalid control character at line 1, column 9."),
         (b'{"a": 1,}', "The body is not JSON: "),
         (gzip.compress(b"{}", mtime=0), "The body is compressed, by gzip. Send it plain."),
+        (
+            b'{"a": {"b": ["", "x\\ud83d"]}}',
+            "$.a.b[1] has half a character (U+D83D), as of an emoji",
+        ),
+        (b'{"a\\udc00": 1, "c": "\\ud83d"}', "$ has half a character (U+DC00), as of an emoji"),
         (b'{"a": 1e400}', "The body has a number that is too large to be read, 1e400…: "),
         (b'{"a": %b}' % (b"9" * 5_000), "The body has a number that is too large to be read, "),
     ],
 )
-def test_what_is_no_json_is_said_in_words(raw, fault):
+def test_invalid_json_is_refused_with_a_reason(raw, fault):
     with pytest.raises(json_text.NotJsonError) as refused:
         json_text.parse(raw)
     assert str(refused.value).startswith(fault)
@@ -80,19 +85,19 @@ def test_what_is_no_json_is_said_in_words(raw, fault):
         b"[,1]",
     ],
 )
-def test_what_is_missing_is_not_told_as_something_else(raw):
+def test_a_truncated_text_has_no_misleading_hint(raw):
     with pytest.raises(json_text.NotJsonError) as refused:
         json_text.parse(raw)
-    for misleading in ("one event a request", "take it away"):
+    for misleading in ("holds one event", "remove it"):
         assert misleading not in str(refused.value)
 
 
 @pytest.mark.parametrize(
     ("raw", "hint"),
     [
-        (b'{"a": [1],\n}', "There is a comma behind the last of its members: take it away."),
-        (b'{"a": [1 , ]}', "There is a comma behind the last of its members: take it away."),
-        (b'{"a": 1}\n{"a": 2}\n', "There is one event a request: send the next in another."),
+        (b'{"a": [1],\n}', "There is a comma after the last member: remove it."),
+        (b'{"a": [1 , ]}', "There is a comma after the last member: remove it."),
+        (b'{"a": 1}\n{"a": 2}\n', "A request holds one event: send the next in another."),
         (b'// an order\n{"a": 1}', "It looks like a comment, which JSON does not have."),
         (b'{"a": 1, /* b */ "c": 2}', "It looks like a comment, which JSON does not have."),
         (b'{"a": 1, # b\n"c": 2}', "It looks like a comment, which JSON does not have."),
@@ -102,13 +107,13 @@ def test_what_is_missing_is_not_told_as_something_else(raw):
         ),
     ],
 )
-def test_what_it_was_meant_as_is_told(raw, hint):
+def test_a_likely_mistake_is_named(raw, hint):
     with pytest.raises(json_text.NotJsonError) as refused:
         json_text.parse(raw)
     assert str(refused.value).endswith(f" {hint}")
 
 
-def test_what_fits_is_read():
+def test_a_valid_value_is_read():
     thing = read(GOOD | {"at": "2026-01-01T00:00:00Z", "tags": ["a"]}, Thing)
     assert thing == msgspec.convert(GOOD | {"at": "2026-01-01T00:00:00Z", "tags": ["a"]}, Thing)
 
@@ -136,7 +141,7 @@ def test_what_fits_is_read():
         ({"id": None}, "$.id is missing: it must be a UUID."),
     ],
 )
-def test_what_is_wrong_is_said_in_words(changes, fault):
+def test_faults_are_readable(changes, fault):
     assert faults_of(GOOD | changes) == [fault]
 
 
@@ -150,13 +155,13 @@ def test_what_is_wrong_is_said_in_words(changes, fault):
         ("x" * 201, "has 201 characters."),
     ],
 )
-def test_a_line_is_told_what_breaks_it(name, end):
+def test_a_control_character_in_a_line_is_named(name, end):
     (fault,) = faults_of(GOOD | {"person": GOOD["person"] | {"name": name}})
     assert fault.startswith("$.person.name must be one line of 1 to 200 characters")
     assert fault.endswith(end)
 
 
-def test_all_faults_come_at_once():
+def test_all_faults_are_reported_together():
     found = faults_of({"tags": [1, "b\x00"], "status": 5})
     assert [fault.split()[0] for fault in found] == [
         "$.person.name",
@@ -169,7 +174,7 @@ def test_all_faults_come_at_once():
     ]
 
 
-def test_a_thousand_faults_are_not_all_said():
+def test_the_number_of_reported_faults_is_limited():
     found = faults_of(GOOD | {"headers": {str(n): n for n in range(1000)}})
     assert len(found) == MOST_FAULTS + 1
     assert found[-1] == "There are more."
@@ -184,8 +189,8 @@ def test_a_thousand_faults_are_not_all_said():
         {"person": {"name": 1}, "headers": dict.fromkeys(map(str, range(10_000)), 1)},
     ],
 )
-def test_what_is_too_much_is_not_looked_through(much, monkeypatch):
-    """Whoever sends it has the event loop of a worker for so long."""
+def test_oversized_collections_are_not_walked(much, monkeypatch):
+    """It would block the event loop of a worker."""
     calls, convert = [], msgspec.convert
 
     def counted(*args, **named):
@@ -197,20 +202,32 @@ def test_what_is_too_much_is_not_looked_through(much, monkeypatch):
     assert len(calls) < 1_000
 
 
-def test_a_list_that_is_too_long_is_said_to_be_so():
+def test_a_too_long_list_is_a_fault():
     assert faults_of(GOOD | {"tags": ["x", 5, "y"]}) == [
         "$.tags must be a list of at most 2, and has 3."
     ]
 
 
-def test_a_misspelt_name_is_told_and_what_it_holds_is_looked_at():
+def test_a_misspelt_name_is_named_and_its_value_is_checked():
     found = faults_of({"Person": {"name": "Z"}, "pass_word": "x", "id": ID})
     assert found[0].endswith("`Person` is there: was it meant?")
     assert found[1].startswith("$.Person.email is missing")
     assert found[2].endswith("`pass_word` is there: was it meant?")
 
 
-def test_a_text_is_not_taken_for_an_object_whose_name_it_nearly_has():
+def test_the_value_of_a_possible_part_is_not_checked():
+    (found,) = faults_of(GOOD | {"person": {"name": "Z", "accounting_email": "none"}})
+    assert found.startswith("$.person.email is missing")
+    assert found.endswith("`accounting_email` is there: was it meant?")
+
+
+def test_a_boolean_is_no_candidate_for_a_text():
+    (found,) = faults_of(GOOD | {"person": {"name": "Z", "is_email": True}})
+    assert found.startswith("$.person.email is missing")
+    assert "was it meant" not in found
+
+
+def test_a_text_is_no_candidate_for_an_object():
     found = faults_of({"person_": "Zoë", "id": ID, "password": "secret"})
     assert [fault.split()[0] for fault in found] == ["$.person.name", "$.person.email"]
     assert not any("was it meant" in fault for fault in found)
@@ -227,20 +244,20 @@ def test_a_text_is_not_taken_for_an_object_whose_name_it_nearly_has():
         ({"at": " 2026-01-01T00:00:00Z"}, "at", datetime(2026, 1, 1, tzinfo=UTC)),
     ],
 )
-def test_what_has_one_meaning_is_mended(changes, member, mended):
+def test_unambiguous_faults_are_corrected(changes, member, mended):
     assert getattr(read(GOOD | changes, Thing), member) == mended
 
 
-def test_null_stays_null_where_it_says_something():
+def test_a_meaningful_null_is_kept():
     assert read({"name": "Z", "email": "z@x.example", "age": None}, Person).age is None
     assert read({"name": "Z", "email": "z@x.example"}, Person).age == 7
 
 
-def test_a_text_without_a_form_is_kept_as_it_is():
+def test_a_free_text_is_kept_unmodified():
     assert read(GOOD | {"id": f" {ID}"}, Thing).password == " as it is "
 
 
-def test_a_password_is_never_repeated():
+def test_a_password_is_never_quoted():
     class Login(msgspec.Struct):
         password: Annotated[str, msgspec.Meta(max_length=5)]
 
@@ -253,7 +270,7 @@ def test_a_password_is_never_repeated():
 
 
 @pytest.mark.parametrize("digits", ["2026", "1e3", "1700000000", "-1", "0.5"])
-def test_digits_are_no_time_where_all_is_text(digits):
+def test_digits_in_a_query_are_no_time(digits):
     class Query(msgspec.Struct):
         limit: int = 5
         since: Annotated[datetime, msgspec.Meta(tz=True)] | None = None
@@ -278,7 +295,7 @@ JSON = st.recursive(
 
 
 @given(JSON)
-def test_anything_is_read_or_refused_and_what_a_strict_decoder_takes_is_read_the_same(value):
+def test_anything_is_read_or_refused_and_valid_values_are_unchanged(value):
     raw = msgspec.json.encode(value)
     strict = outcome(lambda: msgspec.json.decode(raw, type=Thing))
     found = outcome(lambda: read(msgspec.json.decode(raw), Thing))
@@ -294,7 +311,7 @@ def outcome(reading):
 
 
 def patterned(type_, path, seen):
-    """Every type with a pattern within a type, with where it is."""
+    """Yield all types with a pattern inside of a type, with their paths."""
     match type_:
         case inspect.StructType(cls=cls, fields=fields):
             if cls not in seen:
@@ -314,7 +331,7 @@ def patterned(type_, path, seen):
             yield path, type_, pattern
 
 
-def test_every_pattern_has_words_and_none_is_shown():
+def test_every_pattern_has_a_description():
     structs = {
         struct for o in OPERATIONS for struct in (o.body, o.query) if isinstance(struct, type)
     }
@@ -336,7 +353,7 @@ def test_every_pattern_has_words_and_none_is_shown():
 
 
 def test_a_text_or_an_object():
-    """msgspec frees such a union twice: had it been given one, the interpreter would be gone."""
+    """msgspec frees such a union twice, which crashes the interpreter."""
     kyc = {"business_registration_number": "RC 1", "business_address": "12 Marina Road"}
     for _ in range(300):
         for who in ("Zoë", {"a": None}):
@@ -349,7 +366,7 @@ def test_a_text_or_an_object():
             read(kyc | {"contact_person_details": {}}, Submission)
 
 
-def test_every_type_that_a_caller_gives_has_words():
+def test_every_type_of_a_request_has_a_description():
     structs = {
         struct for o in OPERATIONS for struct in (o.body, o.query) if isinstance(struct, type)
     }

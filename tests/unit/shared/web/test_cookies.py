@@ -1,4 +1,4 @@
-"""Cookies, as a browser takes them."""
+"""Cookies as browsers parse them."""
 
 import falcon.asgi
 import pytest
@@ -29,8 +29,8 @@ def client(request):
     return TestClient(app)
 
 
-def test_one_that_is_to_be_forgotten_ended_long_ago(client):
-    """A browser that kept an empty value would send it, and forms would be made for that."""
+def test_a_deleted_cookie_has_expired(client):
+    """A browser that kept an empty value would send it, and forms would be bound to it."""
     (put,) = client.simulate_put("/").cookies.values()
     (gone,) = client.simulate_delete("/").cookies.values()
     assert (put.name, put.path, put.secure) == (gone.name, gone.path, gone.secure)
@@ -38,7 +38,7 @@ def test_one_that_is_to_be_forgotten_ended_long_ago(client):
     assert gone.expires.year == 1970
 
 
-def test_what_the_version_before_left_is_nothing(client):
+def test_a_cookie_deleted_by_the_previous_version_is_empty(client):
     (put,) = client.simulate_put("/").cookies.values()
     kept = client.simulate_get("/", headers={"Cookie": f"{put.name}=a-token"})
     left = client.simulate_get("/", headers={"Cookie": f'{put.name}=""'})

@@ -1,4 +1,4 @@
-"""How figures are written, and what is shipped of others."""
+"""Formats of figures, and vendored files."""
 
 import hashlib
 import re
@@ -44,14 +44,14 @@ def test_an_age_is_never_negative():
     assert rendering.age(NOW + timedelta(seconds=3), NOW) == "0 s"
 
 
-def test_a_time_is_for_people_and_for_machines():
+def test_a_time_is_readable_and_machine_readable():
     html = rendering.time(NOW)
     assert "2026-11-24 12:00:00" in html
     assert 'datetime="2026-11-24T12:00:00.000+00:00"' in html
 
 
 @pytest.mark.parametrize("vendor", VENDORS, ids=lambda path: str(path.relative_to(ROOT)))
-def test_what_is_shipped_of_others_is_what_they_published(vendor):
+def test_vendored_files_are_unmodified(vendor):
     rows = re.findall(
         r"^\| `(\S+)` \| .* `(\S+)` \| `([0-9a-f]{64})` \|$",
         (vendor / "README.md").read_text(),

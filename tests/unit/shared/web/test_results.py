@@ -1,4 +1,4 @@
-"""What a page's answer carries."""
+"""Attributes of responses, and redirect paths."""
 
 import falcon.asgi
 import pytest
@@ -12,7 +12,7 @@ from shared.web.results import own_path
     ("environment", "secure", "name"),
     [("production", True, "__Host-session"), ("development", False, "session")],
 )
-def test_the_sessions_cookie_is_for_tls_alone_in_production(environment, secure, name):
+def test_the_session_cookie_is_secure_in_production(environment, secure, name):
     resp = falcon.asgi.Response()
     cookies.put(resp, "session", "x", Settings(environment=environment))
     cookie = resp._cookies[name]
@@ -22,7 +22,7 @@ def test_the_sessions_cookie_is_for_tls_alone_in_production(environment, secure,
 
 
 @pytest.mark.parametrize("path", ["/", "/orders/7?x=//y", "/dead/orders.intake"])
-def test_a_path_ofown_path(path):
+def test_a_path_of_this_site(path):
     assert own_path(path) == path
 
 
@@ -36,12 +36,12 @@ def test_a_path_ofown_path(path):
         "https://evil.example",
         "/a\nb",
         "/\t/b",
-        # Browsers leave out what is too many of slashes (WHATWG, "URL", 4.4).
+        # Browsers drop surplus slashes (WHATWG, "URL", 4.4).
         "///evil.example",
         "////evil.example/x",
         "/\\/evil.example",
         "/\\\\evil.example",
     ],
 )
-def test_a_path_of_somebody_elses(path):
+def test_a_path_of_another_site_becomes_the_first_page(path):
     assert own_path(path) == "/"

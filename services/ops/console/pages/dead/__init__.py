@@ -1,1 +1,1 @@
-"""The dead-letter desk."""
+"""Pages of dead letters."""

@@ -1,4 +1,4 @@
-"""Putting dead letters right: what is asked first, and what is done."""
+"""Actions on dead letters: replay, discard, edit, retry; and the questions before them."""
 
 from collections.abc import Callable
 from dataclasses import replace as but
@@ -12,19 +12,15 @@ from services.ops.console.pages.dead.filter import AGES, Filter, queue_of, takes
 from services.ops.console.pages.dead.letters import NOW, letter_page
 from services.ops.console.web.jobs import Job, go_on
 from services.ops.console.web.page import Page, Visit
-from services.ops.console.web.reading import body_of
-from services.ops.dead_letters import actions, retry_queue, search
-from services.ops.dead_letters.actions import (
-    DiedAgainError,
-    NotEditableError,
-    OnProgress,
-    Progress,
-)
+from services.ops.console.web.reading import SAME_ID, reason_of
+from services.ops.dead_letters import actions, editing, retry_queue, search
+from services.ops.dead_letters.actions import OnProgress, Progress
+from services.ops.dead_letters.editing import DiedAgainError, NotEditableError
 from services.ops.dead_letters.letter import Criteria
 from services.ops.users import queue_rights
 from services.ops.users.rights import Right
 from shared.bus.contract import topology
-from shared.db.session import engine, let_go
+from shared.db.session import engine, release_connection
 from shared.web.forms import MAX_LARGE_BYTES, uuid_of
 from shared.web.mount import Result
 from shared.web.results import PageError, Question, Redirect, View
@@ -32,25 +28,24 @@ from shared.web.results import PageError, Question, Redirect, View
 EXAMPLES = 5
 COUNTED = 1_000
 AS_OF = "as_of"
-"""The field that says when it was asked: what dies later is not meant."""
+"""The field with the time of the question: letters that die later are not included."""
 
 
 def ask_replay(session: Session, visit: Visit) -> Question:
-    """Say how many letters go back, and the first of them."""
+    """Ask before a replay, with the number of letters and the first ones."""
     if visit.field("why"):
         raise PageError(400, "A replay has no reason: was this to be a discarding?")
     return _question(
         session,
         visit,
         "Replay",
-        more="They go back as they were before they were ever tried. What was done already is not "
-        "done twice.",
+        more="They go back as before their first attempt. What was done already is not done twice.",
     )
 
 
 def replay(session: Session, visit: Visit) -> Result:
-    """Put letters back: those that are ticked, or all that fit."""
-    queue, criteria, actor = queue_of(visit), _meant(visit), visit.actor
+    """Replay the ticked letters, or all that match."""
+    queue, criteria, actor = queue_of(visit), _criteria(visit), visit.actor
 
     def work(connection: Connection, progress: OnProgress) -> Progress:
         return actions.replay(connection, engine(), queue, criteria, actor, progress=progress)
@@ -61,21 +56,21 @@ def replay(session: Session, visit: Visit) -> Result:
 
 
 def ask_discard(session: Session, visit: Visit) -> Question:
-    """Say how many letters are thrown away, the first of them, and why."""
+    """Ask before letters are discarded, with their number, the first ones and the reason."""
     return _question(
         session,
         visit,
         "Discard",
-        more="The audit log keeps the reason; the journal keeps what they said, for seven days.",
+        more="The audit log keeps the reason; the journal keeps their bodies, for seven days.",
         is_danger=True,
-        why=_reason(visit),
+        why=reason_of(visit),
     )
 
 
 def discard(session: Session, visit: Visit) -> Result:
-    """Throw letters away, with a reason."""
-    queue, criteria, actor = queue_of(visit), _meant(visit), visit.actor
-    reason = _reason(visit)
+    """Discard letters, with a reason."""
+    queue, criteria, actor = queue_of(visit), _criteria(visit), visit.actor
+    reason = reason_of(visit)
 
     def work(connection: Connection, progress: OnProgress) -> Progress:
         return actions.discard(
@@ -88,11 +83,11 @@ def discard(session: Session, visit: Visit) -> Result:
 
 
 def ask_edit(session: Session, visit: Visit) -> Question | View:
-    """Show the message as it would go back; or why it cannot."""
+    """Ask before an edited letter is replayed; or show why it cannot be."""
     queue, id_, type_ = queue_of(visit), visit.field("id"), visit.field("type")
-    body = body_of(visit)
+    body = visit.lines("body")
     try:
-        actions.validate(queue, type_, body.encode())
+        editing.validate(queue, type_, body.encode())
     except NotEditableError as error:
         return letter_page(session, visit, queue, id_, wrong=str(error), status=400)
     with visit.system.broker(session) as connection:
@@ -104,18 +99,18 @@ def ask_edit(session: Session, visit: Visit) -> Question | View:
         f"Replay this {type_}",
         f"/dead/{queue.name}",
         facts={"Id": id_, "Type": type_},
-        more="Under the same id: what was done by it already is not done twice.",
+        more=SAME_ID,
         body=body,
     )
 
 
 def edit(session: Session, visit: Visit) -> Result:
-    """Put one letter back with another body."""
+    """Replay one letter with another body."""
     queue, id_, type_ = queue_of(visit), visit.field("id"), visit.field("type")
-    body = body_of(visit)
+    body = visit.lines("body")
     try:
         with visit.system.broker(session) as connection:
-            is_done = actions.edit(
+            is_done = editing.edit(
                 connection,
                 engine(),
                 queue,
@@ -130,12 +125,12 @@ def edit(session: Session, visit: Visit) -> Result:
     except NotEditableError as error:
         return letter_page(session, visit, queue, id_, wrong=str(error), status=400)
     visit.system.digests.forget(queue)
-    note = f"Replayed with the new body: {id_}." if is_done else f"{id_} is not there any more."
+    note = f"Replayed with the new body: {id_}." if is_done else f"{id_} is no longer there."
     return Redirect(f"/dead/{queue.name}", note)
 
 
 def ask_retry(session: Session, visit: Visit) -> Question:
-    """Say what waits on the ladder for a queue."""
+    """Ask before the waiting retries of a queue are tried, with their number."""
     queue = queue_of(visit)
     with visit.system.broker(session) as connection:
         ladder = retry_queue.waiting(connection).of(queue.name)
@@ -151,13 +146,13 @@ def ask_retry(session: Session, visit: Visit) -> Question:
         f"Try {count} now",
         f"/dead/{queue.name}",
         listed=[f"{m.type} in {m.rung}: {m.reason}" for m in found[:EXAMPLES]],
-        more="Each attempt counts: what fails again climbs on.",
+        more="Each attempt counts: after another failure the next delay is longer.",
         nothing="" if found else f"Nothing waits on the retry ladder for {queue.name}.",
     )
 
 
 def retry(session: Session, visit: Visit) -> Result:
-    """Put back at once what waits on the ladder for a queue."""
+    """Put the waiting retries of a queue back immediately."""
     queue, actor = queue_of(visit), visit.actor
 
     def work(connection: Connection, progress: OnProgress) -> Progress:
@@ -169,20 +164,20 @@ def retry(session: Session, visit: Visit) -> Result:
 def _question(
     session: Session, visit: Visit, does: str, *, more: str, is_danger: bool = False, why: str = ""
 ) -> Question:
-    """About the letters that are ticked, or all that fit."""
-    queue, criteria = queue_of(visit), _meant(visit)
-    # Without criteria the broker knows the number; with some, letters must be held to be counted.
+    """Return a question about the ticked letters, or all that match."""
+    queue, criteria = queue_of(visit), _criteria(visit)
+    # Without criteria the broker has the number; with some, letters are fetched to be counted.
     most = EXAMPLES if criteria.is_empty else COUNTED
     with visit.system.broker(session) as connection:
-        look = search.browse if visit.field(NOW) else visit.system.digests.browse
-        page = look(connection, queue, criteria, limit=most)
+        browse = search.browse if visit.field(NOW) else visit.system.digests.browse
+        page = browse(connection, queue, criteria, limit=most)
         missing = set(criteria.ids).difference(letter.message_id for letter in page.letters)
         is_missed = missing or not (page.letters or page.is_whole)
-        if page.looked_at and is_missed:  # newer, or behind what was looked through
+        if page.looked_at and is_missed:  # newer, or beyond the digest
             page = search.browse(connection, queue, criteria, limit=most)
     # By their consumers' clocks.
     died = [letter.failed_at for letter in page.letters if letter.failed_at is not None]
-    # What came since the queue was looked through is not asked about, and not meant.
+    # Letters that died since the digest are not in the question, and not included.
     asked_at, total = page.looked_at or datetime.now(UTC), page.seen or page.total
     count = total if criteria.is_empty else len(page.letters)
     is_exact = criteria.is_empty or page.is_whole or 0 < len(criteria.ids) <= count
@@ -224,7 +219,7 @@ def _begin(
     act: Callable[[Connection, OnProgress], Progress],
     wanted: Criteria = Criteria(),  # noqa: B008 - immutable
 ) -> Result:
-    """Start the work; go back when it is done soon, else to where it can be watched."""
+    """Start a job; redirect back if it ends soon, else to its progress page."""
 
     def work(job: Job) -> str:
         def progress(so_far: Progress) -> None:
@@ -238,21 +233,15 @@ def _begin(
                 visit.system.digests.forget(queue)
         return " ".join([f"{_messages(state.done)} {done}.", *actions.missed(state, wanted)])
 
-    let_go(session)
+    release_connection(session)
     return visit.system.jobs.begin(Job(title, visit.user.name, f"/dead/{queue.name}"), work)
-
-
-def _reason(visit: Visit) -> str:
-    if not (reason := visit.field("why")):
-        raise PageError(400, "Say why they are discarded: the audit log keeps it.")
-    return reason
 
 
 def _filter(visit: Visit) -> Filter:
     return Filter.of({name: visit.field(name) for name in ("reason", "type", "age", "about")})
 
 
-def _meant(visit: Visit) -> Criteria:
+def _criteria(visit: Visit) -> Criteria:
     as_of = _as_of(visit)
     if visit.field("all") == "yes":
         return but(_filter(visit).criteria(), as_of=as_of)
@@ -262,7 +251,7 @@ def _meant(visit: Visit) -> Criteria:
 
 
 def _as_of(visit: Visit) -> datetime | None:
-    """When it was asked; None in the question itself."""
+    """Return the time of the question; None while it is asked."""
     if not (text := visit.field(AS_OF)):
         return None
     try:

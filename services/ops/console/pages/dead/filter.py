@@ -1,4 +1,4 @@
-"""Which dead letters a page is about, as its path, query and forms say it."""
+"""The filter of dead letters in paths, queries and forms."""
 
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
@@ -28,7 +28,7 @@ AGES = {
 
 @dataclass(frozen=True, slots=True)
 class Filter:
-    """Which letters, as the page's form says it."""
+    """The criteria of the page's form."""
 
     reason: str = ""
     type: str = ""
@@ -36,7 +36,7 @@ class Filter:
     about: str = ""
 
     def criteria(self, reads: Callable[[str], str] = str) -> Criteria:
-        """The same for `dead_letters`; see there for `reads`."""
+        """Return the criteria; `reads` maps a reason to the text that is searched."""
         _, older, younger = AGES[self.age]
         return Criteria(
             reason=self.reason,
@@ -48,13 +48,13 @@ class Filter:
         )
 
     def query(self, **more: object) -> str:
-        """The same as a query string, with more in it."""
+        """Return a query string of the filter and of `more`."""
         given = {"reason": self.reason, "type": self.type, "age": self.age, "about": self.about}
         return urlencode({name: value for name, value in (given | more).items() if value})
 
     @classmethod
     def of(cls, given: Mapping[str, Any]) -> "Filter":
-        """What a query string or a form says; an age that there is not is none."""
+        """Read the filter from a query string or a form; an unknown age is ignored."""
         age = given.get("age", "")
         return cls(
             reason=given.get("reason", "").strip(),
@@ -65,12 +65,12 @@ class Filter:
 
 
 def takes(_: Session, visit: Visit) -> Collection[Right]:
-    """The rights that it takes to deal with the letters of the path's queue."""
+    """Return the rights needed to act on the letters of the path's queue."""
     return queue_rights.of_queues([queue_of(visit).name])
 
 
 def queue_of(visit: Visit) -> topology.Queue:
-    """The work queue of the path.
+    """Return the work queue of the path.
 
     Raises:
         PageError: 404, when there is none.

@@ -1,4 +1,4 @@
-"""The dead-letter desk: looking through letters without disturbing them."""
+"""Pages that list dead letters, by queue, reason and letter; they change nothing."""
 
 from sqlalchemy.orm import Session
 
@@ -6,7 +6,7 @@ from services.ops.console.pages.dead.filter import AGES, Filter, queue_of
 from services.ops.console.web.masking import mask
 from services.ops.console.web.page import Page, Visit
 from services.ops.console.web.reading import legible, positive
-from services.ops.dead_letters import actions, search
+from services.ops.dead_letters import editing, search
 from services.ops.users import queue_rights
 from services.ops.users.rights import Right
 from shared.bus.contract import topology
@@ -15,24 +15,24 @@ from shared.web.results import PageError, View
 
 AT_ONCE = 100
 NOW = "now"
-"""The parameter by which a queue is looked through itself, and not what was seen of it."""
+"""The query parameter that reads the queue itself instead of its digest."""
 
 
 def show_queues(_: Session, visit: Visit) -> Result:
-    """Every work queue, and its dead letters."""
-    look = visit.system.lookout.latest
-    figures = [look.figures[queue.name] for queue in topology.WORK_QUEUES] if look else []
-    return View("dead.html", {"path": "/dead", "figures": figures, "look": look})
+    """Show every work queue and the number of its dead letters."""
+    snapshot = visit.system.poller.latest
+    figures = [snapshot.figures[queue.name] for queue in topology.WORK_QUEUES] if snapshot else []
+    return View("dead.html", {"path": "/dead", "figures": figures, "snapshot": snapshot})
 
 
 def show_letters(session: Session, visit: Visit) -> Result:
-    """A page of one queue's letters."""
+    """Show a page of one queue's dead letters."""
     queue, wanted = queue_of(visit), Filter.of(visit.query)
     start = positive(visit.query.get("start", ""))
     criteria = wanted.criteria(str if visit.user.may(Right.MESSAGES) else _masked)
     with visit.system.broker(session) as connection:
-        look = search.browse if visit.query.get(NOW) else visit.system.digests.browse
-        page = look(connection, queue, criteria, start=start, limit=AT_ONCE)
+        browse = search.browse if visit.query.get(NOW) else visit.system.digests.browse
+        page = browse(connection, queue, criteria, start=start, limit=AT_ONCE)
     about = {
         "path": "/dead",
         "queue": queue,
@@ -41,7 +41,7 @@ def show_letters(session: Session, visit: Visit) -> Result:
         "filter": wanted,
         "more": {NOW: "yes"} if visit.query.get(NOW) else {},
         "ages": AGES,
-        "types": actions.types_for(queue),
+        "types": editing.types_for(queue),
         "lacks": lacks(visit, queue),
         "is_filtered": not criteria.is_empty,
     }
@@ -49,7 +49,7 @@ def show_letters(session: Session, visit: Visit) -> Result:
 
 
 def lacks(visit: Visit, queue: topology.Queue) -> str:
-    """Why there are no buttons, where there are none."""
+    """Return which rights the user lacks to act on the letters; empty if none."""
     return queue_rights.lacking(visit.user, queue_rights.of_queues([queue.name]))
 
 
@@ -58,11 +58,11 @@ def _masked(reason: str) -> str:
 
 
 def show_reasons(session: Session, visit: Visit) -> Result:
-    """What the letters of a queue died of."""
+    """Show a queue's dead letters grouped by reason."""
     queue = queue_of(visit)
     with visit.system.broker(session) as connection:
-        look = search.summarise if visit.query.get(NOW) else visit.system.digests.summarise
-        summary = look(connection, queue)
+        summarise = search.summarise if visit.query.get(NOW) else visit.system.digests.summarise
+        summary = summarise(connection, queue)
     rows = [(group, Filter(reason=group.kind, type=group.type).query()) for group in summary.groups]
     return View(
         "dead_reasons.html", {"path": "/dead", "queue": queue, "summary": summary, "rows": rows}
@@ -70,10 +70,10 @@ def show_reasons(session: Session, visit: Visit) -> Result:
 
 
 def show_letter(session: Session, visit: Visit) -> Result:
-    """One letter: its story, its body, and what can be done.
+    """Show one letter: its history, its body, and its actions.
 
-    To fetch one from a long queue takes a while: the page shows what was seen of it, and asks for
-    the letter by itself, or by a link.
+    Fetching a letter from a long queue takes a while: the page shows its line of the digest first,
+    and then requests the letter by itself, or by a link.
     """
     queue, id_ = queue_of(visit), visit.query.get("id", "")
     if not visit.query.get(NOW) and not visit.form:
@@ -94,31 +94,31 @@ def letter_page(
     wrong: str = "",
     status: int = 200,
 ) -> View:
-    """One letter, and what was typed; where it died again since a form was shown, that first.
+    """Return the page of one letter with the typed fields; or that it died again since the form.
 
     Args:
-        session: of the page; let go.
+        session: of the page; its transaction is ended.
         visit: the request.
         queue: the work queue.
         id_: the letter's.
-        wrong: what is wrong with what was typed, in a sentence.
+        wrong: a sentence about a wrong field.
         status: of the answer.
 
     Raises:
-        PageError: 404, when it is not there any more.
+        PageError: 404, if the letter is not in the queue.
     """
     with visit.system.broker(session) as connection:
         letter = search.find(connection, queue, id_)
     if letter is None:
         raise PageError(404, "There is no such dead letter any more.")
     if visit.field("death") not in ("", str(letter.death)):
-        wrong, status = str(actions.DiedAgainError()), 409
+        wrong, status = str(editing.DiedAgainError()), 409
     about = {
         "path": "/dead",
         "queue": queue,
         "letter": letter,
         "body": legible(letter.text),
-        "types": actions.types_for(queue),
+        "types": editing.types_for(queue),
         "lacks": lacks(visit, queue),
         "wrong": wrong,
     }

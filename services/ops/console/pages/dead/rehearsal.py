@@ -1,4 +1,4 @@
-"""What a replay of a dead letter would do, shown before anybody decides on it."""
+"""The rehearsal of a replay: shows its effects without applying them."""
 
 import re
 from collections.abc import Iterator
@@ -12,10 +12,10 @@ from services.ops.console.pages.dead.filter import queue_of
 from services.ops.console.pages.dead.letters import lacks, letter_page
 from services.ops.console.web.masking import mask
 from services.ops.console.web.page import Page, Visit
-from services.ops.console.web.reading import body_of, legible
+from services.ops.console.web.reading import legible
 from services.ops.dead_letters import rehearsal
-from services.ops.dead_letters.actions import NotEditableError
-from services.ops.dead_letters.in_flight import BusyError
+from services.ops.dead_letters.editing import NotEditableError
+from services.ops.dead_letters.in_flight import TooManyRehearsalsError
 from services.ops.users.rights import Right
 from services.ops.users.users import User
 from shared.bus.consume.rehearsals.trying import Email
@@ -28,11 +28,11 @@ from shared.web.results import PageError, View
 
 _OPEN = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}|\d{4}-\d\d-\d\dT[\d:.+]+")
 _OF_BUSINESSES = frozenset({Right.KYC, Right.CUSTOMERS})
-"""Each of them sees businesses; customers, and whatever else may be of one, only the second."""
+"""Either right shows businesses; only the second shows customers and other personal data."""
 _TABLES_OF_BUSINESSES = ("account", "kyc_", "webhook_")
 _FACTS_OF_BUSINESSES = ("account.", "kyc.", "secret.", "webhook.")
 _WORDS = frozenset({"tracking_status", "state", "status", "type", "template", "decision"})
-"""Columns whose words are the same for everybody."""
+"""Columns with a fixed set of values."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,9 +41,9 @@ class Cell:
 
     Attributes:
         name: its name.
-        value: what it would hold.
-        before: what it holds now; None where that is the same, or nothing.
-        is_personal: whether only some may see it.
+        value: its new value.
+        before: its current value; None if unchanged or absent.
+        is_personal: whether it is masked for users without the right.
     """
 
     name: str
@@ -53,9 +53,9 @@ class Cell:
 
 
 def show(session: Session, visit: Visit) -> Result:
-    """What would happen; nothing does."""
+    """Rehearse a replay and show its effects."""
     queue, id_, type_ = queue_of(visit), visit.field("id"), visit.field("type")
-    body = body_of(visit) if "body" in visit.form else None
+    body = visit.lines("body") if "body" in visit.form else None
     if body is not None and not visit.user.may(Right.MESSAGES):
         raise PageError(403, f"Another body needs the right {Right.MESSAGES}.")
     given = None if body is None else body.encode()
@@ -64,7 +64,7 @@ def show(session: Session, visit: Visit) -> Result:
             found = rehearsal.rehearse(
                 connection, engine(), queue, id_, visit.actor, body=given, type=type_
             )
-    except BusyError as error:
+    except TooManyRehearsalsError as error:
         raise PageError(429, str(error)) from None
     except NotEditableError as error:
         return letter_page(session, visit, queue, id_, wrong=str(error), status=400)
@@ -81,15 +81,15 @@ def show(session: Session, visit: Visit) -> Result:
         hides = is_hidden(change.table.startswith(_TABLES_OF_BUSINESSES))
         tables.append((change, [list(cells(row, hides)) for row in change.rows]))
     facts = [
-        (told, _read(told.message, is_hidden(told.message.type.startswith(_FACTS_OF_BUSINESSES))))
-        for told in found.facts
+        (fact, _read(fact.message, is_hidden(fact.message.type.startswith(_FACTS_OF_BUSINESSES))))
+        for fact in found.facts
     ]
     hides_emails = is_hidden(of_businesses)
     about = {
         "path": "/dead",
         "queue": queue,
         "rehearsal": found,
-        # Of an error the database may quote what it has.
+        # An error of the database may quote a row.
         "sentence": mask(report.sentence, "") if hides_emails else report.sentence,
         "emails": [_masked(email) if hides_emails else email for email in found.emails],
         "lacks": lacks(visit, queue),
@@ -103,7 +103,7 @@ def show(session: Session, visit: Visit) -> Result:
 
 
 def _is_hidden(user: User, is_of_business: bool) -> bool:
-    """Whether somebody may not see what comes from the books, whoever may read the letter."""
+    """Whether the user may not see data from the database, even if they may read the letter."""
     enough = _OF_BUSINESSES if is_of_business else (Right.CUSTOMERS,)
     return not any(user.may(right) for right in enough)
 
@@ -124,11 +124,11 @@ def _masked(email: Email) -> Email:
 
 
 def cells(row: Row, is_hidden: bool = False) -> Iterator[Cell]:
-    """What a person needs of a row: what a new one holds; of another its ids, and what changes.
+    """Yield the relevant columns: of a new row those with a value, else the changes and ids.
 
     Args:
-        row: as it would be.
-        is_hidden: whether what is personal in it is masked, whoever looks.
+        row: the row after the change.
+        is_hidden: whether personal values are masked.
     """
     for cell in _cells(row):
         if is_hidden and cell.is_personal:
@@ -151,14 +151,14 @@ def _cells(row: Row) -> Iterator[Cell]:
 
 
 PAGES = (
-    # Its answers are asked for again and again: of the service, then of the notifier.
+    # Two services are polled for their answers, one after the other.
     Page(
         "POST",
         "/dead/{queue}/rehearse",
         "watch",
         show,
         plain=[Right.MESSAGES],
-        seconds=2 * rehearsal.PATIENCE_SECONDS,
+        seconds=2 * rehearsal.ANSWER_SECONDS,
         max_form_bytes=MAX_LARGE_BYTES,
     ),
 )

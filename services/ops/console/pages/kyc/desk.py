@@ -1,4 +1,4 @@
-"""The KYC desk: applications with their facts, and decisions on them."""
+"""The KYC desk: lists of applications, and decisions on them."""
 
 import json
 from collections.abc import Mapping
@@ -9,6 +9,7 @@ from uuid import UUID
 import msgspec
 from sqlalchemy.orm import Session
 
+from services.ops.audit.actions import tells_of
 from services.ops.commands import decisions, kyc_applications, kyc_notes
 from services.ops.commands.giving import give
 from services.ops.commands.kyc_applications import Application, Filter, Same, Sort, Status
@@ -17,6 +18,7 @@ from services.ops.console.web.following import follow
 from services.ops.console.web.page import Page, Visit
 from services.ops.users.rights import Right
 from shared.bus.contract.events import KycDecide
+from shared.db.models import Account, InboxEntry
 from shared.db.session import engine
 from shared.web.forms import uuid_of
 from shared.web.mount import Result
@@ -32,22 +34,27 @@ SORTS = {
 }
 CONSEQUENCES = {
     "approve": ("Approve", "It is told, and gets a webhook secret: its orders are accepted."),
-    "ask": ("Ask", "It is told the question, and sends its application again."),
+    "ask": ("Ask", "It is told the question, and can send its application again."),
     "reject": ("Reject", "It is told the reason, and may submit again."),
-    "revoke": ("Revoke", "It is told, and its webhook secrets stop working at once."),
+    "revoke": ("Revoke", "It is told, and its webhook secrets stop working immediately."),
 }
-"""What a decision is called, and what follows from it."""
+"""The name of each decision, and a sentence about its effect."""
 
 
 def show(session: Session, visit: Visit) -> Result:
-    """A page of the applications of one state that fit."""
+    """Show a page of the matching applications of one state."""
     wanted, after = filter_of(visit.query, sees_persons=visit.user.may(Right.KYC))
+    decided = _decided(visit)
+    # Read before the list: a decision that commits in between is then one not carried out.
+    awaits_it = decided is not None and not _is_carried_out(session, decided)
     found = kyc_applications.applications(session, wanted, limit=AT_ONCE + 1, after=after)
     same = kyc_applications.same_number(session, found)
     kept = kyc_notes.notes(session, [row.id for row in found])
-    decided = _decided(visit)
-    # What was decided a moment ago is in its old state until it is carried out.
-    rows = [row for row in found[:AT_ONCE] if not decided or row.id != decided["application_id"]]
+    rows = list(found[:AT_ONCE])
+    if decided and awaits_it:
+        # Its state may still be the old one; another decision on it would be a mistake.
+        before = decided["application_id"], decided["looked_at"]
+        rows = [row for row in rows if (row.id, row.state) != before]
     about = {
         "path": "/kyc",
         "wanted": wanted,
@@ -68,13 +75,14 @@ def show(session: Session, visit: Visit) -> Result:
         "takes": visit.system.config.kyc_approvals_required if wanted.status in DECIDES else 1,
         "decides": DECIDES.get(wanted.status, ""),
         "decided": decided,
+        "is_one_hidden": len(rows) < len(found[:AT_ONCE]),
         "focus": _following(session, wanted, decided, rows),
     }
     return View("kyc.html", about, of=[str(row.account_id) for row in rows])
 
 
 def filter_of(given: Mapping[str, str], *, sees_persons: bool = True) -> tuple[Filter, UUID | None]:
-    """Which applications a query string or a form says, and after which one of them."""
+    """Read the filter, and the application to start after, from a query string or a form."""
     try:
         status = Status(given.get("status") or Status.PENDING)
     except ValueError:
@@ -89,7 +97,7 @@ def filter_of(given: Mapping[str, str], *, sees_persons: bool = True) -> tuple[F
 def address_of(
     wanted: Filter, after: UUID | None = None, more: Mapping[str, object] | None = None
 ) -> str:
-    """The page that shows them."""
+    """Return the address of the page that shows them."""
     given: dict[str, object] = {
         "status": wanted.status,
         "words": wanted.words,
@@ -101,7 +109,7 @@ def address_of(
 
 
 def _back(visit: Visit, command: KycDecide, more: Mapping[str, object] | None = None) -> str:
-    """The list that the form came from."""
+    """Return the address of the list that the form came from."""
     listed = {name: visit.field(name) for name in ("status", "words", "sort", "after")}
     listed["status"] = listed["status"] or ("approved" if command.decision == "revoke" else "")
     return address_of(*filter_of(listed), more)
@@ -110,7 +118,7 @@ def _back(visit: Visit, command: KycDecide, more: Mapping[str, object] | None = 
 def _following(
     session: Session, wanted: Filter, decided: Mapping[str, Any] | None, shown: list[Application]
 ) -> UUID | None:
-    """The application to look at after one that was decided."""
+    """Return the application to focus after a decision."""
     if decided is None or not shown:
         return None
     ids = [row.id for row in shown]
@@ -121,7 +129,7 @@ def _following(
 
 
 def contact(stored: str) -> Mapping[str, str] | str:
-    """Contact details as the business gave them: words, or named parts."""
+    """Return contact details as the business wrote them: a text, or named parts."""
     try:
         given = json.loads(stored)
     except ValueError:
@@ -132,8 +140,8 @@ def contact(stored: str) -> Mapping[str, str] | str:
 
 
 def ask(session: Session, visit: Visit) -> Question:
-    """Name the decision and the business."""
-    command = _command(visit)
+    """Ask before a decision, naming it and the business."""
+    command = _command(session, visit)
     application = kyc_applications.newest(session, uuid_of(visit.path["account_id"]))
     if application is None:
         raise PageError(404, "This business has not applied.")
@@ -145,7 +153,7 @@ def ask(session: Session, visit: Visit) -> Question:
     same = kyc_applications.same_number(session, [application]).get(application.id, Same())
     does, follows = CONSEQUENCES[command.decision]
     if command.decision == "approve" and application.status == "approved":
-        does, follows = "Take back the revocation of", "Those of others stay as they are."
+        does, follows = "Take back the revocation of", "Those of other operators stay."
     return Question(
         f"{does} {application.company_name}?",
         f"{does} {application.company_name}",
@@ -166,21 +174,22 @@ def ask(session: Session, visit: Visit) -> Question:
 
 
 def decide(session: Session, visit: Visit) -> Result:
-    """Publish a decision; what becomes of it is shown when it is known."""
-    command = _command(visit)
+    """Publish a decision; the page then shows its outcome."""
+    command = _command(session, visit)
     with visit.system.broker(session, gives=True) as connection:
         message_id = give(connection, engine(), command, visit.actor, person=visit.user.name)
     decided = {"decided": message_id, "account": command.account_id}
-    return Redirect(_back(visit, command, decided | {"application": command.application_id}))
+    seen = {"application": command.application_id, "looked_at": command.looked_at}
+    return Redirect(_back(visit, command, {**decided, **seen}))
 
 
 def outcome(session: Session, visit: Visit) -> Result:
-    """What has become of a decision: a piece of a page, which asks again until it is known."""
+    """Return the outcome of a decision as a fragment that polls until it is known."""
     command = KycDecide(decision="approve", account_id=uuid_of(visit.query.get("account", "")))
     return follow(session, visit, decisions.recipient(command), command.account_id)
 
 
-def _command(visit: Visit) -> KycDecide:
+def _command(session: Session, visit: Visit) -> KycDecide:
     account_id, decision = uuid_of(visit.path["account_id"]), visit.field("decision")
     reason = visit.field("reason")
     if decision not in get_args(decisions.Decision):
@@ -189,6 +198,9 @@ def _command(visit: Visit) -> KycDecide:
         raise PageError(400, "A reason is needed: the business is told it.")
     if decision == "approve" and reason:
         raise PageError(400, "An approval has no reason: was this to be a rejection?")
+    business = session.get(Account, account_id)
+    if wrong := tells_of(reason, business.email if business else ""):
+        raise PageError(400, f"The reason {wrong}.")
     try:
         looked_at = visit.field("application_id")
         return decisions.make(
@@ -211,7 +223,13 @@ def _decided(visit: Visit) -> Mapping[str, Any] | None:
         "application_id": uuid_of(visit.query["application"])
         if visit.query.get("application")
         else None,
+        "looked_at": visit.query.get("looked_at", ""),
     }
+
+
+def _is_carried_out(session: Session, decided: Mapping[str, Any]) -> bool:
+    consumer = decisions.recipient(KycDecide(decision="approve")).consumer
+    return session.get(InboxEntry, (consumer, decided["message_id"])) is not None
 
 
 def _words(value: Any) -> str:

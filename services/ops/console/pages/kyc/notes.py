@@ -1,4 +1,4 @@
-"""Notes of operators on an application: never told to the business, and kept as they are."""
+"""Operators' notes on an application: not shown to the business, and immutable."""
 
 from sqlalchemy.orm import Session
 
@@ -13,7 +13,7 @@ from shared.web.results import PageError, Question, Redirect
 
 
 def ask(session: Session, visit: Visit) -> Question:
-    """Show the note as it will be kept."""
+    """Ask before the note is kept, showing it."""
     application, note = _noted(session, visit)
     return Question(
         f"Keep this note on {application.company_name}?",
@@ -30,7 +30,7 @@ def ask(session: Session, visit: Visit) -> Question:
 
 
 def keep(session: Session, visit: Visit) -> Result:
-    """Keep it."""
+    """Store the note."""
     application, note = _noted(session, visit)
     kyc_notes.add(session, visit.actor, application, note)
     return Redirect(_listed(visit, application), "The note is kept.")
@@ -49,7 +49,7 @@ def _noted(session: Session, visit: Visit) -> tuple[Application, str]:
 
 
 def _listed(visit: Visit, application: Application) -> str:
-    """The list that the form of a note came from."""
+    """Return the address of the list that the form came from."""
     listed = {name: visit.field(name) for name in ("status", "words", "sort", "after")}
     return address_of(*filter_of(listed | {"status": listed["status"] or application.status}))
 

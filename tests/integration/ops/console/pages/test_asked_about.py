@@ -18,22 +18,17 @@ from tests.integration.arrange import (
     publish_raw,
     until,
 )
+from tests.integration.of_a_file import amqp_url, database_url
 from tests.integration.ops.console.pages.test_masked_pages import form, signed_in
-from tests.integration.ops.console.test_broker_work import console
+from tests.integration.ops.console.running import console, service
 from tests.integration.ops.dead_letters.test_dead_letters import INTAKE, bury
 
-
-@pytest.fixture
-def service():
-    return "ops"
+__all__ = ["amqp_url", "console", "database_url", "service"]
 
 
 @pytest.fixture
-def client(settings, amqp_url, database_url, tmp_path, db):
-    with (
-        console(settings, amqp_url, database_url, tmp_path) as url,
-        signed_in(url, db, "act") as client,
-    ):
+def client(console, db):
+    with signed_in(console, db, "act") as client:
         yield client
 
 
@@ -214,7 +209,7 @@ def test_who_answers_no_is_back_at_the_form_with_what_was_typed(client, amqp_url
     account(db, status="pending")
     number, dead = parked(db), f"/dead/{INTAKE.name}"
     letter = f"{dead}/letter?id={first.message_id}"
-    why = 'a "test" of it@kettle.example'
+    why = 'a "test" of <it>'
     escaped = html.escape(why).replace("&quot;", "&#34;")
     body = first.body.decode().replace("{", "{ ", 1)
     for path, action, typed, kept, not_kept in (

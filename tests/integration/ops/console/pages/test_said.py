@@ -5,7 +5,6 @@ import re
 from datetime import UTC, datetime
 from urllib.parse import parse_qs, urlsplit
 
-import pytest
 from sqlalchemy import delete, select
 
 from services.ops.console.web.mount import SESSION
@@ -16,17 +15,14 @@ from shared.ids import new_id
 from shared.security.audit_chain import GENESIS
 from shared.web.arrivals import ENDED
 from tests.integration.arrange import account, order_created, until
+from tests.integration.of_a_file import amqp_url, database_url
 from tests.integration.ops.cli.test_cli import fellow
 from tests.integration.ops.console.pages.test_asked_about import client, hidden
 from tests.integration.ops.console.pages.test_masked_pages import form
+from tests.integration.ops.console.running import console, service
 from tests.integration.ops.dead_letters.test_dead_letters import INTAKE, bury
 
-__all__ = ["client"]
-
-
-@pytest.fixture
-def service():
-    return "ops"
+__all__ = ["amqp_url", "client", "console", "database_url", "service"]
 
 
 def test_after_the_last_of_a_list_it_is_not_said_that_there_are_none(client, db, amqp_url):
@@ -90,7 +86,7 @@ def test_a_form_that_came_after_the_session_says_that_nothing_was_done(client, d
 def test_what_is_left_to_be_said_waits_for_a_page_that_has_a_place_for_it(client, db):
     """A piece that asks by itself, or that another page fetches, shows no note."""
     ada = db.scalars(select(OpsUser.id)).one()
-    sessions.tell_others(db, ada, "You have signed in from 203.0.113.7, too.")
+    sessions.note_for_all(db, ada, "You have signed in from 203.0.113.7, too.")
     db.commit()
     for path, headers in (
         (f"/kyc/outcomes/{new_id()}", {}),

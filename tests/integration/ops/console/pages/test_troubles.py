@@ -48,6 +48,14 @@ def post(client, path, **form):
 def test_it_is_acknowledged_and_muted(console, db):
     path = f"/troubles/{trouble(db).id}"
     with signed_in(console, db, "messages") as client:
+        for note, wrong in (
+            ("zoe@shop.example complains", "Your note must be without an email address"),
+            ("n" * 501, "Your note must be of at most 500 characters"),
+        ):
+            refused = post(client, f"{path}/acknowledge", note=note, back=path)
+            assert (refused.status_code, wrong in shown(refused)) == (400, True)
+            assert f'value="{note}"' in refused.text
+            assert post(client, f"{path}/acknowledge", note=note, sure="yes").status_code == 400
         question = shown(post(client, f"{path}/acknowledge", note="I restart it."))
         assert "Acknowledge this trouble?" in question
         assert "services.kyc was never heard of" in question
@@ -62,7 +70,7 @@ def test_it_is_acknowledged_and_muted(console, db):
         assert "Muted by ada until" in shown(client.get(path))
         post(client, f"{path}/mute", **{"for": "end"}, sure="yes")
         assert "Muted by ada until it ends" in shown(client.get(path))
-        assert "Mute this trouble no more?" in shown(post(client, f"{path}/unmute"))
+        assert "Unmute this trouble?" in shown(post(client, f"{path}/unmute"))
         post(client, f"{path}/unmute", sure="yes")
         assert "Muted by" not in shown(client.get(path))
         assert post(client, f"{path}/mute", **{"for": "ever"}).status_code == 400

@@ -1,8 +1,8 @@
-"""Changing the tables of a running system: its locks are asked for briefly, and again.
+"""Schema changes of a running system: a short lock timeout, with retries.
 
-Whoever waits for an exclusive lock stands before all who come later, readers too, so a migration
-behind one long transaction would stop the system for as long as that lasts. So it asks for a few
-seconds, lets the others pass, asks again, and says meanwhile who is in the way.
+A waiting request for an exclusive lock blocks all later requests, including readers, so a migration
+behind one long transaction would stop the system for that long. So it waits a few seconds, lets the
+others pass, retries, and reports the blocking sessions meanwhile.
 """
 
 import sys
@@ -17,24 +17,24 @@ from sqlalchemy.exc import DBAPIError
 LOCK_SECONDS = 3.0
 FIRST_PAUSE, LONGEST_PAUSE = 1.0, 10.0
 GIVE_UP_SECONDS = 600.0
-LOOK_SECONDS = 0.5
+POLL_SECONDS = 0.5
 _BLOCKED = ("55P03", "40P01")  # lock_not_available, deadlock_detected (PostgreSQL, Appendix A)
 
 
 class BlockedError(Exception):
-    """A lock was not to be had; the message says who has it."""
+    """A lock could not be acquired; the message names the blocking sessions."""
 
 
-def patiently(connection: Connection, change: Callable[[], None]) -> None:
-    """Make a change, as often as it takes to get its locks.
+def with_lock_retries(connection: Connection, change: Callable[[], None]) -> None:
+    """Run a schema change, and repeat it until it gets its locks.
 
     Args:
-        connection: makes the change, and is in no transaction.
-        change: begins and commits transactions of its own; what it has committed it does not do
-            again when it is called again.
+        connection: runs the change; not in a transaction.
+        change: begins and commits its own transactions, and skips committed steps when it is called
+            again.
 
     Raises:
-        BlockedError: it was not to be had in `GIVE_UP_SECONDS`.
+        BlockedError: a lock was not available for `GIVE_UP_SECONDS`.
     """
     connection.execute(text(f"SET lock_timeout = '{LOCK_SECONDS * 1000:.0f}ms'"))
     pid = int(connection.execute(text("SELECT pg_backend_pid()")).scalar_one())
@@ -42,7 +42,7 @@ def patiently(connection: Connection, change: Callable[[], None]) -> None:
     deadline = time.monotonic() + GIVE_UP_SECONDS
     pause = FIRST_PAUSE
     while True:
-        with _Watch(connection.engine, pid) as watch:
+        with _BlockerWatch(connection.engine, pid) as watch:
             try:
                 change()
             except DBAPIError as error:
@@ -54,34 +54,34 @@ def patiently(connection: Connection, change: Callable[[], None]) -> None:
                 return
         if time.monotonic() + pause > deadline:
             raise BlockedError(f"{watch.found}. Nothing is half done: run it again.") from refused
-        said = f"{watch.found}. It lets the others pass and tries again in {pause:g} s."
-        print(said, file=sys.stderr, flush=True)  # noqa: T201
+        notice = f"{watch.found}. It lets the others pass and tries again in {pause:g} s."
+        print(notice, file=sys.stderr, flush=True)  # noqa: T201
         time.sleep(pause)
         pause = min(pause * 2, LONGEST_PAUSE)
 
 
-class _Watch:
-    """Sees who is in the way of a connection, on one of its own, for as long as it lasts."""
+class _BlockerWatch:
+    """Polls which sessions block a connection, from a thread with a separate connection."""
 
     def __init__(self, engine: Engine, pid: int) -> None:
         self.found = "The migration waits for a lock"
         self._engine = engine
         self._pid = pid
-        self._over = threading.Event()
-        self._thread = threading.Thread(target=self._look, daemon=True)
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._poll, daemon=True)
 
-    def __enter__(self) -> "_Watch":
+    def __enter__(self) -> "_BlockerWatch":
         self._thread.start()
         return self
 
     def __exit__(
         self, _: type[BaseException] | None, __: BaseException | None, ___: TracebackType | None
     ) -> None:
-        self._over.set()
+        self._stopping.set()
         self._thread.join()
 
-    def _look(self) -> None:
-        while not self._over.wait(LOOK_SECONDS):
+    def _poll(self) -> None:
+        while not self._stopping.wait(POLL_SECONDS):
             try:
                 with self._engine.connect() as connection:
                     rows = connection.execute(_BLOCKERS, {"pid": self._pid}).all()

@@ -1,22 +1,22 @@
-"""A type in words: what a value of it must be."""
+"""Phrases for error messages: descriptions of types, quoted values and lists."""
 
 from collections.abc import Sequence
 
 from msgspec import inspect
 
-_SHOWN = 60  # characters of a value that is repeated
+_SHOWN = 60  # characters of a quoted value
 
 
 def must_be(type_: inspect.Type) -> str:
-    """What a value must be, to go on after "must be".
+    """Return a description of a type that completes "must be".
 
     Args:
-        type_: of `msgspec.inspect`. A description in its `Meta` is what it must be, and needed
-            where there is a pattern: nobody is shown that.
+        type_: of `msgspec.inspect`. The description in its `Meta` is used if there is one; a type
+            with a pattern needs one, because patterns are not shown.
     """
     match type_:
-        case inspect.Metadata(extra_json_schema={"description": str() as words}):
-            return words
+        case inspect.Metadata(extra_json_schema={"description": str() as description}):
+            return description
         case inspect.Metadata(type=inner):
             return must_be(inner)
         case inspect.UnionType(types=types):
@@ -51,12 +51,12 @@ def must_be(type_: inspect.Type) -> str:
 
 
 def shortened(value: str) -> str:
-    """A value as it is repeated: in quotes, escaped, and cut."""
+    """Return a value in quotes, escaped, and cut to 60 characters."""
     return repr(value if len(value) <= _SHOWN else f"{value[:_SHOWN]}…")
 
 
 def listed(words: Sequence[str], last: str = "and") -> str:
-    """`a, b and c`."""
+    """Join words as in `a, b and c`."""
     return f"{', '.join(words[:-1])} {last} {words[-1]}" if len(words) > 1 else "".join(words)
 
 

@@ -1,8 +1,7 @@
 """An email as bytes, ready for DATA: RFC 5322 headers, multipart/alternative (RFC 2046, 5.1.4).
 
-The standard library's EmailMessage builds and folds a tree for each email, which is most of what
-sending one costs. All of ours have one shape, so this fills that shape in; the tests read what
-comes out with the standard library.
+The standard library's EmailMessage builds and folds a tree, which is most of the cost of sending an
+email. Ours all have one shape, which this fills in; the tests parse it with the standard library.
 """
 
 import binascii
@@ -17,31 +16,31 @@ from services.notifier.composing import Email
 from shared.ids import derived_id
 
 BOUNDARY = "=_"
-"""How a boundary begins: as nothing in quoted-printable can (RFC 2045, 6.7)."""
+"""The start of a boundary, which quoted-printable text cannot contain (RFC 2045, 6.7)."""
 LONGEST_LINE = 998  # RFC 5322, 2.1.1
 LONGEST_ENCODED = 76
-"""Characters of a line of a header with an encoded-word in it (RFC 2047, 2)."""
+"""Characters of a header line that contains an encoded-word (RFC 2047, 2)."""
 _WORD = len("=?utf-8?b??=")
 _ATOMS = re.compile(r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+(?: [A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+)*")
 """Words that need no quotes before an address (RFC 5322, 3.2.3)."""
 
 
 def message_id(email: Email, sender: str) -> str:
-    """The Message-ID, derived, so that a second copy of an email can be told as one.
+    """Return the Message-ID, which is the same for every copy of an email.
 
     Args:
         email: the email.
-        sender: the From header; its domain makes the id ours.
+        sender: the From header, whose domain the id gets.
     """
     return f"<{_id(email.fact_id, email.recipient)}@{_from(sender)[1]}>"
 
 
 def assemble(email: Email, sender: str, now: datetime) -> bytes:
-    """The whole email, with CRLF line ends.
+    """Return the email, with CRLF line ends.
 
     Args:
-        email: what to say to whom.
-        sender: the From header; the address in it is ours whatever a business has chosen.
+        email: the email.
+        sender: the From header; a business's name is put before its address.
         now: the Date header, with a time zone.
     """
     boundary = f"{BOUNDARY}{email.fact_id.hex}"
@@ -68,20 +67,20 @@ def assemble(email: Email, sender: str, now: datetime) -> bytes:
     )
 
 
-_date = lru_cache(maxsize=8)(format_datetime)  # a batch has one
+_date = lru_cache(maxsize=8)(format_datetime)  # one a batch
 
 
 @lru_cache(maxsize=1_024)
 def _id(fact_id: UUID, recipient: str) -> UUID:
-    """Asked for twice: for the email, and for the row that says that it was sent."""
+    """Return the id; cached, since both the email and its row in the database need it."""
     return derived_id("email", fact_id, recipient)
 
 
 @lru_cache(maxsize=4_096)
 def _from(sender: str, display_name: str = "") -> tuple[str, str]:
-    """The From header's value and its domain.
+    """Return the From header's value and its domain.
 
-    Another's name never stands before our address without ours.
+    A business's name never stands before our address without ours.
     """
     name, address = parseaddr(sender)
     domain = address.rpartition("@")[2]
@@ -91,13 +90,13 @@ def _from(sender: str, display_name: str = "") -> tuple[str, str]:
 
 
 def _reply_to(address: str) -> str:
-    """The header, for what is an address by its form: it was proved, and is read from a table."""
+    """Return the header, or nothing for an address that could break it (it was proved before)."""
     is_word = address.isascii() and address.isprintable() and " " not in address
     return f"Reply-To: {address}\r\n" if address and is_word else ""
 
 
 def _unsubscribe(url: str) -> str:
-    """RFC 2369, 3.2, and RFC 8058, 3.1, which is for https alone."""
+    """Return the headers of RFC 2369, 3.2, and for https only those of RFC 8058, 3.1."""
     if not url:
         return ""
     one_click = "List-Unsubscribe-Post: List-Unsubscribe=One-Click\r\n"
@@ -116,9 +115,9 @@ def _part(kind: str, text: str, boundary: str) -> bytes:
 
 
 def _encode(text: str, boundary: str) -> tuple[str, bytes]:
-    """As it is where every mail server takes it so, else quoted-printable (RFC 2045, 6.7).
+    """Return the transfer encoding and the text: as 7bit if possible, else quoted-printable.
 
-    Whose text it is can know the boundary, which is derived: it never stands in a part.
+    The boundary is derived, so the text's author may know it; quoted-printable cannot contain it.
     """
     if "\r" in text:
         text = text.replace("\r\n", "\n").replace("\r", "\n")
@@ -130,10 +129,7 @@ def _encode(text: str, boundary: str) -> tuple[str, bytes]:
 
 
 def _has_long_line(text: str) -> bool:
-    """Whether a line is longer than `LONGEST_LINE`: where so many characters have no end in them.
-
-    Not line by line: an email has a hundred.
-    """
+    """Return whether a line is longer than `LONGEST_LINE`, without splitting the text."""
     at = 0
     while len(text) - at > LONGEST_LINE:
         at = text.rfind("\n", at, at + LONGEST_LINE + 1) + 1
@@ -162,9 +158,9 @@ def _subject(text: str) -> str:
 
 
 def _encoded_words(text: str, header: str) -> str:
-    """Text of other letters (RFC 2047, 5), a word a line, none with a part of a letter in it.
+    """Return non-ASCII text as encoded-words (RFC 2047, 5), one a line, each of whole characters.
 
-    By hand: the standard library's `Header` takes as long as all the rest of an email.
+    The standard library's `Header` takes as long as the rest of an email together.
     """
     raw = text.encode()
     words = []
@@ -179,7 +175,7 @@ def _encoded_words(text: str, header: str) -> str:
 
 
 def _is_plain(text: str) -> bool:
-    """Whether it stands for itself: ASCII, and nothing that RFC 2047 would decode."""
+    """Return whether text needs no encoding: ASCII without anything that RFC 2047 would decode."""
     return text.isascii() and "=?" not in text
 
 

@@ -1,4 +1,4 @@
-"""Emails on their way, and what becomes of each."""
+"""Emails that are being sent, and the outcome of each."""
 
 import threading
 from collections import deque
@@ -9,12 +9,12 @@ from shared.bus.contract.errors import Hold, Permanent, UnderWay
 
 
 class UndeliverableError(Permanent):
-    """The mail server refused this email for good.
+    """The mail server refused this email permanently.
 
     Attributes:
-        state: what became of the email, as the books have it.
-        code: its reply code, 5xx.
-        is_of_address: whether the address itself is no good, whatever is sent to it.
+        state: the email's state in the database.
+        code: the reply code, 5xx.
+        is_of_address: whether the address itself is invalid, for any email.
     """
 
     state = "undeliverable"
@@ -26,25 +26,25 @@ class UndeliverableError(Permanent):
 
 
 class NotSentError(UndeliverableError):
-    """It was not offered to the mail server, for a reason of ours; no message is blamed for it."""
+    """We did not offer the email to the mail server; its message does not become a dead letter."""
 
 
 class SinkAwayError(NotSentError):
-    """Nobody waits for this email of the standing proof any more."""
+    """The sink of the standing proof is unreachable, so its email is dropped."""
 
     def __init__(self, text: str) -> None:
         super().__init__(550, f"the sink of the standing proof is away: {text}")
 
 
 class NotBegunError(UnderWay):
-    """Its turn has not come: nobody has it, and it is to be begun anew."""
+    """No thread has started this email, and it is to be sent again."""
 
     def __init__(self) -> None:
         super().__init__("its turn has not come")
 
 
 class Outgoing(NamedTuple):
-    """One email on its way: the recipient's address, the content, and the trace it travels in."""
+    """An email to send: the recipient's address, the content (RFC 5322), and the trace's parent."""
 
     recipient: str
     content: bytes
@@ -52,30 +52,30 @@ class Outgoing(NamedTuple):
 
 
 Outcome = Exception | None
-"""What became of an email: None when it was taken, or `UndeliverableError`, `Retry`, or `Hold`."""
+"""None for an email that the mail server accepted, else `UndeliverableError`, `Retry` or `Hold`."""
 
 
 class Sends(Protocol):
-    """How emails leave."""
+    """Sends emails."""
 
     def send(self, emails: Sequence[Outgoing]) -> "Sending":
-        """Begin to send emails; returns where to see what becomes of them."""
+        """Start to send emails, and return without waiting."""
 
 
 class Sending:
-    """Some emails on their way.
+    """A batch of emails that several threads send.
 
     Args:
-        emails: what to send.
-        workers: how many threads will take one email after the other.
-        lacks: what is away while nobody knows what becomes of them, as `Hold` names it.
+        emails: the emails; their numbers are their places here.
+        workers: threads that will take one email after the other.
+        lacks: returns what is away while outcomes are missing, as `Hold` names it.
     """
 
     def __init__(
         self, emails: Sequence[Outgoing], workers: int, lacks: Callable[[], str] = str
     ) -> None:
         self._count = len(emails)
-        # With their contents, of which nobody keeps what is out or is not to be sent.
+        # With their contents, which are freed once an email is sent or dropped.
         self._left = deque(enumerate(emails))
         self._workers = workers
         self._lacks = lacks
@@ -84,29 +84,29 @@ class Sending:
         self._changed = threading.Condition()
 
     def outcome(self, number: int) -> Outcome:
-        """What became of one; `UnderWay` as long as that is not known."""
+        """Return an email's outcome; `UnderWay` while it is unknown."""
         with self._changed:
             if number in self._outcomes:
                 return self._outcomes[number]
         return UnderWay("the mail server has not answered yet", self._lacks())
 
     def wait(self, seconds: float) -> bool:
-        """Wait until all is known, for so long at most; returns whether it is."""
+        """Wait until all outcomes are known, at most `seconds`; returns whether they are."""
         with self._changed:
             return self._changed.wait_for(self._is_over, seconds)
 
     def cease(self, why: Hold) -> None:
-        """Begin with no further email.
+        """Start no further email.
 
         Args:
-            why: what becomes of those.
+            why: the outcome of those not started.
         """
         with self._changed:
             self._is_ceasing = True
-            self._hold_what_is_left(why)
+            self._hold_the_rest(why)
 
     def take(self) -> tuple[int, Outgoing] | None:
-        """The next email for a thread to send; None when it has nothing more to do."""
+        """Return the next email and its number; None ends the calling worker."""
         with self._changed:
             if self._left and not self._is_ceasing:
                 return self._left.popleft()
@@ -114,7 +114,7 @@ class Sending:
             return None
 
     def leave_if_over(self) -> bool:
-        """Whether there is nothing to begin; a thread that waits to begin is then gone."""
+        """Return whether no email is left to start; that ends the calling worker."""
         with self._changed:
             if self._left:
                 return False
@@ -122,24 +122,24 @@ class Sending:
             return True
 
     def settle(self, number: int, outcome: Outcome) -> None:
-        """Note what became of one."""
+        """Record an email's outcome."""
         with self._changed:
             self._outcomes[number] = outcome
             if self._is_over():
                 self._changed.notify_all()
 
     def give_back(self, number: int, email: Outgoing, why: Hold) -> None:
-        """Note that a thread has no mail server, and nothing more to do.
+        """Return an email unsent and end the calling worker, which reached no mail server.
 
-        Another thread may have one; when it is the last, all that is left is held.
+        Another worker may reach it. The last one to end holds all remaining emails.
         """
         with self._changed:
             self._left.appendleft((number, email))
             self._workers -= 1
             if self._is_ceasing or self._workers <= 0:
-                self._hold_what_is_left(why)
+                self._hold_the_rest(why)
 
-    def _hold_what_is_left(self, why: Hold) -> None:
+    def _hold_the_rest(self, why: Hold) -> None:
         self._outcomes |= dict.fromkeys((number for number, _ in self._left), why)
         self._left.clear()
         self._changed.notify_all()
