@@ -15,7 +15,7 @@ from typing import Any, Literal, NamedTuple
 import msgspec
 
 from shared.bus.contract.events import EMAIL_PATTERN, TRACKING_URL_PATTERN, TrackingStatus
-from shared.ids import normalised_number
+from shared.ids import LONGEST_NUMBER, normalised_number
 from shared.languages.shops import our_word
 from shared.validation.email_addresses import with_ascii_domain
 from shared.validation.normalisation import without_leap_second
@@ -235,7 +235,9 @@ def reference(given: Text) -> str:
     if given is None:
         return ""
     name = line(given)
-    return (name if name.isascii() else normalised_number(name))[:100].strip()
+    if name.isascii():
+        return name if len(name) <= LONGEST_NUMBER else name[:LONGEST_NUMBER].strip()
+    return normalised_number(name)[:LONGEST_NUMBER].strip()
 
 
 def code(text: str) -> str:

@@ -16,6 +16,7 @@ from functools import lru_cache
 from typing import Any
 
 import msgspec
+from msgspec import structs
 
 from services.ingress.platforms import lenient_reading, platform
 from services.ingress.platforms.platform import (
@@ -155,7 +156,7 @@ def _read(order: WooCommerceOrder, _: str) -> OrderContent:
     modified = order.date_modified_gmt or order.date_modified or ""
     state = (order.status or "").strip().lower().removeprefix("wc-")
     status = _status(order, state)
-    return OrderContent(
+    content = OrderContent(
         # A reinstalled or restored shop starts its ids again; the random keys differ.
         key=f"{spelled_alike}\x1f{order.id}\x1f{key}" if key else number,
         is_unique=bool(key),
@@ -179,8 +180,9 @@ def _read(order: WooCommerceOrder, _: str) -> OrderContent:
             platform.amount(order.total, order.currency),
         ),
         address=_address(shipping) or _address(billing) or NO_ADDRESS,
-        **_parcel(order),
     )
+    parcel = _parcel(order)
+    return structs.replace(content, **parcel) if parcel else content
 
 
 class _Parcel(msgspec.Struct, gc=False):

@@ -9,7 +9,7 @@ signature is verified.
 
 import re
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from functools import cache
+from functools import cache, lru_cache
 from typing import Literal, Protocol
 
 from services.ingress.platforms.known import PLATFORMS
@@ -172,6 +172,7 @@ def _header_names(platform: Platform) -> tuple[Sequence[bytes], bytes, bytes]:
     return required, platform.signature.lower().encode(), platform.delivery.lower().encode()
 
 
+@lru_cache(maxsize=1_024)  # encoding both forms takes as long as the signature of a body
 def platform_keys(raw: bytes, platform: Platform) -> Sequence[bytes]:
     """Return the keys that a platform may sign with: the pasted text of a secret, in each form."""
     if platform.gives_secret:
