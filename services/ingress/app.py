@@ -60,6 +60,8 @@ API_THREADS = 8
 API_WAITING = 128
 INGRESS_THREADS = 4
 LOOKUP_THREADS = 2
+BUSY_SESSIONS = 5
+"""How many sessions of an account can make all their changes in one minute."""
 
 _ROUTES: tuple[Route, ...] = (
     *diagnosis_api.ROUTES,
@@ -167,6 +169,7 @@ def create_app(config: Settings | None = None) -> App:
     throttles = Throttles(
         network=_throttle(config.sign_in_attempts_per_minute),
         session=_throttle(config.account_attempts_per_minute),
+        account=_throttle(BUSY_SESSIONS * config.account_attempts_per_minute),
         link=_throttle(config.tracking_views_per_minute),
     )
     mount(app, PREFIX, ROUTES, lanes, throttles)

@@ -197,7 +197,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, rename=str.upper):
     account_attempts_per_minute: Count = 10
     """Failed sign-ins and codes for one account from all networks that it has not used, and for one
     user of the console from unknown browsers; at most 45 and 20 per hour. Also the changes to each
-    thing that a session can change, per worker."""
+    thing that a session can change, per worker; all sessions of an account can make five times as
+    many."""
     secret_poll_seconds: Seconds = 1.0
     """Maximum age of a worker's secrets while the bus is unreachable."""
 

@@ -157,6 +157,8 @@ def _responder(route: Route, lanes: Lanes, throttles: Throttles) -> Any:
             with tracing.under(call.traceparent), transaction() as session:
                 if token is not None:
                     require_session(session, token)
+                    if refusal := throttles.refusal_of_account(route, token.account_id):
+                        return refusal
                 return route.handler(session, call)
 
         answer = await lane.run(run, caller)

@@ -112,8 +112,9 @@ class Route(Operation):
         max_body_bytes: of its body, beyond which the response is 413.
 
     Changes by signed-in accounts count against the session, because they cost rows, events or an
-    email; a session cannot use up the attempts of another one. Reads are limited only by the
-    account's share of the lane.
+    email; a session cannot use up the attempts of another one. Those of all its sessions together
+    count against the account, with a higher limit. Reads are limited only by the account's share of
+    the lane.
     """
 
     handler: Handler
@@ -131,6 +132,15 @@ class Route(Operation):
         """Whether calls count against the session."""
         return self.bearer and self.method != "GET"
 
+    @property
+    def counts_account(self) -> bool:
+        """Whether calls count against the account too.
+
+        Not below `/users/`: with a new password and the end of its sessions an owner takes an
+        account back, so nobody else who is signed in to it may use up these.
+        """
+        return self.counts_session and not self.path.startswith("/users/")
+
 
 @dataclass(frozen=True, slots=True)
 class Throttles:
@@ -139,11 +149,13 @@ class Throttles:
     Attributes:
         network: key of route and client's network.
         session: key of route and session, or account for a token without a session.
+        account: key of route and account.
         link: key of route and link, or client's network for an invalid link.
     """
 
     network: Callable[[str], ApiError | None]
     session: Callable[[str], ApiError | None]
+    account: Callable[[str], ApiError | None]
     link: Callable[[str], ApiError | None]
 
     def refusal(
@@ -164,3 +176,17 @@ class Throttles:
         if route.counts_session:
             return self.session(f"{route.method} {route.path} {signed_in}")
         return None
+
+    def refusal_of_account(self, route: Route, account_id: UUID) -> ApiError | None:
+        """Count a call by a session that has not ended; return an error if there are too many.
+
+        Tokens of ended sessions are not counted here: whoever has them could use up the account's
+        attempts.
+
+        Args:
+            route: the called route.
+            account_id: of the session.
+        """
+        if not route.counts_account:
+            return None
+        return self.account(f"{route.method} {route.path} {account_id}")

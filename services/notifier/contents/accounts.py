@@ -83,7 +83,10 @@ def account_changed(fact: AccountChanged, at: Setting) -> Content:
     if fact.what not in _BY_OPERATORS:
         blocks.append(at.paragraph("accounts.changed.know_nothing"))
     if fact.what in _BY_PASSWORD:
+        # Who had the password may have read the secrets, which no new password ends.
+        blocks.append(at.paragraph("accounts.changed.keys_stay"))
         blocks += at.way("accounts.set_password", "/password/lost")
+        blocks += at.way("secrets.open", "/secret", "POST /webhook/secret/", is_first=False)
     return letter(fact, at, say("accounts.changed.subject"), *blocks)
 
 

@@ -81,7 +81,7 @@ def test_who_has_the_token_of_a_session_that_is_over_holds_up_no_other(settings,
     app = falcon.asgi.App()
     add_error_handlers(app)
     with lanes() as threads:
-        mount(app, "", ROUTES, threads, Throttles(*(_throttle(1) for _ in range(3))))
+        mount(app, "", ROUTES, threads, Throttles(*(_throttle(1) for _ in range(4))))
         browser = TestClient(app)
 
         def change(pair):
@@ -91,6 +91,42 @@ def test_who_has_the_token_of_a_session_that_is_over_holds_up_no_other(settings,
 
         assert {change(over) for _ in range(30)} == {401, 429}
         assert change(other) == 200
+
+
+def test_changes_of_all_sessions_of_an_account_are_counted_together(settings, db):
+    """500 sessions with ten changes a minute each cost as many rows, events and emails."""
+    mine, other = account(db), account(db)
+    pairs = [sessions.begin(db, mine, "", "") for _ in range(6)]
+    over, neighbour = sessions.begin(db, mine, "", ""), sessions.begin(db, other, "", "")
+    db.flush()
+    sessions.end(db, mine.id, tokens.check(over.access, "access").session_id)
+    db.commit()
+    app = falcon.asgi.App()
+    add_error_handlers(app)
+    many = _throttle(1_000)
+    with lanes() as threads:
+        mount(app, "", ROUTES, threads, Throttles(many, many, _throttle(3), many))
+        browser = TestClient(app)
+
+        def change(pair):
+            body = {"allowed_networks": []}
+            answer = browser.simulate_put(
+                "/webhook/allowlist", json=body, headers=bearer(pair.access)
+            )
+            return answer.status_code, answer.json.get("code")
+
+        # An ended session's token uses up nothing.
+        assert {change(over) for _ in range(10)} == {(401, "not_signed_in")}
+        answered = [change(pair) for pair in pairs]
+        assert answered[:3] == [(200, None)] * 3
+        assert (429, "rate_limited") in answered[3:]
+        assert change(neighbour) == (200, None)
+        # What an owner takes the account back with is not used up by it.
+        ended = [
+            browser.simulate_delete("/users/sessions", headers=bearer(pair.access)).status_code
+            for pair in pairs
+        ]
+        assert 429 not in ended
 
 
 def test_no_renewal_outlives_the_sessions_end(api, email):

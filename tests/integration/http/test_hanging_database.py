@@ -29,7 +29,7 @@ def gate(settings, configure):
 
 def api_site(_, app, threads):
     api.add_error_handlers(app)
-    throttles = Throttles(*[lambda _: None] * 3)
+    throttles = Throttles(*[lambda _: None] * 4)
     route = Route(
         method="GET",
         path="/page/",

@@ -246,7 +246,7 @@ def test_the_end_of_test_mode_does_not_mention_the_live_secret():
         "allowlist_changed": ("/password/lost", "/account"),
         "secret_given": ("/secret", "/password/lost"),
         "secret_key_removed": ("/password/lost",),
-        "account_changed-password_changed": ("/password/lost",),
+        "account_changed-password_changed": ("/password/lost", "/secret"),
         "secret_revoked": ("/secret",),
     }.items(),
 )

@@ -144,7 +144,7 @@ def test_connections_that_are_used_up_are_no_database_that_is_away(configure, se
             summary="x",
             answers={200: None},
         )
-        api.mount(public, "", [route], threads, Throttles(*[lambda _: None] * 3))
+        api.mount(public, "", [route], threads, Throttles(*[lambda _: None] * 4))
         with used_up():
             shown = TestClient(app).simulate_get("/page")
             answered = TestClient(public).simulate_get("/page")

@@ -27,7 +27,7 @@ def lanes():
 def unthrottled(lanes):
     app = falcon.asgi.App()
     add_error_handlers(app)
-    mount(app, "", ROUTES, lanes, Throttles(*[lambda _: None] * 3))
+    mount(app, "", ROUTES, lanes, Throttles(*[lambda _: None] * 4))
     return TestClient(app)
 
 
@@ -56,7 +56,7 @@ def test_changes_of_a_session_are_counted_by_route(lanes):
     app = falcon.asgi.App()
     add_error_handlers(app)
     nobody = lambda _: pytest.fail("it is the account's")  # noqa: E731
-    mount(app, "", ROUTES, lanes, Throttles(network=nobody, session=count, link=nobody))
+    mount(app, "", ROUTES, lanes, Throttles(nobody, session=count, account=nobody, link=nobody))
     browser, session_id = TestClient(app), uuid4()
     access = tokens.make(uuid4(), "access", datetime.now(UTC), session_id).text
     headers = {"Authorization": f"Bearer {access}"}
