@@ -130,6 +130,10 @@ class BoundedProtocol(HttpToolsProtocol):
         if name in _CHECKED:
             self._check(name, value.strip().lower())
         self.headers.append((name, value.strip()))
+        # One piece of data may have 40,000 fields, whose memory the process would keep.
+        if len(self.headers) > FIELDS:
+            self._refusal = _HEAD_TOO_LARGE
+            raise HeadError
 
     def _check(self, name: bytes, value: bytes) -> None:
         if name == b"host":
@@ -225,6 +229,9 @@ class BoundedProtocol(HttpToolsProtocol):
             return
         self._final_response = response
         self.transport.set_protocol(_Lingering(self))
+        # Lingering connections are many and need nothing of what was read.
+        self.url, self.headers = b"", None
+        self.parser = None  # type: ignore[assignment]
         cycle = self.cycle
         is_pending = cycle is not None and not cycle.response_complete
         if is_pending and cycle.more_body:  # the response is for this incomplete request
