@@ -5,7 +5,7 @@ from functools import partial
 
 from services.orders.handlers import record
 from services.orders.lanes import Lanes
-from services.orders.removal import sweep_all
+from services.orders.removal.sweeping import sweep_all
 from services.orders.unknown import Unknown
 from shared.bus.consume.batch import BatchHandler
 from shared.bus.consume.subscription import Subscription

@@ -12,17 +12,10 @@ from sqlalchemy import RowMapping
 from sqlalchemy.event import listen
 from sqlalchemy.orm import Session
 
-from services.orders import (
-    SOURCE,
-    conflicts,
-    removal,
-    rows,
-    sender_warnings,
-    tracking,
-    waiting_updates,
-)
+from services.orders import SOURCE, conflicts, rows, sender_warnings, tracking, waiting_updates
 from services.orders.lanes import Lanes
 from services.orders.progress import Position, applies, is_news
+from services.orders.removal import leaving
 from services.orders.rows import Businesses, Entry
 from services.orders.sender_warnings import NotTaken
 from services.orders.shops import awaited, former_ids
@@ -72,7 +65,7 @@ def record(
     """
     _count_once(session, lanes, unknown)
     failures: dict[UUID, Exception] = {}
-    messages = removal.set_aside(session, messages, failures)
+    messages = leaving.set_aside(session, messages, failures)
     messages, again = former_ids.renamed(session, messages)
     # The history entry links the request log to the order.
     rows.add_history(session, [Entry(m, m.data.tracking_status, "", False, {}) for m in again])
@@ -171,7 +164,7 @@ def _create(
     if not first:
         return [], set()
     created = rows.insert(session, first.values())
-    removal.check(session, created)
+    leaving.check(session, created)
     recorded = [m for id_, m in first.items() if id_ in created]
     rows.add_history(
         session,

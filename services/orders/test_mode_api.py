@@ -6,7 +6,7 @@ import msgspec
 from sqlalchemy import func, select, text
 from sqlalchemy.orm import Session
 
-from services.orders import removal
+from services.orders.removal.sweeping import sweep
 from shared.bus import outbox
 from shared.bus.contract.events import CustomerDetails, OrderTestCreated
 from shared.db.deadline import left
@@ -83,7 +83,7 @@ def clear(session: Session, call: Call[None, None]) -> Answer:
         more = bool(session.scalar(_IS_LEFT, {"account": call.caller}))
     swept = 1
     while swept and left() > LAST_SECONDS:
-        swept = removal.sweep(session, call.caller)
+        swept = sweep(session, call.caller)
         session.commit()
     more = more or bool(session.scalar(_HAS_ROWS_LEFT, {"account": call.caller}))
     return Answer(200, Cleared(orders=gone, more=more))

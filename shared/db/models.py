@@ -677,7 +677,7 @@ class AwaitedOrder(Base):
 class RemovedOrder(Base):
     """An order that was removed and whose history or conflicts are still there.
 
-    Also written by `clear_test_orders`, for the public app; see `services/orders/removal.py`.
+    Also written by `clear_test_orders`, for the public app; see `services/orders/removal`.
     """
 
     __tablename__ = "removed_orders"

@@ -1,7 +1,7 @@
 """Retention rules: removes expired rows for the service that owns them, and counts them for ops.
 
 An order is removed, whether it was placed or not, and then its history and conflicts, in pages
-(`services/orders/removal.py`). The notes and tracking in the history of a kept order expire
+(`services/orders/removal`). The notes and tracking in the history of a kept order expire
 earlier, because they are the sender's own text.
 """
 

@@ -24,7 +24,8 @@ LATE = timedelta(minutes=10)
 """Orders and updates that are recorded later than that after their own time are not counted here,
 and what was written within it is looked for."""
 UPDATED = timedelta(days=1)
-"""Updates of test orders of this age are counted, so a look reads ten minutes of them."""
+"""Updates of test orders of this age are counted, of the newest `MOST_EXAMINED`; so a look reads
+ten minutes of them."""
 BUSINESSES_EVERY = timedelta(minutes=1)
 UNKNOWN_FOR = timedelta(seconds=61)
 """How long the result stays unknown: no growth per minute may span rows that were not counted."""
@@ -106,10 +107,10 @@ class CustomerCounters:
 
 
 # Whether an entry is counted depends on nothing but itself, so a second's count only grows. Test
-# orders newest first, and no more than so many: `is_cut` tells whether there were others.
+# orders newest first, and no more than so many: `is_cut` tells whether there were other new ones.
 _TESTS = text("""
     WITH tests AS MATERIALIZED (
-        SELECT id FROM orders WHERE is_test AND accepted_at > :updated
+        SELECT id, accepted_at FROM orders WHERE is_test AND accepted_at > :updated
         ORDER BY accepted_at DESC LIMIT :most
     ), entries AS (
         SELECT recorded_at
@@ -120,7 +121,7 @@ _TESTS = text("""
     SELECT date_trunc('second', recorded_at) AS second, count(*) AS count, false AS is_cut
     FROM entries GROUP BY 1
     UNION ALL
-    SELECT NULL, 0, (SELECT count(*) FROM tests) >= :most
+    SELECT NULL, 0, (SELECT count(*) FROM tests WHERE accepted_at > :since) >= :most
 """)
 _TEST_EMAILS = text(f"""
     SELECT date_trunc('second', at) AS second, count(*) AS count, false AS is_cut

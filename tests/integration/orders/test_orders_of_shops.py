@@ -17,9 +17,9 @@ from services.ingress.request_log import api as request_log_api
 from services.ingress.shops import deliveries
 from services.ops.timelines import search
 from services.orders import api as orders_api
-from services.orders import removal
 from services.orders.handlers import record
 from services.orders.lanes import Lanes
+from services.orders.removal import sweeping
 from services.orders.unknown import MOST_EARLY, Unknown
 from shared.bus.consume import inbox
 from shared.bus.consume.retry import MAX_ATTEMPTS
@@ -962,7 +962,7 @@ def test_a_test_order_that_was_cleared_is_recorded_and_told_when_it_is_sent_agai
             db.rollback()
             # As the administrator does it for the API.
             assert db.scalar(select(func.clear_test_orders(business.id, 10))) == 2
-            while removal.sweep(db):
+            while sweeping.sweep(db):
                 pass
             db.commit()
     # The notifier knows a fact by its id.

@@ -6,10 +6,10 @@ import pytest
 from sqlalchemy import func, select, text
 from sqlalchemy.orm import Session
 
-from services.orders import removal
 from services.orders.__main__ import wire
 from services.orders.handlers import record
 from services.orders.lanes import Lanes
+from services.orders.removal import leaving, sweeping
 from services.orders.unknown import Unknown
 from shared.bus.consume import inbox
 from shared.bus.contract.events import TrackingStatus, in_test
@@ -131,7 +131,7 @@ def test_two_calls_at_once_clear_all_and_each_says_what_it_cleared(api):
 def test_a_history_goes_in_pages_and_its_order_comes_back_whole(
     settings, db, owner, business, monkeypatch
 ):
-    monkeypatch.setattr(removal, "ROWS", 3)
+    monkeypatch.setattr(sweeping, "ROWS", 3)
     messages = long_one(business)
     assert not take_in(*messages)
     whole = left(db)
@@ -141,13 +141,13 @@ def test_a_history_goes_in_pages_and_its_order_comes_back_whole(
     assert left(db) == [0, 8, 2, 1]
     for rest in ([0, 5, 2, 1], [0, 2, 2, 1]):
         with transaction() as session:
-            assert removal.sweep(session) == 3
+            assert sweeping.sweep(session) == 3
         assert left(db) == rest
         # What the inbox still knows is dropped, as before the clearing; what it does not waits.
         again = received(messages[0].data, id=new_id())
         assert set(take_in(again)) == {again.id}
         assert left(db) == rest
-    removal.sweep_all(db)
+    sweeping.sweep_all(db)
     assert left(db) == [0, 0, 0, 0]
     assert not take_in(*messages)
     assert left(db) == whole
@@ -164,7 +164,7 @@ def test_an_order_that_is_removed_under_a_batch_is_taken_in_after_its_history_ha
     def again():
         try:
             take_in(received(messages[0].data, id=new_id()))
-        except removal.StillLeavingError as error:
+        except leaving.StillLeavingError as error:
             errors.append(error)
 
     recorder = threading.Thread(target=again)
@@ -191,7 +191,7 @@ def test_what_the_version_before_has_recorded_again_stays_whole(settings, db, ow
         )
     )  # fmt: skip
     owner.commit()
-    removal.sweep_all(db)
+    sweeping.sweep_all(db)
     assert left(db) == [1, 8, 2, 0]
 
 
@@ -208,14 +208,14 @@ def test_nobody_waits_for_an_erasure_that_holds_an_expired_orders_history(
         with transaction() as session:
             session.execute(text("SET LOCAL lock_timeout = '1s'"))
             assert retention.remove(session, retention.TEST_ORDERS, 30)[0] == 2
-        removal.sweep_all(db)
+        sweeping.sweep_all(db)
         assert left(db) == [0, 1, 0, 1]
-    removal.sweep_all(db)
+    sweeping.sweep_all(db)
     assert left(db) == [0, 0, 0, 0]
 
 
 def test_the_recorder_sweeps(settings):
-    assert removal.sweep_all in [job.run for job in wire(settings).jobs]
+    assert sweeping.sweep_all in [job.run for job in wire(settings).jobs]
 
 
 def test_the_inbox_knows_what_retention_has_removed(settings, db, business):
@@ -229,6 +229,6 @@ def test_the_inbox_knows_what_retention_has_removed(settings, db, business):
     db.commit()
     with transaction() as session:
         retention.remove(session, retention.TEST_ORDERS, 30)
-    removal.sweep_all(db)
+    sweeping.sweep_all(db)
     assert not take_in(*messages)
     assert left(db) == [0, 0, 0, 0]
