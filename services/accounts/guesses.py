@@ -257,13 +257,10 @@ def is_known(session: Session, email: str, device_token: str) -> bool:
 
 def remember(session: Session, account: Account, network: str) -> bool:
     """Record that an account is used from a network. Return whether that network is new."""
-    there = select(KnownNetwork.network).where(KnownNetwork.account_id == account.id)
-    known = set(session.scalars(there))
-    if network in known:
+    is_it = KnownNetwork.account_id == account.id, KnownNetwork.network == network
+    if session.scalar(select(KnownNetwork.id).where(*is_it)) is not None:
         used = update(KnownNetwork).where(
-            KnownNetwork.account_id == account.id,
-            KnownNetwork.network == network,
-            KnownNetwork.last_used_at < func.now() - timedelta(days=1),
+            *is_it, KnownNetwork.last_used_at < func.now() - timedelta(days=1)
         )
         session.execute(used.values(last_used_at=func.now()))
         return False

@@ -5,12 +5,14 @@ from functools import partial
 
 from services.orders.handlers import record
 from services.orders.lanes import Lanes
+from services.orders.removal.sweeping import sweep_all
 from services.orders.unknown import Unknown
 from shared.bus.consume.batch import BatchHandler
 from shared.bus.consume.subscription import Subscription
 from shared.bus.contract import topology
 from shared.config.settings import Settings
 from shared.db import retention
+from shared.periodic import Periodic
 from shared.service import Wiring, run
 
 PATIENCE = 0.05
@@ -29,7 +31,8 @@ def wire(config: Settings) -> Wiring:
         shards=config.intake_shards,
         keyed=True,  # the history has the ids of recorded messages
     )
-    return Wiring([intake], retention.jobs("orders", config))
+    rest = Periodic("rest of removed orders", retention.SECONDS, sweep_all)
+    return Wiring([intake], (*retention.jobs("orders", config), rest))
 
 
 def _recorder(config: Settings) -> BatchHandler:

@@ -15,6 +15,7 @@ from sqlalchemy.orm import Session
 from services.orders import SOURCE, conflicts, rows, sender_warnings, tracking, waiting_updates
 from services.orders.lanes import Lanes
 from services.orders.progress import Position, applies, is_news
+from services.orders.removal import leaving
 from services.orders.rows import Businesses, Entry
 from services.orders.sender_warnings import NotTaken
 from services.orders.shops import awaited, former_ids
@@ -63,6 +64,8 @@ def record(
         By message id, the errors of messages to retry.
     """
     _count_once(session, lanes, unknown)
+    failures: dict[UUID, Exception] = {}
+    messages = leaving.set_aside(session, messages, failures)
     messages, again = former_ids.renamed(session, messages)
     # The history entry links the request log to the order.
     rows.add_history(session, [Entry(m, m.data.tracking_status, "", False, {}) for m in again])
@@ -85,7 +88,6 @@ def record(
     # Of equal timestamps the later arrival counts. Stored cancellations arrived earlier.
     arrival = {m.id: place for place, m in enumerate(messages)}
     updates.sort(key=lambda m: arrival.get(m.id, -1))
-    failures: dict[UUID, Exception] = {}
     settled = (*placed.done, *placed.unaddressed, *placed.noted)
     waiting_updates.forget(session, (*settled, *late))
     for message in (*placed.created, *settled):
@@ -162,6 +164,7 @@ def _create(
     if not first:
         return [], set()
     created = rows.insert(session, first.values())
+    leaving.check(session, created)
     recorded = [m for id_, m in first.items() if id_ in created]
     rows.add_history(
         session,

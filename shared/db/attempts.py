@@ -21,6 +21,8 @@ from shared.db.session import independent_transaction
 from shared.security.encryption import Sealer
 
 MAX_REMEMBERED = 100_000
+MOST_REMOVED = 5_000
+"""Ended counts that one attempt in a hundred removes: many more than a hundred attempts add."""
 REMEMBERED_SECONDS = 2.0
 """Short, because attempts may be given back: concurrent successful ones all at the same time."""
 MINUTE, HOUR, DAY = 60, 3_600, 86_400
@@ -85,7 +87,7 @@ class Attempts:
                     return wait
             if secrets.randbelow(100) == 0:
                 ended = select(self._table.key).where(self._table.ends_at < func.clock_timestamp())
-                free = ended.with_for_update(skip_locked=True)
+                free = ended.limit(MOST_REMOVED).with_for_update(skip_locked=True)
                 session.execute(delete(self._table).where(self._table.key.in_(free)))
         return 0
 

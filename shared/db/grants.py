@@ -50,6 +50,7 @@ GRANTS: Mapping[str, Mapping[str, str]] = {
         "orders": "SELECT",
         "order_status_history": "SELECT",
         "order_conflicts": "SELECT",
+        "removed_orders": "SELECT",
         "waiting_updates": "SELECT",
         "email_deliveries": "SELECT",
         "suppressions": "SELECT, INSERT, DELETE",  # the HTTP side of services.notifier
@@ -95,6 +96,7 @@ GRANTS: Mapping[str, Mapping[str, str]] = {
             "SELECT, INSERT, "
             "UPDATE (since, cancelled_at, cancelled_by, cancel_reason, cancelled_before), DELETE"
         ),
+        "removed_orders": "SELECT, INSERT",
         "rehearsals": REHEARSALS,
         "inbox": INBOX,
         "outbox": OUTBOX,
@@ -109,6 +111,7 @@ GRANTS: Mapping[str, Mapping[str, str]] = {
         "orders": "SELECT (id, customer_email, order_number)",
         "email_deliveries": "SELECT, INSERT, UPDATE, DELETE",
         "email_leases": "SELECT, INSERT, UPDATE, DELETE",
+        "refusal_warnings": "SELECT, INSERT, UPDATE, DELETE",
         "rehearsals": REHEARSALS,
         "inbox": INBOX,
         "outbox": OUTBOX,
@@ -178,10 +181,13 @@ FUNCTIONS: Mapping[str, tuple[str, ...]] = {
         "keep_webhook_request_partitions(integer)",  # earlier versions: workers may still run
         "keep_webhook_request_partitions()",
         "hold_approval(uuid)",
-        "clear_test_orders(uuid)",
+        "clear_test_orders(uuid, integer)",
+        "clear_test_orders(uuid)",  # earlier versions: workers may still run
+        "sweep_removed_orders(uuid, integer)",
         "end_tracking_links(uuid, uuid)",
     ),
     "kyc": ("hold_open_account(uuid)",),
+    "orders": ("sweep_removed_orders(uuid, integer)",),
     "secrets": ("hold_approval(uuid)",),
     "ops": (
         "customer_mention(text)",

@@ -674,6 +674,20 @@ class AwaitedOrder(Base):
     """Earlier cancellations, newest first: each a list of time, message id and reason."""
 
 
+class RemovedOrder(Base):
+    """An order that was removed and whose history or conflicts are still there.
+
+    Also written by `clear_test_orders`, for the public app; see `services/orders/removal`.
+    """
+
+    __tablename__ = "removed_orders"
+
+    order_id: Mapped[UUID] = mapped_column(primary_key=True)
+    account_id: Mapped[UUID] = mapped_column(index=True)
+    # Whether its messages are forgotten too: a cleared test order may be sent again.
+    is_cleared: Mapped[bool] = mapped_column(default=False, server_default=false())
+
+
 # --- services.notifier -----------------------------------------------------------------------
 
 
@@ -763,6 +777,15 @@ class Suppression(Base):
     response: Mapped[str] = mapped_column(default="", server_default="")  # the mail server's text
     since: Mapped[datetime] = mapped_column(server_default=func.now())
     told_at: Mapped[datetime | None]  # when the business was notified of a refused address
+
+
+class RefusalWarning(Base):
+    """A warning about refused addresses that is not complete yet: of so many addresses so far."""
+
+    __tablename__ = "refusal_warnings"
+
+    account_id: Mapped[UUID] = mapped_column(primary_key=True)
+    addresses: Mapped[int] = mapped_column(BigInteger)
 
 
 class EmailLease(Base):

@@ -1,7 +1,8 @@
 """Retention rules: removes expired rows for the service that owns them, and counts them for ops.
 
-An order is removed together with its history and conflicts, whether it was placed or not. The notes
-and tracking in the history of a kept order expire earlier, because they are the sender's own text.
+An order is removed, whether it was placed or not, and then its history and conflicts, in pages
+(`services/orders/removal`). The notes and tracking in the history of a kept order expire
+earlier, because they are the sender's own text.
 """
 
 import asyncio
@@ -89,9 +90,15 @@ _SENDERS = """
         FROM senders WHERE senders.account_id IS NOT NULL
     )
 """
+# Their history and conflicts, of which a sender may have made any number, are removed in pages.
 _ABOUT_ORDERS = (
-    "history AS (DELETE FROM order_status_history WHERE order_id IN (SELECT id FROM gone))",
-    "conflicts AS (DELETE FROM order_conflicts WHERE order_id IN (SELECT id FROM gone))",
+    """
+        removed AS (
+            INSERT INTO removed_orders (order_id, account_id)
+            SELECT id, account_id FROM orders WHERE id IN (SELECT id FROM gone)
+            ON CONFLICT DO NOTHING
+        )
+    """,
 )
 ORDERS = Place(
     name="orders",

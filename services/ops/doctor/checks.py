@@ -25,6 +25,7 @@ from shared.config.settings import Settings
 from shared.db import migrate
 from shared.db.session import make_engine, message_of
 from shared.http.callers import is_internal
+from shared.security.service_accounts import SERVICES, login
 
 SMTP_SECONDS = 5.0
 
@@ -88,6 +89,7 @@ def _database(engine: Engine, environment: str) -> Iterator[Check]:
             skew = (there - before - (after - before) / 2).total_seconds()
             yield clocks("database", skew)
             yield _durability(connection)
+            yield _limits(connection)
             if environment == "production":
                 yield from _clients(connection)
             yield _migrations(str(connection.scalar(text("SELECT * FROM alembic_version"))))
@@ -116,6 +118,22 @@ def _durability(connection: Connection) -> Check:
         "After a crash, or when a standby takes over, orders that were answered 201 may be lost, "
         "and a revoked secret live again. In production set synchronous_commit and fsync to "
         "on, and synchronous_standby_names; else replay after each, as docs/recovery.md says.",
+    )
+
+
+def _limits(connection: Connection) -> Check:
+    """Check that no time limit ends the services' statements."""
+    roles = [login(service) for service in SERVICES]
+    rows = connection.execute(_LIMITS, {"roles": roles})
+    found = [f"{row.setting} {row.of}" for row in rows]
+    if not found:
+        return Check("time limits", "fine", "no statement of a service is ended by the server")
+    return Check(
+        "time limits",
+        "look",
+        f"the server ends statements: {'; '.join(found)}",
+        "A batch that takes longer is rolled back and begun again, without end, and so is a "
+        "deletion or a migration. Set it to 0 for the services' roles (docs/deploying.md).",
     )
 
 
@@ -160,6 +178,31 @@ _UNSAFE = text("""
     WHERE setdatabase IN (0, (SELECT oid FROM pg_database WHERE datname = current_database()))
         AND setting = 'synchronous_commit=off'
     ORDER BY 1, 2
+""")
+# Of other roles, such as those of people who read, a limit is right. Of the settings for a role the
+# most special one holds (PostgreSQL, ALTER ROLE); a value of the server is seen if none hides it.
+_LIMITS = text("""
+    WITH roles AS (
+        SELECT oid, rolname FROM pg_roles
+        WHERE rolname = current_user OR rolname = ANY(CAST(:roles AS text[]))
+    ), limits (name) AS (
+        VALUES ('statement_timeout'), ('lock_timeout'), ('transaction_timeout')
+    ), given AS (
+        SELECT name, 0 AS of_role, 0 AS of_database, reset_val AS value
+        FROM pg_settings WHERE source NOT IN ('database', 'user', 'database user', 'client')
+        UNION ALL
+        SELECT split_part(setting, '=', 1), CAST(setrole AS bigint), CAST(setdatabase AS bigint),
+               split_part(setting, '=', 2)
+        FROM pg_db_role_setting CROSS JOIN LATERAL unnest(setconfig) AS setting
+        WHERE setdatabase IN (0, (SELECT oid FROM pg_database WHERE datname = current_database()))
+    ), effective AS (
+        SELECT DISTINCT ON (rolname, name) rolname, name, value
+        FROM roles CROSS JOIN limits JOIN given USING (name)
+        WHERE of_role IN (0, CAST(roles.oid AS bigint))
+        ORDER BY rolname, name, of_role = 0, of_database = 0
+    )
+    SELECT name || '=' || value AS setting, 'of ' || string_agg(rolname, ', ') AS of
+    FROM effective WHERE value !~ '^0[a-z]*$' GROUP BY 1 ORDER BY 1
 """)
 
 

@@ -25,15 +25,15 @@ WINDOWS = (timedelta(seconds=10), timedelta(minutes=2), timedelta(hours=1), RECE
 
 @dataclass(frozen=True, slots=True)
 class Counters:
-    """Rows that were ever inserted, some seconds late.
+    """Rows that were ever inserted, some seconds late; None if that is unknown.
 
     Attributes:
         recorded: orders and their updates.
         emailed: emails.
     """
 
-    recorded: int
-    emailed: int
+    recorded: int | None
+    emailed: int | None
 
 
 @dataclass(frozen=True, slots=True)

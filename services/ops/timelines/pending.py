@@ -19,6 +19,8 @@ Browse = Callable[..., search.Page[Line] | search.Page[Letter]]
 """Searches dead letters, as `search.browse` does."""
 OUTBOX_SECONDS = 1.0
 """For searching the outbox, which is long after an outage of the broker."""
+OUTBOX_MESSAGES = 1_000
+"""The most that are read, each with its body: a sender may send any number about one order."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +96,7 @@ def _in_outbox(session: Session, about: Collection[str]) -> Pending:
         select(OutboxMessage)
         .where(OutboxMessage.correlation_id == any_(bindparam(None, list(about), ARRAY(Text))))
         .order_by(OutboxMessage.sequence)
+        .limit(OUTBOX_MESSAGES + 1)
     )
     try:
         with at_most(session, OUTBOX_SECONDS):
@@ -112,8 +115,9 @@ def _in_outbox(session: Session, about: Collection[str]) -> Pending:
                 row.reason,
                 row.correlation_id or "",
             )
-            for row in rows
-        ]
+            for row in rows[:OUTBOX_MESSAGES]
+        ],
+        is_whole=len(rows) <= OUTBOX_MESSAGES,
     )
 
 

@@ -97,7 +97,7 @@ def ask_clear(visit: Visit) -> Question:
 def clear(visit: Visit) -> Result:
     """Remove up to 10,000 test orders."""
     cleared = visit.api.delete("/orders/test/")
-    more = " There are more: remove them in the same way." if cleared["more"] else ""
+    more = " Not all is removed yet: remove the rest in the same way." if cleared["more"] else ""
     return Redirect(TESTS, f"Removed: {cleared['orders']:,} test orders.{more}")
 
 

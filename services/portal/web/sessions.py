@@ -37,6 +37,8 @@ WAIT_SECONDS = 10.0
 """How long another request waits for that renewal."""
 NOTE_CHARACTERS = 2_000
 """The most characters of the notes for a browser's next page."""
+MOST_DELETED = 10_000
+"""Expired sessions that one run deletes."""
 POLL_SECONDS = 0.05
 
 
@@ -186,10 +188,14 @@ def _put(token: str, before: StoredSession, now: StoredSession | None) -> Stored
 
 
 def delete_expired() -> None:
-    """Delete the sessions that have expired."""
+    """Delete up to `MOST_DELETED` sessions that have expired; the next run deletes the rest."""
     with transaction() as session:
-        is_expired = PortalSession.expires_at < func.clock_timestamp()
-        session.execute(delete(PortalSession).where(is_expired))
+        expired = select(PortalSession.token_hash).where(
+            PortalSession.expires_at < func.clock_timestamp()
+        )
+        # A page may hold its browser's session.
+        free = expired.limit(MOST_DELETED).with_for_update(skip_locked=True)
+        session.execute(delete(PortalSession).where(PortalSession.token_hash.in_(free)))
 
 
 def end(session: Session, token: str) -> StoredSession | None:

@@ -186,6 +186,20 @@ def test_what_is_over_is_removed_around_what_somebody_counts(counted, db, engine
     assert first not in db.scalars(select(AttemptCount.key)).all()
 
 
+def test_one_attempt_removes_so_many_that_are_over(settings, db, monkeypatch):
+    """Whoever signs in does not wait for what a flood of others has left."""
+    ended = datetime.now(UTC) - timedelta(minutes=1)
+    db.add_all(AttemptCount(key=bytes([n]), count=1, ends_at=ended) for n in range(5))
+    db.commit()
+    monkeypatch.setattr(counting, "secrets", SimpleNamespace(randbelow=lambda _: 0))
+    monkeypatch.setattr(counting, "MOST_REMOVED", 2)
+    over = select(AttemptCount).where(AttemptCount.ends_at == ended)
+    for left in (3, 1, 0):
+        attempts.take(Limit("own password", "another", 5, HOUR))
+        db.rollback()
+        assert len(db.scalars(over).all()) == left
+
+
 AWAY = "203.0.113.7"
 OTHERS = "somebody@kettle.example"
 

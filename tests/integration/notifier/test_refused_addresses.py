@@ -7,7 +7,7 @@ import msgspec
 import pytest
 from msgspec import UNSET
 from prometheus_client import REGISTRY
-from sqlalchemy import select, update
+from sqlalchemy import select, text, update
 from structlog.testing import capture_logs
 
 from services.notifier.suppression import upkeep
@@ -164,6 +164,67 @@ def test_the_business_is_told_once_a_day_of_all_of_them(
     assert [one.address for one in news(engine)[1].recipients] == ["gone@late.example"]
 
 
+def refused_by(db, business, count):
+    """So many refused addresses of a business, untold."""
+    for n in range(count):
+        _, order = recorded(db, business, f"gone@{n}.example")
+        db.add(a_row(business, order, cause="refused"))
+    db.commit()
+
+
+@pytest.mark.parametrize("stops_after", [1, 2])
+def test_a_warning_of_any_number_is_made_in_pages_and_once(
+    config, db, business, engine, monkeypatch, stops_after
+):
+    """However it is broken off: what was counted is in the warning, and in no other."""
+    monkeypatch.setattr(upkeep, "ROWS", 3)
+    monkeypatch.setattr(upkeep, "PAGES", stops_after)
+    refused_by(db, business, 8)
+    other = account(db, status="approved")
+    refused_by(db, other, 2)
+    pages = []
+    for _ in range(4):
+        tell_refused(db)
+        db.rollback()
+        untold = select(Suppression).where(Suppression.told_at.is_(None))
+        pages.append(len(db.scalars(untold).all()))
+    assert pages == {1: [5, 2, 0, 0], 2: [2, 0, 0, 0]}[stops_after]
+    told_of = {fact.account_id: fact for fact in news(engine)}
+    assert len(news(engine)) == 2
+    assert (told_of[business.id].total, told_of[other.id].total) == (8, 2)
+    assert 0 < len(told_of[business.id].recipients) <= 8
+
+
+def test_a_warning_is_of_so_many_and_the_rest_is_told_the_next_day(
+    config, db, business, engine, monkeypatch
+):
+    monkeypatch.setattr(upkeep, "ROWS", 2)
+    monkeypatch.setattr(upkeep, "MOST_TOLD", 4)
+    refused_by(db, business, 7)
+    tell_refused(db)
+    assert [fact.total for fact in news(engine)] == [4]
+    db.execute(update(Suppression).values(told_at=Suppression.told_at - timedelta(days=2)))
+    db.commit()
+    tell_refused(db)
+    assert [fact.total for fact in news(engine)] == [4, 3]
+
+
+def test_a_warning_whose_rest_was_lifted_meanwhile_is_told(
+    config, db, business, engine, monkeypatch
+):
+    monkeypatch.setattr(upkeep, "ROWS", 3)
+    monkeypatch.setattr(upkeep, "PAGES", 1)
+    refused_by(db, business, 5)
+    tell_refused(db)
+    db.execute(Suppression.__table__.delete().where(Suppression.told_at.is_(None)))
+    db.commit()
+    tell_refused(db)
+    (fact,) = news(engine)
+    assert (fact.total, len(fact.recipients)) == (3, 3)
+    tell_refused(db)
+    assert len(news(engine)) == 1
+
+
 def test_a_warning_stamped_by_a_clock_that_was_ahead_silences_no_other(
     config, db, business, engine
 ):
@@ -189,6 +250,32 @@ def test_a_closed_account_is_told_nothing_and_forgotten(config, db, business, en
         keep(session)
     assert news(engine) == []
     assert db.scalars(select(Suppression)).all() == []
+
+
+@pytest.mark.parametrize("about", ["a closed account", "orders that are gone"])
+def test_what_is_over_goes_in_pages_past_what_somebody_else_holds(
+    config, db, business, engine, monkeypatch, about
+):
+    monkeypatch.setattr(upkeep, "AT_MOST", 2)
+    is_closed = about == "a closed account"
+    for n in range(5):
+        _, order = recorded(db, business, f"zoe{n}@shop.example")
+        of = {} if is_closed else {"order_id": new_id(), "since": ago(days=15)}
+        db.add(a_row(business, order, **of))
+    db.commit()
+    if is_closed:
+        db.execute(update(Account).values(closed_at=ago(days=31)))
+        db.commit()
+    with engine.connect() as other:
+        held = other.execute(select(Suppression.id).limit(1).with_for_update()).scalar()
+        with transaction() as session:
+            session.execute(text("SET LOCAL lock_timeout = '1s'"))
+            keep(session)
+        db.rollback()
+        assert db.scalars(select(Suppression.id)).all() == [held]
+    keep(db)
+    db.rollback()
+    assert db.scalars(select(Suppression.id)).all() == []
 
 
 def test_a_database_whose_clock_has_jumped_ahead_forgets_nobody(config, db, business, monkeypatch):

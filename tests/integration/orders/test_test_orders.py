@@ -241,4 +241,4 @@ def test_clearing_is_an_accounts_own_and_takes_no_live_order(api):
 
 def test_a_recorder_may_clear_nobodys(settings, db):
     with pytest.raises(ProgrammingError, match="permission denied"), transaction() as session:
-        session.scalar(select(func.clear_test_orders(new_id())))
+        session.scalar(select(func.clear_test_orders(new_id(), 1)))

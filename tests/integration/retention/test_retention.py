@@ -263,6 +263,22 @@ def test_the_portal_forgets_browsers_whose_session_is_over(settings, db):
     assert left(db, PortalSession) == 1
 
 
+@pytest.mark.parametrize("service", ["portal"], indirect=True)
+def test_the_portal_forgets_so_many_at_a_time_and_none_that_a_page_holds(
+    settings, db, engine, monkeypatch
+):
+    monkeypatch.setattr(portal_sessions, "MOST_DELETED", 2)
+    db.add_all(
+        PortalSession(token_hash=bytes([n]), sealed=b"", expires_at=ago(days=1)) for n in range(4)
+    )
+    db.commit()
+    with Session(engine) as other:
+        assert other.get(PortalSession, b"\0", with_for_update=True)
+        for count in (2, 1, 1):
+            portal_sessions.delete_expired()
+            assert left(db, PortalSession) == count
+
+
 @pytest.mark.parametrize("service", ["ops"], indirect=True)
 def test_the_console_ends_sessions_that_are_over(settings, db):
     users.put(db, "ada", "watch", "correct horse battery")

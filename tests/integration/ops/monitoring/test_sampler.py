@@ -262,6 +262,36 @@ def test_the_doctor_sees_whose_commits_are_not_safe(settings, engine):
     assert f"synchronous_commit=off of {login('orders')}" in found.found
 
 
+def test_the_doctor_sees_whose_statements_are_ended(settings, engine):
+    """Those of the services: a limit for others is right, and so is one from which they are exempt.
+
+    In one transaction that is rolled back: the roles are the whole server's.
+    """
+    here = f'IN DATABASE "{engine.url.database}"'
+    with engine.connect() as connection:
+
+        def found(*changes):
+            for change in changes:
+                connection.exec_driver_sql(change)
+            check = checks._limits(connection)
+            return check.state, check.found.partition(": ")[2]
+
+        assert found()[0] == "fine"
+        orders, notifier = login("orders"), login("notifier")
+        others = f"ALTER ROLE {notifier} {here} SET lock_timeout = 0"
+        mine = f"ALTER ROLE {orders} {here} SET statement_timeout = '20s'"
+        reader = f"ALTER ROLE reader {here} SET statement_timeout = '5s'"
+        assert found("CREATE ROLE reader", reader, others, mine) == (
+            "look",
+            f"statement_timeout=20s of {orders}",
+        )
+        everyone = f"ALTER DATABASE \"{engine.url.database}\" SET statement_timeout = '30s'"
+        state, said = found(everyone, f"ALTER ROLE {orders} {here} SET statement_timeout = 0")
+        assert (state, said.startswith("statement_timeout=30s of ")) == ("look", True)
+        assert (orders in said, notifier in said) == (False, True)
+        connection.rollback()
+
+
 def test_the_doctor_judges_the_notifiers_mail_server_and_not_its_own(
     configure, settings, amqp_url, database_url, mailbox, unused_port
 ):

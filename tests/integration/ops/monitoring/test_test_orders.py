@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 from prometheus_client import REGISTRY
-from sqlalchemy import text
+from sqlalchemy import event, text
 from sqlalchemy.orm import Session
 
 from services.ingress.request_log import health_api
 from services.notifier.__main__ import wire as notifying
-from services.ops.monitoring import order_flow
+from services.ops.monitoring import customer_flow, order_flow
 from services.ops.monitoring.customer_flow import CustomerCounters
 from services.ops.timelines import account as account_trail
 from services.ops.timelines import order as trail
@@ -58,6 +58,7 @@ READERS = {
     "services/orders/api.py": "Order.is_live",
     "services/orders/conflicts.py": "of the same id, which is of one mode",
     "services/orders/rows.py": "an update touches orders of its own mode",
+    "services/orders/test_mode_api.py": "asks whether a business has tests",
     "services/orders/shops/awaited.py": "asks of ids, which are of one mode, which are recorded",
     "services/orders/shops/former_ids.py": "asks of ids, which are of one mode, when they came",
     "shared/db/retention.py": "ends them sooner",
@@ -230,6 +231,43 @@ def test_a_look_holds_no_more_than_ten_minutes_of_tests(settings, db, engine):
     with Session(engine) as session:
         others.of(session, order_flow.counters(session))
     assert others._tests.count == 3
+
+
+def test_a_flood_of_tests_is_not_read_and_makes_the_flow_unknown(settings, db, engine, monkeypatch):
+    """Whatever a business sends, a look has so many rows in memory, and invents no flow."""
+    business = account(db)
+    live = order_created(business.id)
+    tests = [in_test(order_created(business.id)) for _ in range(4)]
+    through(settings, db, live, *tests)
+    monkeypatch.setattr(customer_flow, "MOST_EXAMINED", 6)
+    others, counters = CustomerCounters(), order_flow.Counters(100, 100)
+    written = []
+
+    def look():
+        with Session(engine) as session:
+            event.listen(session.get_bind(), "after_cursor_execute", read_of)
+            found = others.of(session, counters)
+            event.remove(session.get_bind(), "after_cursor_execute", read_of)
+        return found
+
+    def read_of(connection, cursor, *_):
+        written.append(cursor.rowcount)
+
+    assert look() == order_flow.Counters(96, 96)
+    flood = [
+        in_test(status_changed(tests[0], TrackingStatus.IN_TRANSIT, str(n))) for n in range(30)
+    ]
+    through(settings, db, *flood)
+    written.clear()
+    assert look() == order_flow.Counters(None, None)
+    assert max(written) < 6
+    # Until no growth of a minute can span what was not counted.
+    db.execute(text("UPDATE order_status_history SET at = at - interval '1 hour'"))
+    db.execute(text("UPDATE email_deliveries SET at = at - interval '1 hour'"))
+    db.commit()
+    assert look() == order_flow.Counters(None, None)
+    others._unknown_until -= customer_flow.UNKNOWN_FOR
+    assert look().recorded is not None
 
 
 def test_one_that_is_asked_for_by_its_id_says_that_it_is_a_test(settings, db, engine):

@@ -563,6 +563,15 @@ def test_an_outbox_that_cannot_be_looked_through_in_time_is_not_said_to_be_empty
             trail.order_trail(db, new_id())
 
 
+def test_of_any_number_of_messages_in_the_outbox_so_many_are_read(settings, db, monkeypatch):
+    order = order_created()
+    outbox.add(db, [message_for(order, source="tests", correlation_id="x") for _ in range(4)])
+    for most, is_whole in ((3, False), (4, True)):
+        monkeypatch.setattr(pending, "OUTBOX_MESSAGES", most)
+        found = pending.find(db, ["x"], None)
+        assert (len(found.messages), found.is_whole) == (most, is_whole)
+
+
 def test_a_business_of_too_many_orders_to_be_counted_is_shown_and_can_be_blocked(
     settings, db, engine, monkeypatch
 ):

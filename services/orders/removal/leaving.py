@@ -1,0 +1,65 @@
+"""The recorder's rule: an order is not recorded again while rows of its former self are left."""
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import text
+from sqlalchemy.orm import Session
+
+from shared.bus.contract.errors import Retry
+from shared.bus.contract.events import CREATED, OrderPlaced
+from shared.bus.contract.message import Received
+from shared.db import arrays
+
+ONCE_MORE = "the order was removed, and its history is not yet"
+
+
+class StillLeavingError(Retry):
+    """An order was removed while a batch was about to record it again."""
+
+
+def among(session: Session, ids: Iterable[UUID]) -> set[UUID]:
+    """Return those orders among `ids` that were removed and have rows left."""
+    return set(session.scalars(_LEAVING, {"ids": arrays.uuids(ids)}))
+
+
+def set_aside(
+    session: Session, messages: Sequence[Received[Any]], failures: dict[UUID, Exception]
+) -> list[Received[Any]]:
+    """Have the messages retried that would create an order which is still leaving.
+
+    Args:
+        session: the transaction.
+        messages: a batch.
+        failures: receives the errors of those messages, by message id.
+
+    Returns:
+        The other messages.
+    """
+    creating = {
+        m.id: m.data.order_id
+        for m in messages
+        if m.type in CREATED or isinstance(m.data, OrderPlaced)
+    }
+    if not creating or not (held := among(session, creating.values())):
+        return list(messages)
+    failures |= {id_: Retry(ONCE_MORE) for id_, order in creating.items() if order in held}
+    return [m for m in messages if m.id not in failures]
+
+
+def check(session: Session, created: Iterable[UUID]) -> None:
+    """Check, after orders were created, that none of them was removed since `set_aside`.
+
+    Creating an order waits for a transaction that removes it; what that one wrote is seen here.
+
+    Raises:
+        StillLeavingError: one was; the batch is handled again, message by message.
+    """
+    if among(session, created):
+        raise StillLeavingError(ONCE_MORE)
+
+
+_LEAVING = text("""
+    SELECT order_id FROM removed_orders WHERE order_id = ANY(CAST(:ids AS uuid[]))
+""")
