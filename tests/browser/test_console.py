@@ -110,12 +110,14 @@ def test_a_refused_decision_says_why(page, running):
         business = account(session, status="pending")
     page.goto("/kyc")
     page.locator(f"#account-{business.id}").get_by_role("button", name="Approve").click()
+    sure = page.get_by_role("button", name="Approve Kettle & Co")
+    expect(sure).to_be_visible()
     with running.session() as session, session.begin():
         session.execute(
             text("UPDATE kyc_applications SET status = 'rejected' WHERE account_id = :id"),
             {"id": business.id},
         )
-    page.get_by_role("button", name="Approve Kettle & Co").click()
+    sure.click()
     expect(page.locator("[data-outcome=refused]")).to_contain_text("must submit again")
 
 

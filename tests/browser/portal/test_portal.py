@@ -57,7 +57,6 @@ class Business:
         self.running = running
         self.email = f"{new_id()}@kettle.example"
         self.context = browser.new_context(base_url=running.portal_url)
-        self.context.set_default_timeout(PATIENCE * 1000)
         self.page = self.context.new_page()
         self.complaints = listen(self.page)
 
@@ -307,7 +306,7 @@ def test_the_list_of_requests_grows_by_itself_and_leaves_the_focus_where_it_is(b
     before, focused = rows.count(), link.get_attribute("id")
     send(running, secret)
     expect(rows).to_have_count(before + 1)
-    assert page.evaluate("document.activeElement.id") == focused
+    expect(page.locator(f"[id='{focused}']")).to_be_focused()
     pause = page.get_by_role("button", name="Pause")
     pause.click()
     asked = "document.addEventListener('htmx:before:request', () => { window.asked = true })"
