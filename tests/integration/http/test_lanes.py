@@ -197,7 +197,8 @@ def test_a_flood_of_passwords_at_the_console_leaves_its_pages(
         # Whoever signs in waits for this.
         db.execute(select(OpsUser).with_for_update()).all()
         asked = [
-            crowd.submit(browser.post, "/sign-in", data=form, timeout=PATIENCE) for _ in range(flood)
+            crowd.submit(browser.post, "/sign-in", data=form, timeout=PATIENCE)
+            for _ in range(flood)
         ]
         waiting = text("SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'")
         until(lambda: db.scalar(waiting) >= AT_ONCE, "sign-ins wait")

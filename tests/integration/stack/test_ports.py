@@ -20,6 +20,7 @@ from stack.servers.listening import DidNotStartError, Start
 from stack.servers.ports import Address, Listener, Port, PortTakenError, listeners
 from stack.servers.sources import make
 from stack.supervisor import Supervisor
+from tests.integration.arrange import PATIENCE
 from tests.integration.stack.thief import thief
 
 AT_ONCE = int(os.environ.get("PORTS_AT_ONCE", "2"))
@@ -201,7 +202,7 @@ def test_servers_start_where_root_may_not_look_into_other_users_processes(folder
         umask=0o077,
         capture_output=True,
         text=True,
-        timeout=110,
+        timeout=PATIENCE,
     )
     assert done.returncode == 0, done.stderr
     # Before them what an engine, where there is one, had to say.
@@ -268,7 +269,7 @@ def test_a_child_whose_port_is_stolen_goes_elsewhere(supervisor, tmp_path):
         )
         supervisor.wait_until_listening()
         assert (mail.moves, http.moves) == (1, 1)
-        assert httpx.get(str(Address(http)), timeout=60).text == "hello"
+        assert httpx.get(str(Address(http)), timeout=PATIENCE).text == "hello"
 
 
 def hello(_, start_response):

@@ -80,7 +80,7 @@ def clean(checkout):
         cwd=checkout,
         env=environment(),
         check=True,
-        timeout=60,
+        timeout=PATIENCE,
     )
 
 
@@ -221,7 +221,7 @@ def test_run_stop_and_run_again(checkout):
         "email": "it@kettle.example",
         "password": "correct horse battery",
     }
-    with httpx.Client(timeout=20) as http:
+    with httpx.Client(timeout=PATIENCE) as http:
         answer = http.post(f"{told['API_URL']}/api/v1/users/auth/register/", json=body)
         assert answer.status_code == 201, answer.text
         mailbox = Path(told["MAILBOX_DIR"]) / "new"
@@ -399,7 +399,7 @@ def test_without_any_servers_there_is_one_clear_sentence(checkout, tmp_path):
         env=environment(DOCKER_HOST=f"unix://{tmp_path}/none"),
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=PATIENCE,
     )
     assert done.returncode == 1
     said = " ".join(done.stdout.split())

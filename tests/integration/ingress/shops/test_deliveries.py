@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy import text
 
 from services.ingress.webhook.signature_text import CURES
-from tests.integration.arrange import take, until
+from tests.integration.arrange import PATIENCE, take, until
 from tests.integration.ingress.conftest import ORDER, exchange
 from tests.unit.ingress.platforms import orders
 
@@ -355,7 +355,7 @@ def test_wordpress_speaks_http_1_0(sender):
     head = [f"POST /api/v1{shop.path} HTTP/1.0", "Host: x", f"Content-Length: {len(body)}"]
     head += [f"{name}: {value}" for name, value in shop.signed(body, "order.created").items()]
     host, port = sender.api.url.removeprefix("http://").split(":")
-    with socket.create_connection((host, int(port)), timeout=20) as connection:
+    with socket.create_connection((host, int(port)), timeout=PATIENCE) as connection:
         connection.sendall("\r\n".join(head).encode() + b"\r\n\r\n" + body)
         answer = b""
         while chunk := connection.recv(65_536):

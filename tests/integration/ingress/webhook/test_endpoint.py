@@ -14,7 +14,7 @@ from services.ingress.webhook import rules
 from services.ingress.webhook.signature_text import CURES
 from shared.bus.contract.events import SecretRotate, decode
 from shared.db.models import KycApplication, WebhookSecret
-from tests.integration.arrange import by_each_worker, headers, sign, take, until
+from tests.integration.arrange import PATIENCE, by_each_worker, headers, sign, take, until
 from tests.integration.conftest import running_ingress
 from tests.integration.ingress.conftest import (
     ORDER,
@@ -371,7 +371,7 @@ def test_a_request_that_is_no_http(api, published, lines):
 )
 def test_a_version_that_is_not_spoken_here(api, line):
     host, port = api.url.removeprefix("http://").split(":")
-    with socket.create_connection((host, int(port)), timeout=20) as connection:
+    with socket.create_connection((host, int(port)), timeout=PATIENCE) as connection:
         connection.sendall(line + b"\r\nHost: x\r\nConnection: close\r\n\r\n")
         assert connection.recv(65_536).startswith(b"HTTP/1.1 400 ")
 
