@@ -21,7 +21,6 @@ from shared.db.models import AuditEntry, KycApplication, OpsTrouble, Order
 from shared.ids import derived_id, new_id
 from shared.web.tokens import form_token
 from tests.browser.arrange import (
-    DIED,
     a_dead_letter,
     audited,
     customer,
@@ -35,6 +34,7 @@ from tests.browser.conftest import answers
 from tests.integration.arrange import (
     PATIENCE,
     account,
+    ago,
     depth,
     order_created,
     publish,
@@ -167,8 +167,8 @@ def a_business(running):
 
 
 def a_letter(running):
-    id_ = a_dead_letter(running, order_created(), body=b"{}")
-    died = datetime.fromisoformat(DIED["x-failed-at"])
+    died = ago(hours=1)
+    id_ = a_dead_letter(running, order_created(), body=b"{}", died=died)
     return "/dead/orders.intake", {
         "id": id_,
         "death": str(derived_id("death", "orders.intake", id_, died)),
