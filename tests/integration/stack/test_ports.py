@@ -157,6 +157,7 @@ def folder():
     shutil.rmtree(made, ignore_errors=True)
 
 
+@pytest.mark.timeout(4 * PATIENCE)
 def test_a_server_whose_port_is_stolen_goes_elsewhere(folder):
     """Each port of each server, the port mapper's too."""
     node, books, _ = make(folder, management=True)
@@ -190,6 +191,7 @@ for server in make(folder)[:2]:
 """
 
 
+@pytest.mark.timeout(4 * PATIENCE)
 def test_servers_start_where_root_may_not_look_into_other_users_processes(folder):
     """As in a container, whose root has no CAP_SYS_PTRACE; PostgreSQL runs as a user of its own.
 
@@ -202,7 +204,7 @@ def test_servers_start_where_root_may_not_look_into_other_users_processes(folder
         umask=0o077,
         capture_output=True,
         text=True,
-        timeout=PATIENCE,
+        timeout=3 * PATIENCE,  # each server may take longer than tests wait for anything else
     )
     assert done.returncode == 0, done.stderr
     # Before them what an engine, where there is one, had to say.

@@ -4,6 +4,7 @@ import fcntl
 import json
 import os
 import pty
+import random
 import select
 import shutil
 import signal
@@ -23,7 +24,7 @@ from stack import system
 from stack.clean import REFUSED
 from stack.folders import ROOT
 from stack.servers import containers, credentials, data
-from stack.servers.ports import Port
+from stack.servers.ports import LOWEST, Port, PortTakenError
 from tests.integration.arrange import PATIENCE, until
 
 FOLDERS = ("services", "shared", "stack", "docker-compose.yml")
@@ -124,6 +125,14 @@ def ready(checkout, process):
     return dict(line.split("=", 1) for line in written.read_text().splitlines())
 
 
+def a_port_that_nobody_is_given():
+    """Below those of which tests beside this one are given some all the time."""
+    while True:
+        number = random.randrange(2_000, min(*system.DEFAULT_PORTS.values(), LOWEST))
+        with suppress(PortTakenError), Port(named=number):
+            return number
+
+
 def interrupt(process, how=signal.SIGINT):
     process.send_signal(how)
     output, _ = process.communicate(timeout=PATIENCE)
@@ -150,7 +159,7 @@ def assert_nothing_is_left(checkout):
     """The next start would meet it; a moment is what the kernel takes for what was killed."""
     left = []
     with suppress(AssertionError):
-        until(lambda: not left.append(alive(checkout)) and not left[-1], "nothing is left", 10)
+        until(lambda: not left.append(alive(checkout)) and not left[-1], "nothing is left", 60)
     assert left[-1] == []
 
 
@@ -240,8 +249,7 @@ def test_run_stop_and_run_again(checkout):
         assert "RabbitMQ has ended; starting it again" in output
         (checkout / ".stack" / "env").unlink()
 
-        with Port() as held:
-            port = held.number
+        port = a_port_that_nobody_is_given()
         # Shells of some systems export HOST, the machine's name.
         process = start(checkout, PORT=str(port), HOST="192.0.2.1")
         told = ready(checkout, process)
