@@ -35,10 +35,14 @@ from tests.vhosts import Vhosts
 
 pytest_plugins = ["tests.all_ran"]
 
-# How long an example takes says how busy the machine is. New examples each time, in CI too, whose
-# own profile has the same for ever.
+# How long an example takes, or to make one, says how busy the machine is. New examples each time,
+# in CI too, whose own profile has the same for ever.
 hypothesis.settings.register_profile(
-    "order-fellow", deadline=None, derandomize=False, print_blob=True
+    "order-fellow",
+    deadline=None,
+    derandomize=False,
+    print_blob=True,
+    suppress_health_check=[hypothesis.HealthCheck.too_slow],
 )
 hypothesis.settings.load_profile("order-fellow")
 

@@ -22,6 +22,7 @@ from stack.servers.ports import Port
 SCRIPTS = Path("/usr/lib/rabbitmq/bin")
 READY_SECONDS = 180.0  # eight nodes at once on two cores take over a minute
 EPMD_SECONDS = 30.0
+TOOL_SECONDS = 180  # rabbitmqctl's virtual machine starts in three where nothing else is done
 DEPLOY = Path(__file__).resolve().parents[2] / "deploy"
 CONSUMER_TIMEOUT = 30 * 24 * 3_600_000  # ms; the reason stands in deploy/rabbitmq.conf
 # A developer's disk is often nearly full, and that must not stop publishing.
@@ -209,7 +210,7 @@ class RabbitMQ:
             capture_output=True,
             text=True,
             check=True,
-            timeout=60,
+            timeout=TOOL_SECONDS,
         )
         return done.stdout
 
@@ -226,13 +227,13 @@ class RabbitMQ:
             RuntimeError: it failed.
         """
         done = subprocess.run(
-            ("erl_call", "-sname", self.name, "-timeout", "60", "-e"),
+            ("erl_call", "-sname", self.name, "-timeout", f"{TOOL_SECONDS}", "-e"),
             input=f"{expression}.\n",
             env=self._environment(),
             cwd="/",
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=TOOL_SECONDS,
             check=False,
         )
         value = re.fullmatch(r"\{ok, (.*)\}", done.stdout.strip(), re.DOTALL)

@@ -1,6 +1,7 @@
 """What the tests before the browser arrange, and what they look up behind it."""
 
 from collections import Counter
+from datetime import datetime
 from pathlib import Path
 from uuid import UUID
 
@@ -11,7 +12,7 @@ from shared.bus import outbox
 from shared.bus.contract.events import CustomerDetails, OrderCreated, encode
 from shared.bus.contract.message import Message, message_for
 from shared.db.models import AuditEntry, EmailDelivery, Order
-from tests.integration.arrange import depth, publish_raw, until
+from tests.integration.arrange import ago, depth, publish_raw, until
 
 AXE = (Path(__file__).parent / "vendor" / "axe.min.js").read_text()
 TYPED = (
@@ -26,11 +27,7 @@ CAUGHT = """addEventListener("submit", (event) => {
     event.preventDefault();
     window.sent = [event.target, event.submitter];
 }, true)"""
-DIED = {
-    "x-reason": "Malformed: it was so",
-    "x-attempt": 3,
-    "x-failed-at": "2026-11-24T10:00:00Z",
-}
+DIED = {"x-reason": "Malformed: it was so", "x-attempt": 3}
 
 
 def intake(order: OrderCreated) -> Message:
@@ -38,8 +35,14 @@ def intake(order: OrderCreated) -> Message:
     return message_for(order, source="tests", correlation_id=order.order_id)
 
 
-def a_dead_letter(running, order: OrderCreated, body: bytes | None = None) -> str:
-    """A message that died in orders.intake; its id."""
+def a_dead_letter(
+    running, order: OrderCreated, body: bytes | None = None, died: datetime | None = None
+) -> str:
+    """A message that died in orders.intake; its id.
+
+    It died an hour ago unless it is said when: what is months old the console discards.
+    """
+    died = died or ago(hours=1)
     message = message_for(order, source="tests", correlation_id=order.order_id)
     before = depth(running.amqp_url, "orders.intake.dead")
     publish_raw(
@@ -51,7 +54,7 @@ def a_dead_letter(running, order: OrderCreated, body: bytes | None = None) -> st
         type=message.type,
         correlation_id=message.correlation_id,
         delivery_mode=2,
-        application_headers=message.headers() | DIED,
+        application_headers=message.headers() | DIED | {"x-failed-at": died.isoformat()},
     )
     until(lambda: depth(running.amqp_url, "orders.intake.dead") > before, "it lies there")
     return message.message_id

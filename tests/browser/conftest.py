@@ -6,12 +6,21 @@ Every process signs in as itself, as in production.
 import os
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
-from playwright.sync_api import Browser, ConsoleMessage, Page, expect, sync_playwright
+from playwright.sync_api import (
+    Browser,
+    BrowserContext,
+    ConsoleMessage,
+    Page,
+    expect,
+    sync_playwright,
+)
 from rich.console import Console as Terminal
 from sqlalchemy import Engine, create_engine
 from sqlalchemy.orm import Session
@@ -177,8 +186,24 @@ def browser() -> Iterator[Browser]:
     executable = program("chromium-headless-shell")
     with sync_playwright() as playwright:
         opened = playwright.chromium.launch(executable_path=executable, args=list(ARGUMENTS))
-        yield opened
+        with patient(opened):
+            yield opened
         opened.close()
+
+
+@contextmanager
+def patient(browser: Browser) -> Iterator[None]:
+    """Have each context wait as long as `expect` does: of itself it gives a busy machine 30 s."""
+    make = browser.new_context
+
+    def new_context(**options: Any) -> BrowserContext:
+        context = make(**options)
+        context.set_default_timeout(PATIENCE * 1000)
+        return context
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(browser, "new_context", new_context)
+        yield
 
 
 def sign_in(page: Page, running: Running, name: str = "ada") -> None:
@@ -216,7 +241,6 @@ def listen(page: Page) -> list[str]:
 def page(browser: Browser, running: Running, signed_in) -> Iterator[Page]:
     """A tab of somebody who may act; what its pages complain of is an error."""
     context = browser.new_context(base_url=running.url, storage_state=signed_in)
-    context.set_default_timeout(PATIENCE * 1000)
     opened = context.new_page()
     complaints = listen(opened)
     yield opened

@@ -105,7 +105,7 @@ def test_a_page_that_is_left_open_is_no_use(browser, running):
             return {at for (at,) in session.execute(select(OpsSession.seen_at)) if at != then}
 
     with httpx.Client(
-        base_url=running.url, cookies={SESSION: cookie["value"]}, timeout=20
+        base_url=running.url, cookies={SESSION: cookie["value"]}, timeout=PATIENCE
     ) as client:
         with client.stream("GET", "/live/overview") as stream:
             assert stream.status_code == 200
@@ -121,7 +121,6 @@ def test_a_page_that_is_left_open_is_no_use(browser, running):
 @pytest.mark.parametrize("when", ["asked", "answered"])
 def test_what_was_typed_is_there_after_a_session_that_ended(browser, running, when):
     context = browser.new_context(base_url=running.url)
-    context.set_default_timeout(PATIENCE * 1000)
     page = context.new_page()
     sign_in(page, running)
     order = order_created()
@@ -152,6 +151,7 @@ def test_what_was_typed_is_there_after_a_session_that_ended(browser, running, wh
     page.get_by_label("Body").fill(body)
     end_the_session(context, running)
     replay.click()
+    expect(page.get_by_role("status")).to_have_text(ENDED)
     assert page.evaluate(kept) == 1
     sign_in_here(page, "wole")
     expect(page).to_have_url(f"{running.url}{letter}")
@@ -177,10 +177,12 @@ def test_what_was_typed_is_there_after_an_error_and_gone_with_who_signs_out(page
     # Else the first option is sent: `revoke all` in place of the chosen secret.
     expect(type_).to_have_value(chosen)
     page.get_by_role("button", name="Replay with this body").click()
+    expect(page.get_by_text("404")).to_be_visible()
     page.goto("/dead")
     page.goto(letter)
     expect(page.get_by_label("Body")).to_have_value("{ }")
     page.get_by_role("button", name="Replay with this body").click()
+    expect(page.get_by_text("404")).to_be_visible()
     page.goto("/dead")
     page.get_by_role("button", name="Sign out").click()
     expect(page).to_have_url(re.compile("/sign-in"))

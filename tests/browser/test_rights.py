@@ -38,14 +38,14 @@ def services():
 
 @pytest.fixture(scope="module")
 def client(running):
-    with httpx.Client(base_url=running.url, timeout=20) as opened:
+    with httpx.Client(base_url=running.url, timeout=PATIENCE) as opened:
         yield opened
 
 
 @contextmanager
 def session_of(client, name):
     """A client of its own, signed in."""
-    with httpx.Client(base_url=client.base_url, timeout=20) as opened:
+    with httpx.Client(base_url=client.base_url, timeout=PATIENCE) as opened:
         opened.get("/sign-in")
         token = form_token(opened.cookies[FORM])
         form = {"name": name, "password": PASSWORD, "form_token": token}

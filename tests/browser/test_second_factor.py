@@ -15,7 +15,7 @@ from shared.web.tokens import form_token
 from tests.browser.arrange import audited, faults_of
 from tests.browser.conftest import PASSWORD, sign_in
 from tests.browser.test_rights import path_of
-from tests.integration.arrange import until
+from tests.integration.arrange import PATIENCE, until
 from tests.integration.ops.console.running import running_console
 
 
@@ -143,7 +143,7 @@ def half(running):
         assert second_factor.confirm(
             session, user.id, pyotp.TOTP(offered.secret).now(), "a session"
         )
-    with httpx.Client(base_url=running.url, timeout=20) as client:
+    with httpx.Client(base_url=running.url, timeout=PATIENCE) as client:
         client.get("/sign-in")
         form = {"name": name, "password": PASSWORD, "form_token": form_token(client.cookies[FORM])}
         answer = client.post("/sign-in", data=form)
@@ -185,7 +185,7 @@ def test_where_it_is_required_there_is_nothing_else_before_it(
         running_console(
             tmp_path, module_amqp_url, module_database_url, OPS_SECOND_FACTOR="required"
         ) as (url, _),
-        httpx.Client(base_url=url, timeout=20) as client,
+        httpx.Client(base_url=url, timeout=PATIENCE) as client,
     ):
         client.get("/sign-in")
         form = {"form_token": form_token(client.cookies[FORM])}

@@ -411,10 +411,12 @@ def consuming(settings: Settings, *subscriptions: Subscription) -> Iterator[list
     """
 
     def settled() -> bool:
-        # Twice: what is on its way to a consumer is neither in the queue nor in its hand.
+        # Twice: what is on its way to a consumer is neither in the queue nor in its hand. That
+        # takes longer on a busy machine, as the look does.
+        began = time.monotonic()
         if not quiet():
             return False
-        time.sleep(0.2)
+        time.sleep(max(0.2, 2 * (time.monotonic() - began)))
         return quiet()
 
     def quiet() -> bool:

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from multiprocessing.connection import Connection, Pipe
 from pathlib import Path
 
@@ -96,7 +97,8 @@ class Fork:
     def send_signal(self, signal_: int) -> None:
         """Send a signal, unless it has ended."""
         if self.poll() is None:
-            os.kill(self.pid, signal_)
+            with suppress(ProcessLookupError):  # it has ended, and that is not reported yet
+                os.kill(self.pid, signal_)
 
     def terminate(self) -> None:
         """Send SIGTERM."""

@@ -58,12 +58,13 @@ def test_a_body_that_no_consumer_would_understand_is_refused(page, running):
 
 
 def test_a_name_of_64_emoji_at_the_sign_in_stops_nothing(running, browser):
-    visitor = browser.new_page()
+    context = browser.new_context()
+    visitor = context.new_page()
     visitor.goto(f"{running.url}/sign-in")
     visitor.get_by_label("Name").fill("😀" * 64)
     visitor.get_by_label("Password").fill("wrong password")
     visitor.get_by_role("button", name="Sign in").click()
     expect(visitor.get_by_role("alert")).to_be_visible()
-    visitor.close()
+    context.close()
     until(lambda: audited(running, "ops.sign_in_failed", UNKNOWN), "it is audited")
     until(lambda: waiting(running) == 0, "nothing is left")

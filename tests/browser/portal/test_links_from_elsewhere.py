@@ -60,7 +60,6 @@ def site(request, running):
 @pytest.fixture
 def context(browser, site):
     opened = browser.new_context(base_url=site.url)
-    opened.set_default_timeout(PATIENCE * 1000)
     yield opened
     opened.close()
 

@@ -28,6 +28,7 @@ from shared.bus.publish.framing import publish_frames
 from shared.bus.publish.publisher import Publisher
 from shared.db.models import OutboxMessage
 from tests.integration.arrange import (
+    PATIENCE,
     ago,
     declare,
     depth,
@@ -48,7 +49,7 @@ def message(**changes):
 
 @asynccontextmanager
 async def publishing(amqp_url, **changes):
-    options = {"max_outstanding": 1000, "confirm_timeout": 5.0, "heartbeat": 30}
+    options = {"max_outstanding": 1000, "confirm_timeout": PATIENCE, "heartbeat": 30}
     publisher = Publisher(amqp_url, name="tests", **(options | changes))
     await publisher.start()
     await connected(publisher)

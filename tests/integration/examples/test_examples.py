@@ -12,11 +12,13 @@ import pytest
 
 from shared.bus.contract.events import decode
 from stack.folders import ROOT
-from tests.integration.arrange import take, until
+from tests.integration.arrange import PATIENCE, take, until
 from tests.integration.ingress.conftest import approved
 from tests.programs import program
 
 EXAMPLES = ROOT / "examples"
+COMPILES = 4 * PATIENCE  # Go's own library as well, in a minute of a machine that does nothing else
+pytestmark = pytest.mark.timeout(5 * PATIENCE)
 
 
 WRONG = base64.b64encode(b"k" * 32).decode()
@@ -32,7 +34,7 @@ def run(command, sender, directory=EXAMPLES, secret="", *, exits=True):
             cwd=directory,
             capture_output=True,
             text=True,
-            timeout=100,
+            timeout=COMPILES,
         )
 
     done = ended()
@@ -87,7 +89,7 @@ def test_a_key_pair_of_ones_own(sender, tmp_path, monkeypatch, command):
     key, public = tmp_path / "webhook.pem", tmp_path / "public.der"
     for made in (["genpkey", "-algorithm", "ed25519", "-out", key],
                  ["pkey", "-in", key, "-pubout", "-outform", "DER", "-out", public]):  # fmt: skip
-        subprocess.run([openssl, *made], check=True, timeout=60)
+        subprocess.run([openssl, *made], check=True, timeout=COMPILES)
     given = "whpk_" + base64.b64encode(public.read_bytes()[-32:]).decode()
     answer = sender.api.http.post(
         "/webhook/public-keys/", headers=sender.bearer, json={"public_key": given}
@@ -100,7 +102,7 @@ def test_a_key_pair_of_ones_own(sender, tmp_path, monkeypatch, command):
 def signs(command, sender):
     environment = os.environ | {"API_URL": sender.api.url, "ACCOUNT_ID": str(sender.account_id)}
     done = subprocess.run(
-        command, env=environment, cwd=EXAMPLES, capture_output=True, text=True, timeout=100
+        command, env=environment, cwd=EXAMPLES, capture_output=True, text=True, timeout=COMPILES
     )
     is_taken = '"status":"success"' in done.stdout
     assert is_taken == (done.returncode == 0), done.stdout + done.stderr
@@ -136,7 +138,7 @@ def test_node(sender, tmp_path):
         [npm, "ci", "--no-audit", "--no-fund", "--silent"],
         cwd=tmp_path,
         check=True,
-        timeout=100,
+        timeout=COMPILES,
     )
     run([node, "send_order.mjs"], sender, tmp_path)
     run([node, "send_standard.mjs"], sender, tmp_path, sender.signing_secret)

@@ -17,6 +17,7 @@ import uvicorn
 from services.ingress.server.worker import Worker as IngressWorker
 from shared.http.protocol.heads import MOST_WAITING, BoundedProtocol
 from shared.web.worker import Worker as ConsoleWorker
+from tests.integration.arrange import PATIENCE
 
 BODY = b"GET /stolen HTTP/1.1\r\nHost: fellow\r\n\r\n"
 CHUNKED = b"%x\r\n%s\r\n0\r\n" % (len(BODY), BODY)
@@ -89,7 +90,7 @@ def address():
 
 def exchange(address, *parts):
     """Send what the server takes and give all that it answers until it closes."""
-    with socket.create_connection(address, timeout=30) as connection:
+    with socket.create_connection(address, timeout=PATIENCE) as connection:
         try:
             for part in parts:
                 connection.sendall(part)
@@ -206,7 +207,7 @@ def test_a_large_head_behind_another_in_one_piece_is_counted_too(address):
 @pytest.mark.parametrize("cut", [100, 4_000, 8_000])
 def test_a_large_head_in_pieces_behind_another_is_counted_too(address, cut):
     sent = head(target=b"/first") + head(b"A: " + b"b" * 8_190, target=b"/second")
-    with socket.create_connection(address, timeout=30) as connection:
+    with socket.create_connection(address, timeout=PATIENCE) as connection:
         connection.sendall(sent[:cut])
         assert connection.recv(65_536).startswith(b"HTTP/1.1 200 ")
         connection.sendall(sent[cut:])
@@ -214,7 +215,7 @@ def test_a_large_head_in_pieces_behind_another_is_counted_too(address, cut):
 
 
 def test_who_keeps_as_many_requests_on_the_way_as_may_wait_has_all_answers(address):
-    with socket.create_connection(address, timeout=30) as connection:
+    with socket.create_connection(address, timeout=PATIENCE) as connection:
         connection.sendall(head() * MOST_WAITING)
         for _ in range(20 * MOST_WAITING):
             assert read_answer(connection) == "/"
@@ -239,7 +240,7 @@ def test_requests_without_end_on_one_connection_are_not_kept(address):
     many = head() * 20_000
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     with (
-        socket.create_connection(address, timeout=30) as connection,
+        socket.create_connection(address, timeout=PATIENCE) as connection,
         ThreadPoolExecutor(1) as sender,
     ):
         sending = sender.submit(send_for_as_long_as_it_is_let, connection, [many] * 50)
@@ -289,11 +290,11 @@ def is_refused(address, before, cut, large):
     """Whether the second request is refused, of which nothing is in the first piece."""
     while not Noting.pieces.empty():
         Noting.pieces.get()
-    with socket.create_connection(address, timeout=30) as connection:
+    with socket.create_connection(address, timeout=PATIENCE) as connection:
         connection.sendall(before[:cut])
         arrived = 0
         while arrived < cut:
-            arrived += Noting.pieces.get(timeout=30)
+            arrived += Noting.pieces.get(timeout=PATIENCE)
         connection.sendall(before[cut:] + large + last())
         received = b""
         while chunk := connection.recv(65_536):
@@ -324,7 +325,7 @@ def test_an_offered_upgrade_without_a_body_is_a_request(address):
 def test_a_trailer_is_never_a_header(address):
     begun = b"POST /first HTTP/1.1\r\nHost: fellow\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na\r\n"
     trailers = b"0\r\nX-Forwarded-For: 203.0.113.9\r\nHost: other\r\n\r\n"
-    with socket.create_connection(address, timeout=30) as connection:
+    with socket.create_connection(address, timeout=PATIENCE) as connection:
         # The app reads its headers after the trailers have come, when all is in one piece.
         connection.sendall(begun + trailers + last())
         received = b""
@@ -355,7 +356,7 @@ def expecting(target, version=b"1.1", more=b""):
 
 
 def test_a_body_that_somebody_wants_is_asked_for(address):
-    with socket.create_connection(address, timeout=30) as connection:
+    with socket.create_connection(address, timeout=PATIENCE) as connection:
         connection.sendall(expecting(b"/first"))
         assert connection.recv(65_536) == CONTINUE
         connection.sendall(BODY + last())
@@ -367,7 +368,7 @@ def test_a_body_that_somebody_wants_is_asked_for(address):
 
 
 def test_a_refusal_of_the_head_alone_asks_for_no_body_and_closes(address):
-    with socket.create_connection(address, timeout=30) as connection:
+    with socket.create_connection(address, timeout=PATIENCE) as connection:
         connection.sendall(expecting(b"/refused"))
         received = connection.recv(65_536)
         # A client that has not waited; none of it may be answered.

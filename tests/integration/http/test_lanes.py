@@ -5,6 +5,7 @@ a hash takes.
 """
 
 import re
+import time
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 
@@ -16,10 +17,10 @@ from services.ingress.app import ROUTES
 from services.ops.users import users
 from services.portal.app import PASSWORD_THREADS, PASSWORD_WAITING, THREADS
 from shared.db.models import AttemptCount, OpsUser
-from shared.http.lanes import WAITING_FOR_A_HASH
+from shared.http.lanes import MOST_SECONDS, WAITING_FOR_A_HASH
 from shared.ids import new_id
 from shared.security import passwords
-from tests.integration.arrange import until
+from tests.integration.arrange import PATIENCE, until
 from tests.integration.conftest import running_ingress
 from tests.integration.ops.console.running import running_console
 from tests.integration.portal.conftest import PASSWORD, Stage, running_portal
@@ -58,6 +59,18 @@ def ended(asked: list[Future]):
     return [answer.result() for answer in asked if answer.done()]
 
 
+def refused_at_once(asked, beyond, began):
+    """The answers to those for which there is no place, of which there are `beyond`.
+
+    On a busy machine the last of them come when the first of the others have waited for too long,
+    and are refused as well.
+    """
+    until(lambda: len(ended(asked)) >= beyond, "those beyond the places are answered")
+    found = ended(asked)
+    assert len(found) == beyond or time.monotonic() - began > MOST_SECONDS
+    return found
+
+
 def counted(api):
     with api.session() as session:
         return session.scalar(select(func.count()).select_from(AttemptCount))
@@ -68,7 +81,7 @@ def test_what_there_is_no_room_for_is_refused_at_once_and_counts_against_nobody(
     before = counted(api)
     with (
         ThreadPoolExecutor(len(emails)) as crowd,
-        httpx.Client(base_url=api.http.base_url, timeout=120, limits=FRESH) as http,
+        httpx.Client(base_url=api.http.base_url, timeout=PATIENCE, limits=FRESH) as http,
     ):
 
         def register(email):
@@ -77,9 +90,9 @@ def test_what_there_is_no_room_for_is_refused_at_once_and_counts_against_nobody(
             return http.post("/users/auth/register/", json=body, headers=where)
 
         with held(api, emails):
+            began = time.monotonic()
             asked = [crowd.submit(register, email) for email in emails]
-            until(lambda: len(ended(asked)) == MORE, "those beyond the places are answered")
-            refused = ended(asked)
+            refused = refused_at_once(asked, MORE, began)
             assert {answer.status_code for answer in refused} == {503}
             assert {answer.json()["code"] for answer in refused} == {"overloaded"}
             assert all(answer.headers["Retry-After"] for answer in refused)
@@ -99,7 +112,7 @@ def test_one_network_leaves_places_to_the_others(api):
     emails = [f"{new_id()}@kettle.example" for _ in range(PLACES)]
     with (
         ThreadPoolExecutor(len(emails) + 1) as crowd,
-        httpx.Client(base_url=api.http.base_url, timeout=120, limits=FRESH) as http,
+        httpx.Client(base_url=api.http.base_url, timeout=PATIENCE, limits=FRESH) as http,
     ):
 
         def register(email):
@@ -113,10 +126,10 @@ def test_one_network_leaves_places_to_the_others(api):
             return http.post("/users/auth/login/", json=body, headers=where)
 
         with held(api, emails):
+            began = time.monotonic()
             asked = [crowd.submit(register, email) for email in emails]
-            beyond = PLACES - PLACES // 2 - 1
-            until(lambda: len(ended(asked)) == beyond, "those beyond its part are answered")
-            assert {answer.status_code for answer in ended(asked)} == {503}
+            refused = refused_at_once(asked, PLACES - PLACES // 2 - 1, began)
+            assert {answer.status_code for answer in refused} == {503}
             other = crowd.submit(sign_in)
         for answer in asked:
             answer.result()
@@ -149,14 +162,14 @@ def test_a_flood_of_passwords_in_the_portal_leaves_its_pages_and_the_customers(a
 
         def register(email):
             form = {"company_name": "K", "email": email, "password": PASSWORD, "form_token": token}
-            with httpx.Client(base_url=url, cookies=cookies, timeout=120) as http:
+            with httpx.Client(base_url=url, cookies=cookies, timeout=PATIENCE) as http:
                 return http.post("/register", data=form)
 
         with held(api, emails):
             asked = [crowd.submit(register, email) for email in emails]
             until(lambda: len(ended(asked)) >= MORE, "those beyond the places are answered")
             assert {answer.status_code for answer in ended(asked)} == {503}
-            with httpx.Client(base_url=url, timeout=15) as visitor:
+            with httpx.Client(base_url=url, timeout=PATIENCE) as visitor:
                 assert visitor.get("/sign-in").status_code == 200
                 assert visitor.get("/track/nobodys").status_code == 404
 
@@ -176,7 +189,7 @@ def test_a_flood_of_passwords_at_the_console_leaves_its_pages(
     with (
         running_console(tmp_path, amqp_url, database_url, **limits) as (url, _),
         ThreadPoolExecutor(flood) as crowd,
-        httpx.Client(base_url=url, timeout=15, limits=FRESH) as browser,
+        httpx.Client(base_url=url, timeout=PATIENCE, limits=FRESH) as browser,
     ):
         page = browser.get("/sign-in").text
         token = re.search(r'name="form_token" value="([^"]+)"', page)[1]
@@ -184,7 +197,8 @@ def test_a_flood_of_passwords_at_the_console_leaves_its_pages(
         # Whoever signs in waits for this.
         db.execute(select(OpsUser).with_for_update()).all()
         asked = [
-            crowd.submit(browser.post, "/sign-in", data=form, timeout=120) for _ in range(flood)
+            crowd.submit(browser.post, "/sign-in", data=form, timeout=PATIENCE)
+            for _ in range(flood)
         ]
         waiting = text("SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'")
         until(lambda: db.scalar(waiting) >= AT_ONCE, "sign-ins wait")

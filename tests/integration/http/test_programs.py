@@ -13,7 +13,7 @@ from sqlalchemy import create_engine
 from sqlalchemy.orm import Session
 
 from services.ops.users import sessions, users
-from tests.integration.arrange import resident, workers
+from tests.integration.arrange import PATIENCE, resident, workers
 from tests.integration.conftest import running_ingress
 from tests.integration.ops.console.running import running_console
 
@@ -41,11 +41,11 @@ class Program:
 
     def connect(self):
         parts = urlsplit(self.url)
-        return socket.create_connection((parts.hostname, parts.port), timeout=30)
+        return socket.create_connection((parts.hostname, parts.port), timeout=PATIENCE)
 
     def look(self):
         """Give the status of its page."""
-        return httpx.get(self.url + self.page, timeout=60).status_code
+        return httpx.get(self.url + self.page, timeout=PATIENCE).status_code
 
     def exchange(self, *parts):
         """Send all, and give what is answered until the other side closes."""

@@ -20,7 +20,7 @@ from stack.folders import ROOT
 from stack.processes import spawn, stop
 from stack.servers.listening import LISTEN_SECONDS, Start
 from stack.servers.ports import Port
-from tests.integration.arrange import sign, until
+from tests.integration.arrange import PATIENCE, sign, until
 from tests.integration.conftest import running_ingress
 from tests.integration.ingress.conftest import ORDER, Sender, approved
 from tests.programs import program
@@ -129,7 +129,7 @@ class Proxied:
     sender: Sender
 
     def connect(self):
-        connection = socket.create_connection(("127.0.0.1", self.port), timeout=30)
+        connection = socket.create_connection(("127.0.0.1", self.port), timeout=PATIENCE)
         if self.tls is None:
             return connection
         return self.tls.wrap_socket(connection, server_hostname="localhost")

@@ -24,7 +24,7 @@ from services.ops.users import users
 from shared.ids import new_id
 from shared.web.tokens import form_token
 from stack.folders import ROOT
-from tests.integration.arrange import access_token, declare
+from tests.integration.arrange import PATIENCE, access_token, declare
 from tests.integration.conftest import running_ingress
 from tests.integration.gate import Gate
 from tests.integration.ingress.conftest import approved
@@ -162,7 +162,7 @@ def test_a_log_names_the_route_and_not_what_was_typed_into_it(amqp_url, database
         Gate(database_url) as gate,
         running_ingress(tmp_path, amqp_url, gate.url) as api,
         running_console(tmp_path / "console", amqp_url, gate.url) as (url, _),
-        httpx.Client(base_url=url, timeout=30, cookies={SESSION: "unknown"}) as browser,
+        httpx.Client(base_url=url, timeout=PATIENCE, cookies={SESSION: "unknown"}) as browser,
     ):
         bearer = {"Authorization": f"Bearer {access_token(new_id())}"}
         gate.cut()
@@ -189,7 +189,7 @@ NAMES = sorted(
 
 @contextmanager
 def signed_in(url):
-    with httpx.Client(base_url=url, timeout=30) as browser:
+    with httpx.Client(base_url=url, timeout=PATIENCE) as browser:
         browser.get("/sign-in")
         form = {"form_token": form_token(browser.cookies[FORM])}
         answer = browser.post("/sign-in", data=form | {"name": "ada", "password": PASSWORD})
@@ -220,7 +220,9 @@ def test_what_the_console_refuses_or_shows_is_written_nowhere(
     limits = {"ACCOUNT_ATTEMPTS_PER_MINUTE": "1000", "SIGN_IN_ATTEMPTS_PER_MINUTE": "1000"}
     with (
         running_console(tmp_path, amqp_url, database_url, **limits) as (url, _),
-        httpx.Client(base_url=url, timeout=30) if who == "nobody" else signed_in(url) as browser,
+        httpx.Client(base_url=url, timeout=PATIENCE)
+        if who == "nobody"
+        else signed_in(url) as browser,
     ):
         browser.get("/sign-in")
         for page in PAGES:

@@ -18,7 +18,16 @@ from services.ingress.credentials.cache import SecretCache
 from services.ingress.credentials.policies import Policies
 from shared.db.models import OutboxMessage, WebhookSecret
 from shared.ids import new_id
-from tests.integration.arrange import access_token, account, by_each_worker, depth, get, sign, until
+from tests.integration.arrange import (
+    PATIENCE,
+    access_token,
+    account,
+    by_each_worker,
+    depth,
+    get,
+    sign,
+    until,
+)
 from tests.integration.conftest import Api, require_declared, running_ingress
 from tests.integration.gate import Gate
 
@@ -88,7 +97,7 @@ def exchange(
     head = b"\r\n".join(
         (f"POST /api/v1{path} HTTP/1.1".encode(), b"Host: x", b"Connection: close", *lines)
     )
-    with socket.create_connection((host, int(port)), timeout=20) as connection:
+    with socket.create_connection((host, int(port)), timeout=PATIENCE) as connection:
         connection.sendall(head + b"\r\n\r\n" + body)
         answer = b""
         while chunk := connection.recv(65_536):

@@ -12,9 +12,9 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TextIO
 
+from tests.integration.arrange import PATIENCE
 from tests.zygote.forks import Fork, Zygote
 
-TIMEOUT = 60.0
 # And what it imports once it has something to do: typer's way to pydantic, which is here for other
 # tests, is half of a short command.
 _fellow = Zygote(
@@ -50,7 +50,7 @@ def run_fellow(
                 streams=[file.fileno() for file in files],
             )
         try:
-            code = process.wait(TIMEOUT)
+            code = process.wait(PATIENCE)
         except subprocess.TimeoutExpired:
             process.kill()
             code = process.wait()

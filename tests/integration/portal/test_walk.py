@@ -13,7 +13,7 @@ from sqlalchemy import select
 from services.portal.app import PAGES
 from services.portal.pages.first_request import snippets
 from shared.db.models import Account, KycApplication
-from tests.integration.arrange import sign, until
+from tests.integration.arrange import PATIENCE, sign, until
 from tests.integration.ingress.conftest import ORDER
 from tests.integration.portal.conftest import PASSWORD
 
@@ -86,7 +86,7 @@ def test_from_approval_to_the_first_request(stage):
         env=os.environ | {"WEBHOOK_SECRET": secret},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=PATIENCE,
     )
     assert done.returncode == 0, done.stderr
     until(

@@ -59,7 +59,7 @@ def _made(type_: object) -> object:
         str(new_id()),
         1,
         True,
-        "2027-01-01T00:00:00Z",
+        "2099-01-01T00:00:00Z",
         [],
         "x",
         {},

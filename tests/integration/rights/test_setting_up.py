@@ -18,6 +18,7 @@ from shared.config.loading import load
 from stack.servers import data
 from stack.servers.credentials import as_service, service_passwords
 from stack.servers.sources import make
+from tests.integration.arrange import PATIENCE
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +39,7 @@ def declare(**environment):
         env=os.environ | environment,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=PATIENCE,
     )
     return done.returncode, done.stderr
 
@@ -110,7 +111,7 @@ def test_definitions_for_rabbitmqctl():
             env=os.environ | {"SERVICE_PASSWORDS": service_passwords(bare.url())},
             capture_output=True,
             check=True,
-            timeout=60,
+            timeout=PATIENCE,
         ).stdout
         # What `rabbitmqctl import_definitions` calls; a broker in a container sees no file of ours.
         encoded = base64.b64encode(printed).decode()

@@ -20,6 +20,7 @@ from stack.servers.listening import DidNotStartError, Start
 from stack.servers.ports import Address, Listener, Port, PortTakenError, listeners
 from stack.servers.sources import make
 from stack.supervisor import Supervisor
+from tests.integration.arrange import PATIENCE
 from tests.integration.stack.thief import thief
 
 AT_ONCE = int(os.environ.get("PORTS_AT_ONCE", "2"))
@@ -156,6 +157,7 @@ def folder():
     shutil.rmtree(made, ignore_errors=True)
 
 
+@pytest.mark.timeout(4 * PATIENCE)
 def test_a_server_whose_port_is_stolen_goes_elsewhere(folder):
     """Each port of each server, the port mapper's too."""
     node, books, _ = make(folder, management=True)
@@ -189,6 +191,7 @@ for server in make(folder)[:2]:
 """
 
 
+@pytest.mark.timeout(4 * PATIENCE)
 def test_servers_start_where_root_may_not_look_into_other_users_processes(folder):
     """As in a container, whose root has no CAP_SYS_PTRACE; PostgreSQL runs as a user of its own.
 
@@ -201,7 +204,7 @@ def test_servers_start_where_root_may_not_look_into_other_users_processes(folder
         umask=0o077,
         capture_output=True,
         text=True,
-        timeout=110,
+        timeout=3 * PATIENCE,  # each server may take longer than tests wait for anything else
     )
     assert done.returncode == 0, done.stderr
     # Before them what an engine, where there is one, had to say.
@@ -268,7 +271,7 @@ def test_a_child_whose_port_is_stolen_goes_elsewhere(supervisor, tmp_path):
         )
         supervisor.wait_until_listening()
         assert (mail.moves, http.moves) == (1, 1)
-        assert httpx.get(str(Address(http)), timeout=60).text == "hello"
+        assert httpx.get(str(Address(http)), timeout=PATIENCE).text == "hello"
 
 
 def hello(_, start_response):

@@ -4,6 +4,7 @@ import fcntl
 import json
 import os
 import pty
+import random
 import select
 import shutil
 import signal
@@ -23,7 +24,7 @@ from stack import system
 from stack.clean import REFUSED
 from stack.folders import ROOT
 from stack.servers import containers, credentials, data
-from stack.servers.ports import Port
+from stack.servers.ports import LOWEST, Port, PortTakenError
 from tests.integration.arrange import PATIENCE, until
 
 FOLDERS = ("services", "shared", "stack", "docker-compose.yml")
@@ -80,7 +81,7 @@ def clean(checkout):
         cwd=checkout,
         env=environment(),
         check=True,
-        timeout=60,
+        timeout=PATIENCE,
     )
 
 
@@ -124,6 +125,14 @@ def ready(checkout, process):
     return dict(line.split("=", 1) for line in written.read_text().splitlines())
 
 
+def a_port_that_nobody_is_given():
+    """Below those of which tests beside this one are given some all the time."""
+    while True:
+        number = random.randrange(2_000, min(*system.DEFAULT_PORTS.values(), LOWEST))
+        with suppress(PortTakenError), Port(named=number):
+            return number
+
+
 def interrupt(process, how=signal.SIGINT):
     process.send_signal(how)
     output, _ = process.communicate(timeout=PATIENCE)
@@ -150,7 +159,7 @@ def assert_nothing_is_left(checkout):
     """The next start would meet it; a moment is what the kernel takes for what was killed."""
     left = []
     with suppress(AssertionError):
-        until(lambda: not left.append(alive(checkout)) and not left[-1], "nothing is left", 10)
+        until(lambda: not left.append(alive(checkout)) and not left[-1], "nothing is left", 60)
     assert left[-1] == []
 
 
@@ -221,7 +230,7 @@ def test_run_stop_and_run_again(checkout):
         "email": "it@kettle.example",
         "password": "correct horse battery",
     }
-    with httpx.Client(timeout=20) as http:
+    with httpx.Client(timeout=PATIENCE) as http:
         answer = http.post(f"{told['API_URL']}/api/v1/users/auth/register/", json=body)
         assert answer.status_code == 201, answer.text
         mailbox = Path(told["MAILBOX_DIR"]) / "new"
@@ -240,8 +249,7 @@ def test_run_stop_and_run_again(checkout):
         assert "RabbitMQ has ended; starting it again" in output
         (checkout / ".stack" / "env").unlink()
 
-        with Port() as held:
-            port = held.number
+        port = a_port_that_nobody_is_given()
         # Shells of some systems export HOST, the machine's name.
         process = start(checkout, PORT=str(port), HOST="192.0.2.1")
         told = ready(checkout, process)
@@ -399,7 +407,7 @@ def test_without_any_servers_there_is_one_clear_sentence(checkout, tmp_path):
         env=environment(DOCKER_HOST=f"unix://{tmp_path}/none"),
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=PATIENCE,
     )
     assert done.returncode == 1
     said = " ".join(done.stdout.split())

@@ -18,7 +18,7 @@ from services.ops.journal import reading
 from shared.bus.contract import topology
 from shared.db.models import Base
 from stack.mailbox import Maildir, text_of
-from tests.integration.arrange import get, sign, until
+from tests.integration.arrange import PATIENCE, get, sign, until
 
 ORDERS, CONNECTIONS = 1000, 20
 PASSWORD = "correct horse battery"
@@ -40,7 +40,7 @@ class Business:
     email: str = field(default_factory=lambda: f"it-{uuid.uuid4().hex[:10]}@kettle.example")
 
     def __post_init__(self):
-        self.http = httpx.Client(base_url=f"{self.running.api_url}/api/v1", timeout=20)
+        self.http = httpx.Client(base_url=f"{self.running.api_url}/api/v1", timeout=PATIENCE)
         self.mailbox = Maildir(self.running.mailbox)
 
     def mails(self, subject=""):
@@ -136,7 +136,7 @@ def test_a_thousand_orders_each_recorded_and_told_once(running, business):
     run = uuid.uuid4().hex[:6]
 
     def send(numbers):
-        with httpx.Client(base_url=f"{running.api_url}/api/v1", timeout=20) as client:
+        with httpx.Client(base_url=f"{running.api_url}/api/v1", timeout=PATIENCE) as client:
             return [business.send(secret, order(n, run), client) for n in numbers]
 
     with ThreadPoolExecutor(CONNECTIONS) as threads:
@@ -291,7 +291,7 @@ def test_nothing_that_was_written_holds_a_secret_a_password_or_a_token(running, 
     business.send(secret, {"broken": secret})
     business.http.get("/orders/?cursor=" + secret)
     errors = [
-        httpx.request(method, f"{running.api_url}{path}", headers=headers).content
+        httpx.request(method, f"{running.api_url}{path}", headers=headers, timeout=PATIENCE).content
         for headers in ({"X-API-Key": secret}, {"Authorization": f"Bearer {tokens[1]}"})
         for path in ("/api/v1/webhooks/orders/", "/api/v1/nowhere/", "/api/v1/orders/")
         for method in ("POST", "GET")

@@ -7,7 +7,7 @@ import uuid
 import pytest
 from sqlalchemy import text
 
-from tests.integration.arrange import until
+from tests.integration.arrange import PATIENCE, until
 from tests.integration.ingress.conftest import ORDER
 from tests.integration.telemetry.collector import collecting
 
@@ -182,6 +182,10 @@ def test_without_a_collector_nothing_of_it_is_imported():
     program = "import sys; " + "; ".join(f"import {name}" for name in names)
     program += "; print([name for name in sys.modules if name.startswith('opentelemetry')])"
     ended = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True
+        [sys.executable, "-c", program],
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        check=True,
     )
     assert ended.stdout.strip() == "[]"

@@ -15,7 +15,7 @@ from stack.folders import ROOT
 from stack.servers import containers, debian, postgres, rabbitmq, sources
 from stack.servers.listening import DidNotStartError
 from stack.servers.ports import Port
-from tests.integration.arrange import until
+from tests.integration.arrange import PATIENCE, until
 
 
 class Server:
@@ -223,7 +223,7 @@ def test_what_ends_us_waits_for_apt(machine, module, how):
         os.killpg(process.pid, how)
     finally:
         (machine / "may-end").touch()
-    _, complaint = process.communicate(timeout=60)
+    _, complaint = process.communicate(timeout=PATIENCE)
     assert (process.returncode, complaint) == (130, "")
     assert (machine / "ended").exists()
     assert not (machine / "POLICY").exists()

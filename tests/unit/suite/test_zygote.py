@@ -122,6 +122,16 @@ def test_signals_reach_it_and_show_in_its_exit_code(run, how):
     assert ended == [-how, -how]
 
 
+def test_a_signal_to_one_whose_end_is_not_reported_yet_is_lost(run, monkeypatch):
+    """As to a child of one's own: on a busy machine the report comes a while after the end."""
+    process, _ = run("exit", "0")
+    until(lambda: not is_there(process.pid), "it has ended")
+    with monkeypatch.context() as early:
+        early.setattr(process, "poll", lambda: None)
+        process.send_signal(signal.SIGTERM)
+    assert process.wait(60) == 0
+
+
 def test_no_two_draw_alike(run):
     drawn = []
     for _ in range(2):

@@ -21,7 +21,7 @@ from schemathesis.specs.openapi.checks import (
 from standardwebhooks import Webhook
 
 from stack.generated.contracts import documents
-from tests.integration.arrange import sign
+from tests.integration.arrange import PATIENCE, sign
 from tests.integration.ingress.conftest import approved
 from tests.unit.ingress.platforms import orders
 
@@ -77,7 +77,7 @@ def test_every_answer_is_in_the_contract(case, api, signed_in, sender):
     # Signed, so that it gets past the 401.
     request.headers.update(_authentication(case.path, sender, signed_in, _bytes(request.body)))
     with requests.Session() as session:
-        response = session.send(request, timeout=20)
+        response = session.send(request, timeout=PATIENCE)
     case.validate_response(response, checks=CHECKS)
 
 

@@ -10,7 +10,7 @@ import pytest
 import sqlalchemy
 
 from shared.db.models import WebhookSecret
-from tests.integration.arrange import sign, until
+from tests.integration.arrange import PATIENCE, sign, until
 from tests.integration.conftest import running_ingress
 from tests.integration.ingress.conftest import ORDER, approved
 
@@ -44,7 +44,7 @@ def begin(api, sender, length, *, lines=()):
             *lines,
         )
     )
-    connection = socket.create_connection((host, int(port)), timeout=30)
+    connection = socket.create_connection((host, int(port)), timeout=PATIENCE)
     connection.sendall(text.encode() + b"\r\n\r\n")
     return connection, raw
 
@@ -81,7 +81,7 @@ def test_a_drop_at_a_time_is_a_408_too(impatient):
 def test_a_head_that_does_not_end_is_a_408_also_on_a_kept_connection(impatient):
     sender = approved(impatient)
     host, port = impatient.url.removeprefix("http://").split(":")
-    with socket.create_connection((host, int(port)), timeout=30) as connection:
+    with socket.create_connection((host, int(port)), timeout=PATIENCE) as connection:
         connection.sendall(b"POST /api/v1/webhooks/orders/ HTTP/1.1\r\nHost: f")
         assert answer(connection)[0] == 408
     connection, raw = begin(impatient, sender, 0)
@@ -212,7 +212,7 @@ def test_what_may_have_no_body_is_not_done_where_one_was_cut(api):
         "POST /api/v1/webhook/secret/ HTTP/1.1\r\nHost: fellow\r\nContent-Length: 24\r\n"
         f"Expect: 100-continue\r\nAuthorization: {sender.bearer['Authorization']}\r\n\r\n"
     )
-    with socket.create_connection((host, int(port)), timeout=30) as connection:
+    with socket.create_connection((host, int(port)), timeout=PATIENCE) as connection:
         connection.sendall(head.encode())
         connection.recv(1_000)
     assert api.http.post("/webhook/secret/", headers=sender.bearer).is_success

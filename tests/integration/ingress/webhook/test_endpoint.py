@@ -2,6 +2,8 @@
 
 import json
 import socket
+import time
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
@@ -12,7 +14,7 @@ from services.ingress.webhook import rules
 from services.ingress.webhook.signature_text import CURES
 from shared.bus.contract.events import SecretRotate, decode
 from shared.db.models import KycApplication, WebhookSecret
-from tests.integration.arrange import by_each_worker, headers, sign, take, until
+from tests.integration.arrange import PATIENCE, by_each_worker, headers, sign, take, until
 from tests.integration.conftest import running_ingress
 from tests.integration.ingress.conftest import (
     ORDER,
@@ -369,7 +371,7 @@ def test_a_request_that_is_no_http(api, published, lines):
 )
 def test_a_version_that_is_not_spoken_here(api, line):
     host, port = api.url.removeprefix("http://").split(":")
-    with socket.create_connection((host, int(port)), timeout=20) as connection:
+    with socket.create_connection((host, int(port)), timeout=PATIENCE) as connection:
         connection.sendall(line + b"\r\nHost: x\r\nConnection: close\r\n\r\n")
         assert connection.recv(65_536).startswith(b"HTTP/1.1 400 ")
 
@@ -476,10 +478,16 @@ def test_an_account_has_a_limit_of_its_own(api, tmp_path):
         ACCOUNT_RATE_PER_SECOND="5",
     ) as limited:
         one, other = approved(limited), approved(limited)
-        answers = [one.send() for _ in range(60)]
-        refused = [a for a in answers if a.status_code == 429]
-        assert answers[0].status_code == 201
-        assert refused
+        assert one.send().status_code == 201
+
+        def too_fast():
+            # At once: one after the other a busy machine sends no five a second.
+            with ThreadPoolExecutor(20) as crowd:
+                answers = list(crowd.map(lambda _: one.send(), range(60)))
+            assert {answer.status_code for answer in answers} <= {201, 429}
+            return [answer for answer in answers if answer.status_code == 429]
+
+        refused = until(too_fast, "it is too fast")
         assert refused[0].json()["code"] == "rate_limited"
         assert int(refused[0].headers["retry-after"]) >= 1
         assert other.send().status_code == 201
@@ -498,22 +506,30 @@ def test_an_address_that_is_refused_too_often_waits(api, tmp_path):
         business = approved(limited)
         assert business.send().status_code == 201
         guess = {"X-API-Key": "whsk_guess", "X-Forwarded-For": "203.0.113.9"}
+        began = time.monotonic()
         codes = [business.send(**guess).json()["code"] for _ in range(10)]
-        assert codes[:5] == ["invalid_api_key"] * 5
-        assert set(codes[5:]) == {"rate_limited"}
+        are_five_a_minute(codes, "invalid_api_key", "rate_limited", began)
         # A known key is none of the guesser's business, and nor is another address.
         assert business.send(**{"X-Forwarded-For": "203.0.113.9"}).status_code == 201
         elsewhere = guess | {"X-Forwarded-For": "203.0.113.9, 203.0.113.10"}
         assert business.send(**elsewhere).json()["code"] == "invalid_api_key"
         body = {"email": "a@shop.example", "password": "guess guess"}
+        began = time.monotonic()
         statuses = [
             limited.http.post(
                 "/users/auth/login/", json=body, headers={"X-Forwarded-For": "203.0.113.9"}
             ).status_code
             for _ in range(8)
         ]
-        assert statuses[:5] == [401] * 5
-        assert set(statuses[5:]) == {429}
+        are_five_a_minute(statuses, 401, 429, began)
+
+
+def are_five_a_minute(found, allowed, refused, began):
+    """Assert that five were, and no more than were due since: on a busy machine some are."""
+    assert set(found) == {allowed, refused}
+    assert found[:5] == [allowed] * 5
+    due = (time.monotonic() - began) / 60 * 5
+    assert found.count(allowed) <= 5 + due
 
 
 def test_the_order_id_is_a_new_one_each_time(sender):

@@ -23,7 +23,7 @@ from shared.http.errors import OVERLOADED
 from shared.http.route import Answer, Route, Throttles
 from shared.ids import new_id
 from shared.web.answers import DATABASE_AWAY, USED_UP, add_error_handlers
-from tests.integration.arrange import account, an_order, lanes, publish_raw, until
+from tests.integration.arrange import PATIENCE, account, an_order, lanes, publish_raw, until
 from tests.integration.ops.cli.test_cli import fellow
 from tests.integration.ops.console.pages.test_masked_pages import signed_in
 from tests.integration.ops.console.running import running_console
@@ -80,7 +80,7 @@ def test_a_queue_that_hangs_is_not_said_of_the_database(
         console(settings, amqp_url, impatient, tmp_path) as url,
         signed_in(url, db, "act") as client,
     ):
-        client.timeout = httpx.Timeout(50)
+        client.timeout = httpx.Timeout(PATIENCE)
         with stuck(broker, amqp_url, queue):
             for page in pages(order):
                 answer = client.get(page)

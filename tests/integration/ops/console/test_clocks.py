@@ -7,6 +7,7 @@ from sqlalchemy import func, update
 
 from shared.db.models import OpsSession
 from stack.servers.credentials import as_service
+from tests.integration.arrange import PATIENCE
 from tests.integration.ops.console.test_sign_in import (
     PASSWORD,
     app,
@@ -36,7 +37,7 @@ def test_a_consoles_clock_decides_nothing(app, settings, db, amqp_url, database_
     with console as (url, _):
         for off in (OFF, -OFF):
             set_clock(clock, off.total_seconds())
-            with httpx.Client(base_url=url, timeout=30) as browser:
+            with httpx.Client(base_url=url, timeout=PATIENCE) as browser:
                 decides_nothing(browser, app, settings, db)
 
 

@@ -18,7 +18,7 @@ from services.ops.users import second_factor, users
 from shared.db import attempts as counting
 from shared.db.models import OutboxMessage
 from shared.db.session import transaction
-from tests.integration.arrange import written
+from tests.integration.arrange import PATIENCE, written
 from tests.integration.ops.console.running import running_console
 
 TRIES = 3
@@ -42,7 +42,7 @@ def test_in_production_cookies_are_of_this_host_and_tls_alone(amqp_url, database
     database_url += "?sslmode=disable"
     with (
         running_console(tmp_path, amqp_url, database_url, **environment) as (url, _),
-        httpx.Client(base_url=url, timeout=30) as browser,
+        httpx.Client(base_url=url, timeout=PATIENCE) as browser,
     ):
         answer = browser.get("/sign-in")
         name, *attributes = answer.headers["set-cookie"].split("; ")
@@ -62,7 +62,7 @@ def test_attempts_are_counted_by_network(amqp_url, database_url, tmp_path):
     }
     with (
         running_console(tmp_path, amqp_url, database_url, **environment) as (url, _),
-        httpx.Client(base_url=url, timeout=30) as browser,
+        httpx.Client(base_url=url, timeout=PATIENCE) as browser,
     ):
         for network in ("2001:db8:0:1::%x", "[2001:db8:0:2::7]:%d", "203.0.113.9:%d"):
             found = [attempt(browser, network % number) for number in range(1, TRIES + 2)]
@@ -77,8 +77,8 @@ def test_who_guesses_at_a_name_keeps_nobody_out_who_has_signed_in_there(
     environment = {"TRUSTED_PROXIES": "1", "ACCOUNT_ATTEMPTS_PER_MINUTE": str(TRIES)}
     with (
         running_console(tmp_path, amqp_url, database_url, **environment) as (url, _),
-        httpx.Client(base_url=url, timeout=30) as own,
-        httpx.Client(base_url=url, timeout=30) as strangers,
+        httpx.Client(base_url=url, timeout=PATIENCE) as own,
+        httpx.Client(base_url=url, timeout=PATIENCE) as strangers,
     ):
         assert attempt(own, "203.0.113.9", PASSWORD) == 303
         del own.cookies[SESSION]
@@ -110,7 +110,7 @@ def test_guesses_are_counted_for_an_hour_and_by_all_processes_together(
             (tmp_path / name).mkdir()
             console = running_console(tmp_path / name, amqp_url, database_url, **environment)
             url, _ = stack.enter_context(console)
-            browsers.append(stack.enter_context(httpx.Client(base_url=url, timeout=30)))
+            browsers.append(stack.enter_context(httpx.Client(base_url=url, timeout=PATIENCE)))
         found = [attempt(browsers[n % 2], f"198.51.100.{n}") for n in range(60)]
         assert found == [401] * 45 + [429] * 15
         # Told, and not once for each.
@@ -169,7 +169,7 @@ def answer_to(browser, code):
 def half(url, address, password=PASSWORD):
     """A browser whose password was right, and whose code is awaited."""
     headers = {"X-Forwarded-For": address}
-    with httpx.Client(base_url=url, timeout=30, headers=headers) as browser:
+    with httpx.Client(base_url=url, timeout=PATIENCE, headers=headers) as browser:
         assert attempt(browser, address, password) == 303
         yield browser
 

@@ -7,7 +7,7 @@ from kombu import Connection
 
 from services.ops.broker.hold import hold
 from shared.bus.contract import topology
-from tests.integration.arrange import account, order_created, publish_raw
+from tests.integration.arrange import PATIENCE, account, order_created, publish_raw
 from tests.integration.ops.cli.test_cli import fellow
 from tests.integration.ops.console.pages.test_masked_pages import signed_in
 from tests.integration.ops.console.running import running_console
@@ -45,7 +45,7 @@ def test_what_is_in_other_hands_is_not_said_to_be_nowhere(
         running_console(tmp_path, amqp_url, database_url) as (url, _),
         signed_in(url, db, "act") as client,
     ):
-        client.timeout = 120
+        client.timeout = PATIENCE
         with (
             ThreadPoolExecutor(9) as elsewhere,
             Connection(amqp_url) as bus,

@@ -29,7 +29,7 @@ from shared.db.models import (
 from shared.ids import new_id
 from shared.security.audit_chain import GENESIS
 from shared.web.tokens import form_token
-from tests.integration.arrange import account, depth, publish_raw, until
+from tests.integration.arrange import PATIENCE, account, depth, publish_raw, until
 from tests.integration.of_a_file import database_url
 from tests.integration.ops.console.running import console, service
 
@@ -196,7 +196,7 @@ def fill(db, amqp_url):
 def signed_in(console, db, role):
     users.put(db, "ada", role, PASSWORD)
     db.commit()
-    with httpx.Client(base_url=console, timeout=30) as client:
+    with httpx.Client(base_url=console, timeout=PATIENCE) as client:
         client.get("/sign-in")
         form = {"name": "ada", "password": PASSWORD, "form_token": form_token(client.cookies[FORM])}
         assert client.post("/sign-in", data=form).status_code == 303

@@ -15,7 +15,7 @@ from shared.db.models import AuditEntry, OutboxMessage
 from shared.ids import new_id
 from shared.security.audit_chain import GENESIS
 from shared.web.tokens import form_token
-from tests.integration.arrange import account, an_order, depth, publish_raw, until
+from tests.integration.arrange import PATIENCE, account, an_order, depth, publish_raw, until
 from tests.integration.ops.console.running import running_console
 
 PASSWORD = "correct horse battery"
@@ -78,7 +78,7 @@ def ada(settings, amqp_url, database_url, db, tmp_path):
     db.commit()
     with (
         running_console(tmp_path, amqp_url, database_url) as (url, _),
-        httpx.Client(base_url=url, timeout=30) as client,
+        httpx.Client(base_url=url, timeout=PATIENCE) as client,
     ):
         client.get("/sign-in")
         form = {"name": "ada", "password": PASSWORD, "form_token": form_token(client.cookies[FORM])}
