@@ -10,8 +10,10 @@ import shutil
 import socket
 import subprocess
 import sys
+import time
 import zipfile
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from docker.errors import NotFound
@@ -87,6 +89,35 @@ def test_what_is_ours_is_removed(roots):
         (root / data.owner() / "throwaway" / "one").mkdir(parents=True)
     data.clear_all()
     assert [list(root.iterdir()) for root in roots] == [[], []]
+
+
+@pytest.fixture
+def cleaned(roots, monkeypatch):
+    """Where a folder can be held, and what `make clean` then does."""
+    monkeypatch.setattr(clean, "is_venv_held", lambda: False)
+    monkeypatch.setattr(data, "docker_is_there", lambda: False)
+    monkeypatch.setattr(clean.debian, "remove_leftovers", lambda: None)
+    where = roots[0] / data.owner() / "throwaway"
+    where.mkdir(parents=True)
+    return where
+
+
+def test_what_another_start_is_removing_is_waited_for(cleaned, monkeypatch):
+    folder, held = lease.make(cleaned, "killed-")
+    # The first sleep is the removal by the other one; a second fails.
+    clock = SimpleNamespace(monotonic=time.monotonic, sleep=lambda _: os.close(held))
+    monkeypatch.setattr(clean, "time", clock)
+    assert clean.main() == 0
+    assert not folder.exists()
+
+
+def test_what_stays_in_use_is_not_removed(cleaned, monkeypatch, capsys):
+    monkeypatch.setattr(clean, "PATIENCE_SECONDS", 0.0)
+    folder, held = lease.make(cleaned, "used-")
+    assert clean.main() == clean.REFUSED
+    assert "stop it first" in capsys.readouterr().err
+    assert folder.exists()
+    os.close(held)
 
 
 def test_what_a_checkout_that_is_gone_has_left_is_removed(roots):
