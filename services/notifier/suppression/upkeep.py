@@ -81,7 +81,7 @@ def _warning(
     Args:
         session: the transaction.
         account_id: of the business.
-        refused: the addresses of the last page; empty if the others were lifted meanwhile.
+        refused: the addresses of the last page; maybe few, or none.
         total: how many addresses were refused.
     """
     account = session.execute(
@@ -91,9 +91,11 @@ def _warning(
     ).first()
     if account is None:
         return None
-    newest = {"id": account_id, "most": MOST_LISTED}
-    listed = refused or session.execute(_NEWEST_TOLD, newest).all()
-    if not listed or not total:
+    listed = refused
+    if len(listed) < min(total, MOST_LISTED):  # the others were marked in earlier pages
+        newest = {"id": account_id, "most": min(total, MOST_LISTED)}
+        listed = session.execute(_NEWEST_TOLD, newest).all()
+    if not listed:
         return None
     fact = OrderRecipientsRefused(
         **of_account(account),
@@ -244,5 +246,5 @@ _NEWEST_TOLD = text("""
            (SELECT order_number FROM orders WHERE orders.id = by_order_id) AS order_number
     FROM suppressions
     WHERE account_id = :id AND cause = 'refused' AND told_at IS NOT NULL
-    ORDER BY id DESC LIMIT :most
+    ORDER BY told_at DESC, id DESC LIMIT :most
 """)

@@ -192,7 +192,8 @@ def test_a_warning_of_any_number_is_made_in_pages_and_once(
     told_of = {fact.account_id: fact for fact in news(engine)}
     assert len(news(engine)) == 2
     assert (told_of[business.id].total, told_of[other.id].total) == (8, 2)
-    assert 0 < len(told_of[business.id].recipients) <= 8
+    # Not those of the last page alone.
+    assert len(told_of[business.id].recipients) == 8
 
 
 def test_a_warning_is_of_so_many_and_the_rest_is_told_the_next_day(
@@ -207,6 +208,8 @@ def test_a_warning_is_of_so_many_and_the_rest_is_told_the_next_day(
     db.commit()
     tell_refused(db)
     assert [fact.total for fact in news(engine)] == [4, 3]
+    first, second = ({one.address for one in fact.recipients} for fact in news(engine))
+    assert (len(first), len(second), first & second) == (4, 3, set())
 
 
 def test_a_warning_whose_rest_was_lifted_meanwhile_is_told(
