@@ -35,8 +35,8 @@ class Sent(msgspec.Struct, kw_only=True):
 class Cleared(msgspec.Struct, kw_only=True):
     """The number of cleared test orders; with `more` something is left, for another call.
 
-    What is left may be rows of cleared orders: until they have gone too, a copy of a former request
-    is not recorded.
+    What is left may be rows of cleared orders: until they have gone too, an order that is sent
+    again waits, and copies of former updates are dropped.
     """
 
     orders: int

@@ -50,6 +50,16 @@ _CLEAR = """
         );
         -- In the order in which the recorder locks them: it waits, and does not deadlock.
         PERFORM 1 FROM public.orders WHERE id = ANY(due) ORDER BY id FOR UPDATE;
+        -- What created them is forgotten at once: sent again before the sweep, it would be known,
+        -- and lost. It is among the first entries of its time (`services/orders/conflicts.py`).
+        DELETE FROM public.inbox WHERE consumer = 'services.orders' AND message_id IN (
+            SELECT entry.event_id FROM public.orders CROSS JOIN LATERAL (
+                SELECT event_id FROM public.order_status_history
+                WHERE order_id = orders.id AND at = orders.accepted_at
+                ORDER BY recorded_at NULLS FIRST LIMIT 20
+            ) AS entry
+            WHERE orders.id = ANY(due)
+        );
         WITH gone AS (
             DELETE FROM public.orders WHERE id = ANY(due) RETURNING id
         )
