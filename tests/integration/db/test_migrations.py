@@ -441,6 +441,35 @@ def test_an_extension_that_may_not_be_added_stops_no_upgrade(empty):
     run("SELECT extensions.similarity('a', 'b')")
 
 
+def test_the_way_back_from_0060_ends_what_removed_orders_have_left(empty):
+    """And leaves whole what the version before has recorded again, by the index of orders."""
+    to = migrate.config(empty)
+    command.upgrade(to, "0060")
+    engine = create_engine(empty, poolclass=NullPool)
+    gone, again = new_id(), new_id()
+    entry = (
+        "INSERT INTO order_status_history (event_id, order_id, tracking_status, note, at, applied)"
+        " VALUES (gen_random_uuid(), :id, 'PENDING', '', now(), true)"
+    )
+    with engine.begin() as connection:
+        for id_ in (gone, again):
+            connection.execute(text(entry), {"id": id_})
+            connection.execute(text("INSERT INTO removed_orders VALUES (:id, :id)"), {"id": id_})
+        connection.execute(
+            text(
+                "INSERT INTO orders (id, account_id, customer_name, customer_email, customer_phone,"
+                " item_summary, address, tracking_status, status_at, status_event_id, accepted_at)"
+                " VALUES (:id, :id, '', '', '', '', '', 'PENDING', now(), :id, now())"
+            ),
+            {"id": again},
+        )
+    command.downgrade(to, "0059")
+    with engine.connect() as connection:
+        left = connection.scalars(text("SELECT order_id FROM order_status_history")).all()
+    assert left == [again]
+    command.upgrade(to, "head")
+
+
 def test_an_upgrade_of_the_newest_changes_nothing(settings, db):
     made = account(db)
     migrate.upgrade(settings.database_url)

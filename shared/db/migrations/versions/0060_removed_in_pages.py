@@ -132,8 +132,9 @@ def downgrade() -> None:
     # Nothing of them may be taken for the history of an order that is sent again.
     for table in ("order_status_history", "order_conflicts"):
         op.execute(
-            f"DELETE FROM {table} WHERE order_id IN (SELECT order_id FROM removed_orders)"  # noqa: S608
-            " AND order_id NOT IN (SELECT id FROM orders)"
+            f"DELETE FROM {table} AS entry USING removed_orders AS removed"  # noqa: S608
+            " WHERE entry.order_id = removed.order_id"
+            " AND NOT EXISTS (SELECT FROM orders WHERE id = removed.order_id)"
         )
     op.execute("DROP FUNCTION sweep_removed_orders(uuid, integer)")
     op.execute("DROP FUNCTION clear_test_orders(uuid, integer)")
