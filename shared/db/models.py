@@ -681,9 +681,10 @@ class RemovedOrder(Base):
     """
 
     __tablename__ = "removed_orders"
+    __table_args__ = (Index("ix_removed_orders_account_id_order_id", "account_id", "order_id"),)
 
     order_id: Mapped[UUID] = mapped_column(primary_key=True)
-    account_id: Mapped[UUID] = mapped_column(index=True)
+    account_id: Mapped[UUID]
     # Whether its messages are forgotten too: a cleared test order may be sent again.
     is_cleared: Mapped[bool] = mapped_column(default=False, server_default=false())
 

@@ -233,3 +233,21 @@ def test_the_inbox_knows_what_retention_has_removed(settings, db, business):
     sweeping.sweep_all(db)
     assert not take_in(*messages)
     assert left(db) == [0, 0, 0, 0]
+
+
+def test_a_connection_keeps_no_plan_for_the_empty_table(engine, owner):
+    """A page took seconds after a large removal: each row was compared with each of 5,000 ids."""
+    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as other:
+        other.execute(text("INSERT INTO removed_orders VALUES (gen_random_uuid(), :id)"),
+                      {"id": new_id()})  # fmt: skip
+        other.execute(text("DELETE FROM removed_orders"))
+        other.execute(text("VACUUM ANALYZE removed_orders"))
+    mine = new_id()
+    for _ in range(8):
+        assert sweeping.sweep(owner, mine) == 0
+    for account_id, many in ((mine, 100_000), (new_id(), 100_000)):
+        filled = text("INSERT INTO removed_orders SELECT gen_random_uuid(), :id "
+                      "FROM generate_series(1, :many)")  # fmt: skip
+        owner.execute(filled, {"id": account_id, "many": many})
+    owner.execute(text("SET LOCAL statement_timeout = '2s'"))
+    assert sweeping.sweep(owner, mine) == sweeping.sweep(owner) == sweeping.ROWS

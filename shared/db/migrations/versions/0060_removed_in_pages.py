@@ -22,7 +22,9 @@ def upgrade() -> None:
         sa.Column("is_cleared", sa.Boolean(), server_default=sa.false(), nullable=False),
         sa.PrimaryKeyConstraint("order_id", name=op.f("pk_removed_orders")),
     )
-    op.create_index(op.f("ix_removed_orders_account_id"), "removed_orders", ["account_id"])
+    op.create_index(
+        op.f("ix_removed_orders_account_id_order_id"), "removed_orders", ["account_id", "order_id"]
+    )
     op.create_table(
         "refusal_warnings",
         sa.Column("account_id", sa.Uuid(), nullable=False),
@@ -37,9 +39,13 @@ def upgrade() -> None:
 
 # With the rights of the tables' owner: the ingress, whose route asks for both, may write none of
 # these.
+#
+# Planned at each call. `removed_orders` is nearly always empty, and a connection would keep the
+# plans made for that: to scan the table, and compare each row with thousands of ids, one by one.
 _CLEAR = """
     CREATE FUNCTION clear_test_orders(account uuid, most integer) RETURNS bigint
-    LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path = pg_catalog, pg_temp SET plan_cache_mode = force_custom_plan AS $$
     DECLARE
         due uuid[];
         removed bigint;
@@ -72,7 +78,8 @@ _CLEAR = """
 """
 _SWEEP = """
     CREATE FUNCTION sweep_removed_orders(account uuid, most integer) RETURNS bigint
-    LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path = pg_catalog, pg_temp SET plan_cache_mode = force_custom_plan AS $$
     DECLARE
         due uuid[];
         entries uuid[];
@@ -102,7 +109,7 @@ _SWEEP = """
             WHERE order_id = ANY(due) LIMIT most - cardinality(entries) FOR UPDATE SKIP LOCKED
         );
         -- Of cleared orders as if they had never come: else, sent again, they would be known and
-        -- not recorded.
+        -- not recorded. What created them was forgotten when they were cleared.
         DELETE FROM public.inbox WHERE consumer = 'services.orders' AND message_id IN (
             SELECT event_id FROM public.order_status_history JOIN public.removed_orders
                 USING (order_id) WHERE event_id = ANY(entries) AND is_cleared
