@@ -164,12 +164,11 @@ def _create(
     if not first:
         return [], set()
     created = rows.insert(session, first.values())
-    leaving.check(session, created)
     recorded = [m for id_, m in first.items() if id_ in created]
-    rows.add_history(
-        session,
-        [Entry(m, m.data.tracking_status, "", True, tracking.fields_of(m.data)) for m in recorded],
-    )
+    entries = [
+        Entry(m, m.data.tracking_status, "", True, tracking.fields_of(m.data)) for m in recorded
+    ]
+    leaving.check(rows.add_history(session, entries))
     not_taken: list[NotTaken] = []
     if len(recorded) < len(messages):
         # A shop's message about an order's present state is no other order.

@@ -83,21 +83,23 @@ def initial_position(message: Received[OrderCreated]) -> Position:
     return Position(event.tracking_status, message.time, message.id if is_state else event.order_id)
 
 
-def add_history(session: Session, entries: Sequence[Entry]) -> None:
-    """Insert entries of the history."""
-    if entries:
-        session.execute(
-            _INSERT_HISTORY,
-            {
-                "event_id": arrays.uuids(entry.message.id for entry in entries),
-                "order_id": arrays.uuids(entry.message.data.order_id for entry in entries),
-                "tracking_status": arrays.texts(entry.status.value for entry in entries),
-                "note": arrays.texts(entry.note for entry in entries),
-                "at": arrays.times(entry.message.time for entry in entries),
-                "applied": arrays.booleans(entry.counts for entry in entries),
-                "tracking": _sparse([_json(_named(entry.tracking)) for entry in entries]),
-            },
-        )
+def add_history(session: Session, entries: Sequence[Entry]) -> set[UUID]:
+    """Insert entries of the history; returns those of their orders that `leaving.check` refuses."""
+    if not entries:
+        return set()
+    left = session.execute(
+        _INSERT_HISTORY,
+        {
+            "event_id": arrays.uuids(entry.message.id for entry in entries),
+            "order_id": arrays.uuids(entry.message.data.order_id for entry in entries),
+            "tracking_status": arrays.texts(entry.status.value for entry in entries),
+            "note": arrays.texts(entry.note for entry in entries),
+            "at": arrays.times(entry.message.time for entry in entries),
+            "applied": arrays.booleans(entry.counts for entry in entries),
+            "tracking": _sparse([_json(_named(entry.tracking)) for entry in entries]),
+        },
+    )
+    return set(left.scalars())
 
 
 def apply(session: Session, events: Collection[UUID]) -> None:
@@ -184,6 +186,7 @@ _INSERT_ORDERS = text("""
     SELECT id FROM unnest(CAST(:id AS uuid[])) AS id WHERE id NOT IN (SELECT id FROM created)
 """)
 _INSERT_HISTORY = text("""
+    WITH added AS (
     INSERT INTO order_status_history
         (event_id, order_id, tracking_status, note, at, applied, tracking)
     SELECT event_id, order_id, tracking_status, note, at, applied, CAST(tracking AS jsonb)
@@ -193,6 +196,8 @@ _INSERT_HISTORY = text("""
                 CAST(:tracking AS text[]))
          AS given (event_id, order_id, tracking_status, note, at, applied, tracking)
     ON CONFLICT DO NOTHING
+    )
+    SELECT order_id FROM removed_orders WHERE order_id = ANY(CAST(:order_id AS uuid[]))
 """)
 _APPLY = text("""
     UPDATE order_status_history SET applied = true WHERE event_id = ANY(CAST(:ids AS uuid[]))

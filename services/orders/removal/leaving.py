@@ -1,6 +1,6 @@
 """The recorder's rule: an order is not recorded again while rows of its former self are left."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 from uuid import UUID
 
@@ -17,11 +17,6 @@ ONCE_MORE = "the order was removed, and its history is not yet"
 
 class StillLeavingError(Retry):
     """An order was removed while a batch was about to record it again."""
-
-
-def among(session: Session, ids: Iterable[UUID]) -> set[UUID]:
-    """Return those orders among `ids` that were removed and have rows left."""
-    return set(session.scalars(_LEAVING, {"ids": arrays.uuids(ids)}))
 
 
 def set_aside(
@@ -42,21 +37,28 @@ def set_aside(
         for m in messages
         if m.type in CREATED or isinstance(m.data, OrderPlaced)
     }
-    if not creating or not (held := among(session, creating.values())):
+    if not creating:
+        return list(messages)
+    held = set(session.scalars(_LEAVING, {"ids": arrays.uuids(creating.values())}))
+    if not held:
         return list(messages)
     failures |= {id_: Retry(ONCE_MORE) for id_, order in creating.items() if order in held}
     return [m for m in messages if m.id not in failures]
 
 
-def check(session: Session, created: Iterable[UUID]) -> None:
-    """Check, after orders were created, that none of them was removed since `set_aside`.
+def check(left: Collection[UUID]) -> None:
+    """Check that no order that was created now was removed since `set_aside`.
 
-    Creating an order waits for a transaction that removes it; what that one wrote is seen here.
+    Creating an order waits for a transaction that removes it; what that one wrote is seen by the
+    next statement.
+
+    Args:
+        left: those of the created orders that have rows left; see `rows.add_history`.
 
     Raises:
-        StillLeavingError: one was; the batch is handled again, message by message.
+        StillLeavingError: there are some; the batch is handled again, message by message.
     """
-    if among(session, created):
+    if left:
         raise StillLeavingError(ONCE_MORE)
 
 
