@@ -27,8 +27,9 @@ UPDATED = timedelta(days=1)
 """Updates of test orders of this age are counted, of the newest `MOST_EXAMINED`; so a look reads
 ten minutes of them."""
 BUSINESSES_EVERY = timedelta(minutes=1)
-UNKNOWN_FOR = timedelta(seconds=61)
-"""How long the result stays unknown: no growth per minute may span rows that were not counted."""
+UNKNOWN_FOR = timedelta(seconds=121)
+"""How long the result stays unknown: no growth per minute may span rows that were not counted. At
+the end of a minute a count of up to a minute ago is taken (`history.flow`), so for two minutes."""
 
 
 class _Counted:

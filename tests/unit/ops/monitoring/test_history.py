@@ -4,6 +4,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 from services.ops.monitoring import history, order_flow
+from services.ops.monitoring.customer_flow import UNKNOWN_FOR
 from services.ops.monitoring.queue_stats import Sample
 from services.ops.monitoring.snapshot import DatabaseStats, Snapshot
 from shared.bus.broker.queue_counts import Count
@@ -54,6 +55,16 @@ def test_no_rate_without_a_current_count():
         history.per_minute([snapshot(40, 100), snapshot(10, 150), away], NOW, history.recorded)
         is None
     )
+
+
+def test_no_minute_grows_by_what_was_not_counted_while_the_count_was_unknown():
+    """Of a minute's ends one may be known for a minute longer, and the other a minute later."""
+    gap = UNKNOWN_FOR.total_seconds()
+    before = [snapshot(gap + 62 + ago, 10) for ago in (2, 0)]
+    after = [snapshot(ago, 50_010) for ago in range(60, -61, -2)]
+    for late in range(60):
+        found = history.flow([*before, *after], NOW + timedelta(seconds=late))
+        assert not any(found.recorded)
 
 
 def test_restarted_counters_give_no_negative_flow():
