@@ -238,7 +238,7 @@ def _delivery(
             )
             note, type_ = read.note, read.message.type if read.message is not None else None
             fault = read.fault
-    except (InvalidValueError, deliveries.UnfitError) as refused:
+    except InvalidValueError as refused:
         error = str(refused)
     return _verdict(body, type_, error), note, fault
 

@@ -100,9 +100,6 @@ class PlatformWebhook(Webhook):
         except InvalidValueError as error:
             attempt.fault = error.faults[0][:_LONGEST_FAULT]
             raise invalid("invalid_body", error) from None
-        except deliveries.UnfitError as error:
-            attempt.order_id, attempt.fault = error.order_id, str(error)[:_LONGEST_FAULT]
-            raise ApiError(400, "invalid_body", str(error)) from None
         attempt.order_id = found.order_id
         if found.message is not None:
             attempt.event_id, attempt.event_type = found.message.message_id, found.message.type

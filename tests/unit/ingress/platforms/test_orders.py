@@ -855,7 +855,21 @@ MADE = {
     ),
     SHOPIFY.name: orders.shopify(**ALL, fulfillments=[parcel()]),
 }
-SCALARS = ("\0", "", " ", "a\r\nb", "\u2028", "é" * 500, "0", 0, -1, 10**30, 1.5, True, None)
+SCALARS = (
+    *(
+        "\0",
+        "",
+        " ",
+        "a\r\nb",
+        "\u2028",
+        "\x85a\x85",
+        "\xa0",
+        "e\u0301" * 100,
+        "é" * 500,
+        "x" * 5_000,
+    ),
+    *("0", 0, -1, 10**30, 1.5, True, None),
+)
 
 
 def places(value, path=()):
