@@ -28,7 +28,7 @@ from stack.servers.credentials import as_service
 from tests.integration.arrange import account, an_order, depth, order_created, until
 from tests.integration.ops.cli.test_cli import fellow
 from tests.integration.ops.console.pages.test_masked_pages import signed_in
-from tests.integration.ops.console.running import running_console
+from tests.integration.ops.console.running import form_token, running_console
 from tests.integration.ops.dead_letters.test_dead_letters import bury
 from tests.unit.notifier.facts import CODE, FACTS
 from tests.zygote.forks import spawn
@@ -79,8 +79,7 @@ def shown(answer):
 
 
 def rehearse(client, queue, **form):
-    page = client.get(f"/dead/{queue.name}/letter", params={"id": form["id"]})
-    token = re.search(r'name="form_token" value="([^"]+)"', page.text)[1]
+    token = form_token(client, f"/dead/{queue.name}/letter", id=form["id"])
     return client.post(f"/dead/{queue.name}/rehearse", data={"form_token": token} | form)
 
 

@@ -1,6 +1,7 @@
 """A console of its own, as a process; and one that the tests of a file share."""
 
 import os
+import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -52,6 +53,23 @@ def _answers(url: str) -> bool:
         return httpx.get(f"{url}/healthz").status_code == 200
     except httpx.HTTPError:
         return False
+
+
+def form_token(browser: httpx.Client, path: str, **query: str) -> str:
+    """The token of a page's forms.
+
+    On a busy machine the console takes its database for one that hangs, and says so with a 503.
+    """
+    pages: list[httpx.Response] = []
+
+    def is_shown() -> bool:
+        pages.append(browser.get(path, params=query))
+        return pages[-1].status_code != 503
+
+    until(is_shown, f"{path} is shown")
+    found = re.search(r'name="form_token" value="([^"]+)"', pages[-1].text)
+    assert found, pages[-1].text
+    return found[1]
 
 
 # The fixtures of a file whose tests share one console, beside those of `of_a_file`.

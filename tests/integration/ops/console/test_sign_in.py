@@ -1,6 +1,5 @@
 """Who may try how often to sign in at the console."""
 
-import re
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
@@ -19,7 +18,7 @@ from shared.db import attempts as counting
 from shared.db.models import OutboxMessage
 from shared.db.session import transaction
 from tests.integration.arrange import PATIENCE, written
-from tests.integration.ops.console.running import running_console
+from tests.integration.ops.console.running import form_token, running_console
 
 TRIES = 3
 PASSWORD = "correct horse battery"
@@ -31,8 +30,7 @@ def service():
 
 
 def attempt(browser, address, password="wrong horse"):
-    token = re.search(r'name="form_token" value="([^"]+)"', browser.get("/sign-in").text)[1]
-    form = {"form_token": token, "name": "ada", "password": password}
+    form = {"form_token": form_token(browser, "/sign-in"), "name": "ada", "password": password}
     return browser.post("/sign-in", data=form, headers={"X-Forwarded-For": address}).status_code
 
 
@@ -160,9 +158,8 @@ def give_code(browser, code):
 
 
 def answer_to(browser, code):
-    page = browser.get("/sign-in/code").text
-    token = re.search(r'name="form_token" value="([^"]+)"', page)[1]
-    return browser.post("/sign-in/code", data={"form_token": token, "code": code})
+    form = {"form_token": form_token(browser, "/sign-in/code"), "code": code}
+    return browser.post("/sign-in/code", data=form)
 
 
 @contextmanager

@@ -9,7 +9,7 @@ from shared.bus.contract.events import OpsTroubleChanged, decode
 from shared.db.models import OpsTrouble, OutboxMessage
 from tests.integration.arrange import until
 from tests.integration.ops.console.pages.test_masked_pages import signed_in
-from tests.integration.ops.console.running import running_console
+from tests.integration.ops.console.running import form_token, running_console
 
 KEY = "services.kyc: silent"
 
@@ -40,8 +40,7 @@ def shown(answer):
 
 
 def post(client, path, **form):
-    page = client.get(path.rpartition("/")[0])
-    token = re.search(r'name="form_token" value="([^"]+)"', page.text)[1]
+    token = form_token(client, path.rpartition("/")[0])
     return client.post(path, data={"form_token": token} | form)
 
 
