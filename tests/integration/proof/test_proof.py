@@ -222,8 +222,12 @@ def test_nothing_of_it_is_counted_among_the_figures_of_others(running):
     until(is_nothing, "its own are taken out of what PostgreSQL has counted")
 
 
-def test_it_says_how_it_stands(running, configure, module_database_url, module_amqp_url):
+def test_it_says_how_it_stands(
+    running, configure, module_database_url, module_amqp_url, monkeypatch
+):
     configure(database_url=module_database_url)
+    # A late job of its process is no scheme; tests before this one may have left some.
+    monkeypatch.setattr(heartbeat, "_problems", lambda: {heartbeat.JOURNAL: "late"})
     config = Settings(proof_url=running.url, database_url="postgresql+psycopg2://x:other@h/x")
     prover = Prover(config, running.sink)
     heartbeat_writer = heartbeat.HeartbeatWriter("services.proof", prover.standing)

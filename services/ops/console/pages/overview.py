@@ -144,9 +144,11 @@ def _proof(snapshot: Snapshot) -> list[Tile]:
     newest = max(beats, key=lambda beat: beat.seen_at, default=None)
     if newest is None or snapshot.at - newest.seen_at > PROOF_IS_OFF:
         return []
-    times = [report.reached for report in newest.queues.values()]
+    # Its other parts that fail, such as a late job, are troubles of their own.
+    schemes = [report for report in newest.queues.values() if report.state != "failing"]
+    times = [report.reached for report in schemes]
     is_well = snapshot.at - newest.seen_at <= FRESH and all(
-        report.state == "proved" for report in newest.queues.values()
+        report.state == "proved" for report in schemes
     )
     if not times or None in times:
         return [Tile("Standing proof", UNKNOWN, "", "not proved yet", is_well=is_well)]
