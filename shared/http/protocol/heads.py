@@ -155,7 +155,7 @@ class BoundedProtocol(HttpToolsProtocol):
         """
         # A head that arrived in one piece, no larger than a field, needs no counting.
         is_small = self._unproductive == self._begun <= FIELD_BYTES
-        if not is_small or len(self.headers) > FIELDS:
+        if not is_small:
             self._require_bounds()
         version = self.parser.get_http_version()
         if version not in _VERSIONS or (self._hosts != 1 and (self._hosts or version == "1.1")):
@@ -193,7 +193,7 @@ class BoundedProtocol(HttpToolsProtocol):
             self._refusal = _URL_TOO_LONG
             raise HeadError
         sizes = [len(name) + len(value) for name, value in self.headers]
-        if len(sizes) > FIELDS or max(sizes, default=0) > FIELD_BYTES or sum(sizes) > HEAD_BYTES:
+        if max(sizes, default=0) > FIELD_BYTES or sum(sizes) > HEAD_BYTES:
             self._refusal = _HEAD_TOO_LARGE
             raise HeadError
 
