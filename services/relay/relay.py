@@ -20,23 +20,22 @@ An error affects its row only, and an unresponsive destination its own rows only
 import asyncio
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import structlog
-from sqlalchemy import Connection, Row, event, text
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy import Connection, Row, event
 
 from services.relay import metrics, rows
 from services.relay.careful import Careful
+from services.relay.full_speed import PATIENCE, FullSpeed
 from services.relay.reached import Reached
-from services.relay.rehearsal import CannotTryError
 from services.relay.rows import Key, Outcome
-from services.relay.vetting import Vetting, kind_of
+from services.relay.vetting import Vetting
 from shared.bus.broker.standing import Standing
 from shared.bus.consume.batch import held_by
 from shared.bus.outbox import CHANNEL
-from shared.bus.publish.confirms import NackedError, PublishError, ReturnedError
+from shared.bus.publish.confirms import PublishError
 from shared.bus.publish.publisher import UNHURRIED, Publisher
 from shared.bus.publish.traced import publisher_class
 from shared.config.settings import Settings
@@ -50,8 +49,6 @@ POLL_SECONDS = 1.0  # polling interval, in case a NOTIFY was lost
 AWAY_SECONDS = 0.5  # pause after an error
 STUCK_SECONDS = 60.0
 STUCK = "Its lanes have not turned for a minute: a statement waits for a lock, or it hangs"
-PATIENCE, MOST_PATIENCE = 5.0, 8.0
-"""Seconds until an unconfirmed row is in doubt; the second is for a broker known to be slow."""
 IDLE_SECONDS = 120.0
 """The idle timeout of transactions, after which other relays get the rows of a frozen one. Longer
 than a rehearsal (rehearsal.py) may take."""
@@ -77,7 +74,6 @@ class Relay:
             options="-c enable_sort=off -c enable_seqscan=off",
         )
         self._vetting = Vetting(config.amqp_url)
-        self._fast = self._publisher("relay", self._config.intake_shards)
         # Shared by the lanes: the rows being sent, and outcomes that could not be written down.
         self._in_hand: set[Key] = set()
         self._unsettled: dict[Key, Sequence[str]] = {}
@@ -89,20 +85,24 @@ class Relay:
             in_hand=self._in_hand,
             unsettled=self._unsettled,
         )
-        self._lane_errors = _LaneErrors(lambda: self._fast.standing)
+        self._full_speed = FullSpeed(
+            lambda: self._publisher("relay", self._config.intake_shards),
+            self._vetting,
+            self._careful,
+            self._turn,
+        )
+        self._lane_errors = _LaneErrors(lambda: self._full_speed.publisher.standing)
         self._careful_errors = _LaneErrors(lambda: self._careful.standing)
         self._reached = Reached()
         # A new connection may be to a promoted standby, whose sequence numbers restart lower.
         event.listen(self._engine, "connect", lambda *_: self._reached.change_server())
-        self._abandoned: set[asyncio.Task[None]] = set()
         self._written = asyncio.Event()
-        self._stopping = asyncio.Event()
         self.last_turn = time.monotonic()
 
     @property
     def standings(self) -> Sequence[Standing]:
         """The states of the full-speed and the careful connection."""
-        return self._fast.standing, self._careful.standing
+        return self._full_speed.publisher.standing, self._careful.standing
 
     def is_turning(self) -> bool:
         """Whether the lanes turn; if not, the standings report it."""
@@ -116,7 +116,7 @@ class Relay:
 
     async def run(self, stopping: asyncio.Event) -> None:
         """Relay until `stopping` is set; batches that have begun are finished."""
-        await self._fast.start()
+        await self._full_speed.start(stopping)
         await self._careful.start()
         loop = asyncio.get_running_loop()
         listening = threading.Event()
@@ -126,17 +126,17 @@ class Relay:
             daemon=True,
         )
         listener.start()
-        self._stopping = stopping
         lanes = [asyncio.create_task(self._lane(number, stopping)) for number in range(LANES)]
         careful = asyncio.create_task(self._careful_lane(stopping))
         await asyncio.gather(*lanes, careful)
         listening.set()
-        await self._fast.stop(0)  # the lanes have waited for its confirms
+        await self._full_speed.stop()
         try:
             await self._careful.stop()
         except Exception as error:  # noqa: BLE001 - the leases of its rows expire
             log.warning("left_in_doubt", error=f"{type(error).__name__}: {error}"[:300])
-        await asyncio.gather(*self._abandoned, self._vetting.close(), return_exceptions=True)
+        closing = self._full_speed.closed(), self._vetting.close()
+        await asyncio.gather(*closing, return_exceptions=True)
         self._engine.dispose()
 
     def _publisher(self, name: str, shards: int = 1) -> Publisher:
@@ -151,6 +151,10 @@ class Relay:
             shards=shards,
         )
 
+    def _turn(self) -> float:
+        self.last_turn = time.monotonic()
+        return self.last_turn
+
     def _wake(self) -> None:
         self._written.set()
         self._careful.wake.set()
@@ -160,8 +164,8 @@ class Relay:
         # With full batches, each begins where the last one ended.
         after, looked, is_begun = 0, 0.0, False
         while not stopping.is_set():
-            now = self.last_turn = time.monotonic()
-            if self._fast.state != "connected":
+            now = self._turn()
+            if self._full_speed.publisher.state != "connected":
                 await _wait(stopping, AWAY_SECONDS)
                 continue
             self._written.clear()
@@ -244,7 +248,7 @@ class Relay:
         try:
             if fresh:
                 is_full = len(found) == BATCH
-                await self._publish(connection, fresh, outcome, is_full=is_full)
+                await self._full_speed.publish(connection, fresh, outcome, is_full=is_full)
             await asyncio.to_thread(rows.settle, connection, outcome)
         except Exception:
             for key, *what in outcome.each():
@@ -258,134 +262,6 @@ class Relay:
             for key, *_ in outcome.each():
                 self._unsettled.pop(key, None)
         return outcome
-
-    async def _publish(
-        self, connection: Connection, found: Sequence[Row[Any]], outcome: Outcome, *, is_full: bool
-    ) -> None:
-        """Publish rows and add their outcome.
-
-        Args:
-            connection: its transaction holds the rows' locks.
-            found: the rows.
-            outcome: added to.
-            is_full: whether there may be further rows behind these.
-
-        Raises:
-            PublishError: nothing was sent.
-            sqlalchemy.exc.DBAPIError: the transaction was lost while the broker had an alarm; the
-                outcome of all sent rows was added.
-        """
-        fast, known = self._fast, outcome.no_longer_fresh
-        sent: list[_Sent] = []
-        unknown = []
-        passes = self._vetting.passes
-        try:
-            for row in found:
-                body = row[-1]
-                if body is None:
-                    outcome.deferred.append(rows.key(row))
-                elif passes(kind_of(row), len(body)):
-                    self._send(fast, row, sent, outcome)
-                else:
-                    unknown.append(row)
-            if sent:
-                # Vetting takes time; the rows that were sent do not wait for it.
-                outcome.deferred += [rows.key(row) for row in unknown]
-            elif unknown:
-                good, refused = await self._vetting.vet(unknown, lambda: fast.state == "connected")
-                outcome.parked |= refused
-                for row in good:
-                    self._send(fast, row, sent, outcome)
-        except Exception as error:
-            if isinstance(error, CannotTryError) and is_full:
-                # There may be rows of known kinds behind these.
-                outcome.deferred += [rows.key(row) for row in unknown if self._vetting.knows_any]
-            # If any row was sent, its outcome has to be settled.
-            if not sent and outcome.no_longer_fresh == known:
-                raise
-        if sent:
-            confirms = [confirm for _, confirm in sent]
-            lost = await self._wait_for_confirms(connection, fast, confirms)
-            self._sort(fast, sent, outcome)
-            if lost is not None:
-                raise lost
-
-    async def _wait_for_confirms(
-        self,
-        connection: Connection,
-        fast: Publisher,
-        confirms: Sequence["asyncio.Future[None]"],
-    ) -> DBAPIError | None:
-        """Wait for confirms; return the error if the transaction was lost meanwhile."""
-        lost = None
-        patience = min(max(PATIENCE, 3 * self._careful.confirm_seconds), MOST_PATIENCE)
-        all_of_them = asyncio.create_task(_all_done(confirms))
-        try:
-            while (await asyncio.wait([all_of_them], timeout=patience))[1]:
-                # A broker with an alarm confirms nothing, which is not the fault of any row.
-                if fast.state != "blocked" or self._stopping.is_set():
-                    break
-                self.last_turn = time.monotonic()
-                # A statement keeps the transaction, and so the locks, from timing out. Without the
-                # database the confirms are waited for all the same.
-                if lost is None:
-                    try:
-                        await asyncio.to_thread(connection.execute, text("SELECT 1"))
-                    except DBAPIError as error:
-                        lost = error
-        finally:
-            all_of_them.cancel()
-        return lost
-
-    def _send(self, fast: Publisher, row: Row[Any], sent: list["_Sent"], outcome: Outcome) -> None:
-        try:
-            sent.append((row, fast.send(rows.checked(row))))
-        except PublishError:
-            raise
-        except Exception as error:  # noqa: BLE001 - an encoding error of this row
-            outcome.parked[rows.key(row)] = rows.unfit(error)
-
-    def _sort(self, fast: Publisher, sent: list["_Sent"], outcome: Outcome) -> None:
-        """Add the outcome of sent rows."""
-        late = set()
-        for row, confirm in sent:
-            if not confirm.done():
-                late.add((row.exchange, row.routing_key))
-                outcome.doubtful[rows.key(row)] = "sent, and not confirmed in time"
-                continue
-            error = confirm.exception()
-            if error is None:
-                outcome.confirmed.append(rows.key(row))
-            elif isinstance(error, ReturnedError | NackedError):
-                outcome.parked[rows.key(row)] = str(error)
-            else:
-                self._vetting.forget()
-                outcome.doubtful[rows.key(row)] = f"sent, and the confirm was lost: {error}"
-        if late:
-            self._careful.suspect(late)
-            self._abandon(fast)
-
-    def _abandon(self, fast: Publisher) -> None:
-        """Replace the connection: the broker may have stopped reading this one."""
-        if fast is not self._fast:
-            return
-        log.warning("connection_abandoned", outstanding=fast.outstanding)
-        self._fast = self._publisher("relay", self._config.intake_shards)
-
-        async def change() -> None:
-            # In this order, so that the new one does not begin at the unresponsive address.
-            try:
-                await fast.abandon()
-            finally:
-                if not self._stopping.is_set():
-                    await self._fast.start()
-
-        task = asyncio.create_task(change())
-        self._abandoned.add(task)
-        task.add_done_callback(self._abandoned.discard)
-
-
-_Sent = tuple[Row[Any], "asyncio.Future[None]"]
 
 
 class _LaneErrors:
@@ -429,17 +305,6 @@ def _listen(
                 loop.call_soon_threadsafe(wake)
             except RuntimeError:  # the loop is closed: the process stops
                 return
-
-
-async def _all_done(confirms: Iterable["asyncio.Future[None]"]) -> None:
-    """Wait for confirms in their order.
-
-    Of confirms that arrive together only one has a callback; `gather` would add one, and a turn of
-    the loop, for each row.
-    """
-    for confirm in confirms:
-        if not confirm.done():
-            await asyncio.wait((confirm,))
 
 
 async def _wait(stopping: asyncio.Event, seconds: float) -> bool:

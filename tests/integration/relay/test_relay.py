@@ -15,7 +15,7 @@ from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlalchemy.orm import Session
 
-from services.relay import reached, relay, rows
+from services.relay import full_speed, reached, relay, rows
 from services.relay.reached import Reached
 from services.relay.rehearsal import CannotTryError
 from services.relay.relay import Relay
@@ -159,7 +159,7 @@ def test_what_is_kept_in_mind_of_a_row_that_somebody_has_dealt_with(
 def apart(settings, wire):
     """A relay whose turns are the test's, and what becomes of what it sends over this."""
     one = Relay(settings)
-    one._fast = wire
+    one._full_speed.publisher = wire
     one._vetting.passes = lambda *_: True
     return one
 
@@ -181,7 +181,7 @@ def test_what_was_sent_is_waited_for_without_the_database_while_the_broker_has_a
     settings, db, engine, monkeypatch
 ):
     """However long that is: else it would go out once more with the end of the alarm."""
-    monkeypatch.setattr(relay, "PATIENCE", 0.05)
+    monkeypatch.setattr(full_speed, "PATIENCE", 0.05)
     write(db, messages(3))
     wire = Wire()
     wire.state = "blocked"
