@@ -77,7 +77,7 @@ def send(
         sealed_code=code_sealer().seal(digits.encode(), f"otp:{pending.code_id}"),
         expires_at=pending.code_made_at if is_for_nobody else pending.code_expires_at,
     )
-    outbox.tell(session, fact, about, source=SOURCE)
+    outbox.add_fact(session, fact, about, source=SOURCE)
 
 
 def unmatchable() -> bytes:

@@ -47,7 +47,7 @@ def notify(
         address=address,
         value=value,
     )
-    outbox.tell(session, fact, account.id, source=SOURCE)
+    outbox.add_fact(session, fact, account.id, source=SOURCE)
 
 
 def send_reset_code(
@@ -249,7 +249,7 @@ def _publish_revoked(session: Session, account: Account, email: str) -> None:
             kinds=revoked.kinds_of(session, ended),
             cause="account_closed",
         )
-        outbox.tell(session, fact, account.id, source=SOURCE)
+        outbox.add_fact(session, fact, account.id, source=SOURCE)
 
 
 def _authenticated(

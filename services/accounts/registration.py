@@ -175,7 +175,7 @@ def verify(
         guesses.attempts.give_back(*guess)
     guesses.remember(session, account, network)
     fact = AccountVerified(**of_account(account))
-    outbox.tell(session, fact, account.id, source=SOURCE)
+    outbox.add_fact(session, fact, account.id, source=SOURCE)
     return None
 
 

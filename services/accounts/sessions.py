@@ -101,7 +101,7 @@ def renew(
         held.ended_at = now
         log.warning("refresh_token_used_twice", session_id=str(held.id))
         fact = AccountChanged(**of_account(account), what="refresh_token_reused", address=network)
-        outbox.tell(session, fact, account.id, source=SOURCE)
+        outbox.add_fact(session, fact, account.id, source=SOURCE)
         return invalid
     held.renewed_at = now
     return _pair(account, held, now, successor_id)

@@ -60,7 +60,7 @@ def sign_in(
     is_new_place = guesses.remember(session, account, network)
     if guesses.is_sign_in_recorded(session, account.id, is_new_place=is_new_place):
         fact = AccountSignedIn(**of_account(account), address=address, is_new_place=is_new_place)
-        outbox.tell(session, fact, account.id, source=SOURCE)
+        outbox.add_fact(session, fact, account.id, source=SOURCE)
     return account
 
 
@@ -71,7 +71,7 @@ def _record_failure(session: Session, account: Account | None, address: str) -> 
     fact = AccountSignInFailed(
         email=account.email if account else "", account_id=account_id, address=address
     )
-    outbox.tell(session, fact, account.id if account else address, source=SOURCE)
+    outbox.add_fact(session, fact, account.id if account else address, source=SOURCE)
 
 
 def find(session: Session, email: str) -> Account | None:

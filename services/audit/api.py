@@ -126,7 +126,7 @@ def announce(session: Session, call: Call[OrdersFile, None]) -> Answer:
     )
     # The id is the file's, so that a repeated announcement is recorded once.
     fact_id = derived_id(fact.TYPE, account.id, call.body.sha256)
-    outbox.tell(session, fact, account.id, source=SOURCE, message_id=fact_id, once=True)
+    outbox.add_fact(session, fact, account.id, source=SOURCE, message_id=fact_id, once=True)
     return Answer(204)
 
 

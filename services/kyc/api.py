@@ -82,7 +82,7 @@ def submit(session: Session, call: Call[Submission, None]) -> Answer:
         application_id=application.id,
         business_registration_number=application.business_registration_number,
     )
-    outbox.tell(session, fact, account.id, source=SOURCE)
+    outbox.add_fact(session, fact, account.id, source=SOURCE)
     return Answer(201, _view(application))
 
 

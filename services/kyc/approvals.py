@@ -147,7 +147,7 @@ def _publish(
         counted=tuple(each.decided_by for each in counted),
         needed=needed(received.data),
     )
-    outbox.tell(
+    outbox.add_fact(
         session,
         fact,
         application.account_id,

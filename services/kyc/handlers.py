@@ -94,7 +94,7 @@ def decide(session: Session, received: Received[KycDecide]) -> None:
     except IntegrityError:  # a newer application has been submitted, which was not inspected
         raise Permanent(_ANOTHER) from None
     fact = _fact(session, account, application)
-    outbox.tell(
+    outbox.add_fact(
         session,
         fact,
         account.id,

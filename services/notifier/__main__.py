@@ -8,7 +8,7 @@ from services.notifier.bounds import Bounds
 from services.notifier.handlers import Notifier
 from services.notifier.mail.mailer import Mailer
 from services.notifier.rehearsal import RehearsedNotifier
-from services.notifier.suppression.upkeep import keep, tell_refused
+from services.notifier.suppression.upkeep import keep, warn_of_refusals
 from shared.bus.consume.subscription import Subscription
 from shared.bus.contract import topology
 from shared.config.settings import Settings
@@ -47,7 +47,7 @@ def wire(config: Settings) -> Wiring:
         subscriptions,
         (
             *retention.jobs("notifier", config),
-            Periodic("tell of refused addresses", TELL_SECONDS, tell_refused),
+            Periodic("tell of refused addresses", TELL_SECONDS, warn_of_refusals),
             Periodic("keep suppressions", KEEP_SECONDS, keep),
             *keeping,
         ),

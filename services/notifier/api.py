@@ -112,7 +112,7 @@ def lift(session: Session, call: Call[None, None]) -> Answer:
     fact = EmailSuppressionLifted(
         **of_account(account), address=call.address, suppression_id=found.id
     )
-    outbox.tell(session, fact, account.id, source=SOURCE)
+    outbox.add_fact(session, fact, account.id, source=SOURCE)
     return Answer(204)
 
 

@@ -55,7 +55,7 @@ def send(session: Session, call: Call[None, None]) -> Answer:
         item_summary="2 x blue kettle",
         address="12 Marina Road, Lagos",
     )
-    outbox.tell(
+    outbox.add_fact(
         session,
         order,
         order.order_id,

@@ -272,7 +272,7 @@ class Careful:
             raise
         for key in settled:
             self._unsettled.pop(key, None)
-        rows.tell_parked(found, outcome)
+        rows.log_parked(found, outcome)
         metrics.count(outcome)
         for row in chosen:
             self._publish(row)

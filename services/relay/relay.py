@@ -222,7 +222,7 @@ class Relay:
                     self._reached.forget()
                 if outcome.doubtful or outcome.deferred:
                     self._careful.wake.set()
-                rows.tell_parked(found, outcome)
+                rows.log_parked(found, outcome)
                 metrics.count(outcome)
             if look is not None:
                 self._reached.end(look, time.monotonic(), took, last if count == BATCH else None)

@@ -208,7 +208,7 @@ def settle(connection: Connection, outcome: Outcome) -> None:
     connection.commit()
 
 
-def tell_parked(found: Sequence[Row[Any]], outcome: Outcome) -> None:
+def log_parked(found: Sequence[Row[Any]], outcome: Outcome) -> None:
     """Log the parked rows with their reasons."""
     for row in found:
         reason = outcome.parked.get(key(row))

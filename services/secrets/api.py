@@ -124,7 +124,7 @@ def _tell_shown(session: Session, secret: WebhookSecret, address: str) -> None:
     # Programs fetch it at each start: the fact's id allows one email a day and network.
     day = datetime.now(UTC).strftime("%Y-%m-%d")
     fact_id = derived_id(fact.TYPE, secret.id, network_of(address), day)
-    outbox.tell(session, fact, account.id, source=SOURCE, message_id=fact_id, once=True)
+    outbox.add_fact(session, fact, account.id, source=SOURCE, message_id=fact_id, once=True)
 
 
 def _previous(secret: WebhookSecret, use: Mapping[UUID, SecretUse]) -> Previous:

@@ -135,7 +135,7 @@ def give(session: Session, call: Call[GivenSecret, None]) -> Answer:
         previous_valid_until=at + OVERLAP if is_retiring else None,
         revoked_ids=revoked,
     )
-    outbox.tell(session, fact, account.id, source=SOURCE)
+    outbox.add_fact(session, fact, account.id, source=SOURCE)
     return _list(session, account.id, platform)
 
 
@@ -159,7 +159,7 @@ def _end(
     if revoked:
         title = webhook_keys.GIVEN_BY[platform]
         reason = f"You removed the secret of {title}."
-        rotation.tell_revoked(session, account, revoked, reason, "removed")
+        rotation.add_revoked(session, account, revoked, reason, "removed")
     return bool(revoked)
 
 

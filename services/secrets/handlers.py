@@ -40,7 +40,7 @@ def on_revoked(session: Session, received: Received[KycRevoked]) -> None:
     that of a later approval.
     """
     revoked = received.data
-    rotation.tell_revoked_with(
+    rotation.add_revoked_with(
         session,
         _locked_account(session, revoked.account_id),
         revoked.application_id,

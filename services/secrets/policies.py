@@ -78,7 +78,7 @@ def replace(session: Session, call: Call[Allowlist, None]) -> Answer:
         fact = WebhookAllowlistChanged(
             **of_account(account), address=call.address, allowed_networks=tuple(networks)
         )
-        outbox.tell(session, fact, account.id, source=SOURCE)
+        outbox.add_fact(session, fact, account.id, source=SOURCE)
     return Answer(200, _view(networks, call.address))
 
 
@@ -100,7 +100,7 @@ def choose_schemes(session: Session, call: Call[Schemes, None]) -> Answer:
             what="standard_webhooks_only" if only else "both_schemes",
             address=call.address,
         )
-        outbox.tell(session, fact, account.id, source=SOURCE)
+        outbox.add_fact(session, fact, account.id, source=SOURCE)
     return Answer(200, call.body)
 
 
@@ -152,7 +152,7 @@ def on_block(session: Session, received: Received[AccountBlock]) -> None:
     # The same id when the journal is replayed, so the owner gets one email; with `what`, since a
     # client may use one id for blocking and unblocking.
     fact_id = follow_up_id(received.id, f"{fact.TYPE} {fact.what}", account.id)
-    outbox.tell(session, fact, account.id, source=SOURCE, message_id=fact_id)
+    outbox.add_fact(session, fact, account.id, source=SOURCE, message_id=fact_id)
 
 
 def _put(session: Session, **values: object) -> None:

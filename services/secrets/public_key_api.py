@@ -72,7 +72,7 @@ def add(session: Session, call: Call[NewPublicKey, None]) -> Answer:
     session.add(key)
     session.flush()
     fact = SecretKeyAdded(**_common(account, key, call.address))
-    outbox.tell(session, fact, account.id, source=SOURCE)
+    outbox.add_fact(session, fact, account.id, source=SOURCE)
     return Answer(201, _view(key, None))
 
 
@@ -89,7 +89,7 @@ def remove(session: Session, call: Call[None, None]) -> Answer:
     public_keys.revoke(session, call.caller, database_time(session), key_id)
     account = session.get_one(Account, call.caller)
     fact = SecretKeyRemoved(**_common(account, key, call.address), secret_ids=(key_id,))
-    outbox.tell(session, fact, account.id, source=SOURCE)
+    outbox.add_fact(session, fact, account.id, source=SOURCE)
     return Answer(204)
 
 

@@ -266,10 +266,10 @@ def end_test_mode(session: Session, account: Account) -> None:
     ended = _revoke_live(session, account.id, database_time(session), ours(is_test=True))
     if ended:
         reason = "You ended test mode: these were test secrets."
-        tell_revoked(session, account, ended, reason, "ended_test_mode")
+        add_revoked(session, account, ended, reason, "ended_test_mode")
 
 
-def tell_revoked_with(
+def add_revoked_with(
     session: Session, account: Account, application_id: UUID, reason: str, message_id: UUID
 ) -> None:
     """Report the secrets that the database revoked with an approval.
@@ -292,7 +292,7 @@ def tell_revoked_with(
     _tell(session, fact, message_id)
 
 
-def tell_revoked(
+def add_revoked(
     session: Session,
     account: Account,
     secret_ids: Sequence[UUID],
@@ -367,7 +367,7 @@ def _tell(
     fact: SecretIssued | SecretRotated | SecretRevoked,
     message_id: UUID | None = None,
 ) -> None:
-    outbox.tell(session, fact, fact.account_id, source=SOURCE, message_id=message_id)
+    outbox.add_fact(session, fact, fact.account_id, source=SOURCE, message_id=message_id)
 
 
 def _lock_key(account_id: UUID) -> int:

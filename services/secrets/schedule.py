@@ -109,7 +109,7 @@ def _warn(session: Session, secret: WebhookSecret, use: SecretUse, *, is_last: b
         is_last=is_last,
         is_test=secret.is_test,
     )
-    outbox.tell(session, fact, account.id, source=SOURCE)
+    outbox.add_fact(session, fact, account.id, source=SOURCE)
 
 
 def expire_due(session: Session, now: datetime) -> None:

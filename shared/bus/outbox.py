@@ -108,7 +108,7 @@ def add(session: Session, messages: Sequence[Message]) -> None:
         session.info[TOLD] += messages
 
 
-def tell(
+def add_fact(
     session: Session,
     fact: Event,
     about: UUID | str,

@@ -73,7 +73,7 @@ def replace(session: Session, call: Call[LocaleSettings, None]) -> Answer:
         language=wanted.language,
         time_zone=wanted.time_zone,
     )
-    outbox.tell(session, fact, account.id, source=SOURCE)
+    outbox.add_fact(session, fact, account.id, source=SOURCE)
     return Answer(200, LocaleView(**chosen, languages=list(language.CODES)))
 
 

@@ -21,7 +21,7 @@ from services.ingress.shops import deliveries
 from services.ingress.shops.authentication import PlatformScheme
 from services.ingress.webhook import rules
 from services.ingress.webhook.authentication import account_of
-from services.ingress.webhook.endpoint import Parts, Webhook, tell_success
+from services.ingress.webhook.endpoint import Parts, Webhook, answer_accepted
 from services.ingress.webhook.refusals import as_error
 from shared.http.bodies import read_unvouched
 from shared.http.callers import traceparent
@@ -106,7 +106,7 @@ class PlatformWebhook(Webhook):
             await self._acceptor.accept(found.message)
         attempt.note, attempt.fault = found.note, found.fault
         if found.note is None:
-            tell_success(req, resp, attempt)
+            answer_accepted(req, resp, attempt)
         else:
             attempt.order_number = found.number
             _tell_noted(resp, found.note)

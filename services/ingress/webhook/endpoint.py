@@ -104,7 +104,7 @@ class Webhook(ABC):
         """
 
 
-def tell_success(
+def answer_accepted(
     req: Request, resp: Response, attempt: Attempt, warnings: Sequence[str] = ()
 ) -> None:
     """Answer 201, with a receipt if the request asks for one.
@@ -161,7 +161,7 @@ class OrderWebhook(Webhook):
             await self._accept_once(signer, key, attempt.order_id, message)
         else:
             await self._acceptor.accept(message)
-        tell_success(req, resp, attempt, warnings)
+        answer_accepted(req, resp, attempt, warnings)
 
     async def _accept_once(self, signer: Signer, key: str, order_id: str, message: Message) -> None:
         claimed = order_id

@@ -34,7 +34,7 @@ CLOSED_FOR = timedelta(days=30)
 log = structlog.get_logger()
 
 
-def tell_refused(_: Session) -> None:
+def warn_of_refusals(_: Session) -> None:
     """Warn businesses about addresses that were refused since the last warning, once a day.
 
     A business may have any number of them, so they are marked as told in pages, each in its own

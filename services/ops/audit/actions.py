@@ -57,10 +57,10 @@ def unfit(reason: str) -> str:
         return "must say why"
     if len(reason) > MOST_CHARACTERS:
         return f"must be of at most {MOST_CHARACTERS} characters"
-    return tells_of(reason)
+    return address_fault(reason)
 
 
-def tells_of(reason: str, business: str = "") -> str:
+def address_fault(reason: str, business: str = "") -> str:
     """Return the end of a sentence if a reason contains a customer's email address; else empty.
 
     Args:
@@ -84,7 +84,7 @@ def about(fact: Event, correlation_id: UUID | str, message_id: UUID | None = Non
     return message_for(fact, source=SOURCE, correlation_id=correlation_id, message_id=message_id)
 
 
-def tell(engine: Engine, messages: Sequence[Message]) -> None:
+def commit_facts(engine: Engine, messages: Sequence[Message]) -> None:
     """Commit facts to the outbox. To commit them with other rows, use `outbox.add` there.
 
     Args:

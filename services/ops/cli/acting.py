@@ -15,7 +15,7 @@ import msgspec
 from sqlalchemy.exc import SQLAlchemyError
 from typer.core import TyperGroup
 
-from services.ops.audit.actions import Actor, tell, viewed
+from services.ops.audit.actions import Actor, commit_facts, viewed
 from services.ops.cli.terminal import (
     MISUSED,
     ask_password,
@@ -163,7 +163,7 @@ def note_view(system: Target, command: str, of: Sequence[str] = ()) -> None:
     """
     message = viewed(actor(system), command, of)
     with database_trouble():
-        tell(engine(system), [message])
+        commit_facts(engine(system), [message])
 
 
 def note_view_if_possible(system: Target, command: str, of: Sequence[str] = ()) -> None:
@@ -174,7 +174,7 @@ def note_view_if_possible(system: Target, command: str, of: Sequence[str] = ()) 
     message = viewed(actor(system), command, of)
     try:
         if system.has_database:
-            tell(engine(system), [message])
+            commit_facts(engine(system), [message])
             return
     except SQLAlchemyError:
         pass

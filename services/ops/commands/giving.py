@@ -12,7 +12,7 @@ from amqp.exceptions import AccessRefused
 from kombu import Connection
 from sqlalchemy import Engine
 
-from services.ops.audit.actions import Actor, about, commanded, tell
+from services.ops.audit.actions import Actor, about, commanded, commit_facts
 from shared.bus.broker import declaration
 from shared.bus.broker.kombu_connection import user_of
 from shared.bus.broker.refusal import explain
@@ -77,7 +77,7 @@ def give(
     declaration.ensure(connection)
     try:
         if engine is not None:
-            tell(engine, [commanded(actor, command, message_id, account_id)])
+            commit_facts(engine, [commanded(actor, command, message_id, account_id)])
     except Exception as error:
         if untold is None:
             raise

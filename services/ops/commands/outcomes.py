@@ -54,7 +54,7 @@ class Recipient:
 SECRETS = Recipient(topology.SECRETS_ROTATE, "services.secrets")
 
 
-def look(
+def outcome_of(
     engine: Engine,
     message_id: UUID,
     recipient: Recipient,
@@ -111,7 +111,7 @@ def wait(
         polls += 1
         is_last = time.monotonic() >= deadline
         letters = connection if is_last or polls % LETTERS_EVERY == 0 else None
-        outcome = look(engine, message_id, recipient, letters)
+        outcome = outcome_of(engine, message_id, recipient, letters)
         if outcome is not None and outcome.state != "waiting":
             return outcome
         if is_last:

@@ -18,7 +18,7 @@ from kombu import Connection
 from sqlalchemy import Engine
 from sqlalchemy.orm import Session
 
-from services.ops.audit.actions import Actor, tell, unfit
+from services.ops.audit.actions import Actor, commit_facts, unfit
 from services.ops.broker.copying import copy
 from services.ops.broker.hold import count, hold
 from services.ops.broker.publishing import publish
@@ -202,7 +202,7 @@ def settle(
                 letters = _by_tag(connection, queue, messages, state.done + state.passed)
                 matching = {tag: x for tag, x in letters.items() if criteria.match(x, *clocks)}
                 if matching:
-                    tell(engine, act(list(matching.values())))
+                    commit_facts(engine, act(list(matching.values())))
                     held.settle(matching)
                     settled |= {_identity(letter) for letter in matching.values()}
                 state.done += len(matching)

@@ -9,7 +9,7 @@ from amqp import Message as AmqpMessage
 from kombu import Connection
 from sqlalchemy import Engine
 
-from services.ops.audit.actions import Actor, about, tell
+from services.ops.audit.actions import Actor, about, commit_facts
 from services.ops.broker.hold import hold, limit_trust, verbatim_copy
 from services.ops.broker.publishing import publish
 from services.ops.dead_letters.actions import BATCH, Progress
@@ -125,7 +125,7 @@ def retry_now(
                     user = user_of(connection)
                     publish(connection, queue.name, [_copy(message, user) for message in due])
                     fact = OpsRetriedNow(**actor.fields, queue=queue.name, messages=len(due))
-                    tell(engine, [about(fact, queue.name)])
+                    commit_facts(engine, [about(fact, queue.name)])
                     held.settle(message.delivery_info["delivery_tag"] for message in due)
                 state.done += len(due)
                 state.passed += len(messages) - len(due)

@@ -62,7 +62,7 @@ class Results(list[Found]):
         are_all_businesses: whether a number or a key was searched at all businesses.
         is_of_all_days: false if only the last days of the request log were searched.
         looked_at: the time of the digest, if dead letters were searched in one.
-        meant: the ids of orders that the text may name, with the business if known.
+        order_ids: the ids of orders that the text may name, with the business if known.
     """
 
     is_whole: bool = True
@@ -73,7 +73,7 @@ class Results(list[Found]):
 
     def __init__(self) -> None:
         super().__init__()
-        self.meant: dict[UUID, UUID | None] = {}
+        self.order_ids: dict[UUID, UUID | None] = {}
 
 
 def search(
@@ -106,21 +106,21 @@ def search(
     lately: dict[UUID, requests.Request] = {}
     # A recorded order with this address or id needs no search for unrecorded ones.
     if not recorded or not (is_address or is_id(text)):
-        meant = results.meant
+        order_ids = results.order_ids
         if is_id(text):
-            meant[UUID(text)] = None
+            order_ids[UUID(text)] = None
         until = time.monotonic() + SECONDS
         for number, derived in enumerate(_derived(session, text, account_id, by_key=sees_persons)):
             if number and time.monotonic() > until:
                 results.are_all_businesses = False
                 break
             recorded += _recorded(session, account_id, one_of(Order.id, derived.keys()))
-            if len(meant) + len(derived) <= MOST_ASKED:
-                meant |= derived
+            if len(order_ids) + len(derived) <= MOST_ASKED:
+                order_ids |= derived
             else:
                 results.are_all_requests = False
         key = text if sees_persons else None
-        found, are_all = requests.accepted_lately(session, meant.keys(), key, account_id)
+        found, are_all = requests.accepted_lately(session, order_ids.keys(), key, account_id)
         results.is_of_all_days = account_id is not None
         results.are_all_requests &= are_all
         lately = {order.order_id: order for order in reversed(found) if order.order_id}
@@ -153,7 +153,7 @@ def waiting(
     connection: Connection,
     browse: pending.Browse = dead_letters.browse,
 ) -> None:
-    """Add the unrecorded orders among `found.meant` that wait in the outbox or on the bus.
+    """Add the unrecorded orders among `found.order_ids` that wait in the outbox or on the bus.
 
     Their age does not matter: a dead letter stays for months.
 
@@ -163,9 +163,9 @@ def waiting(
         connection: an open kombu connection.
         browse: searches dead letters.
     """
-    if not found.meant:
+    if not found.order_ids:
         return
-    about = [str(id_) for id_ in found.meant]
+    about = [str(id_) for id_ in found.order_ids]
     searched = pending.find(session, about, connection, browse, [topology.ORDERS_INTAKE])
     found.is_whole &= searched.is_whole
     found.looked_at = searched.looked_at
@@ -173,7 +173,7 @@ def waiting(
     since = {UUID(message.about): message.since for message in searched.messages}
     for id_, at in since.items():
         if id_ not in known:
-            sender = found.meant[id_]
+            sender = found.order_ids[id_]
             company = "" if sender is None else _company(session, sender)
             found.append(Found("", id_, company, "", "", at))
 

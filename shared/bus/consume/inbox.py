@@ -63,7 +63,7 @@ def _said(consumer: str, digests: Mapping[UUID, bytes]) -> dict[str, str]:
     }
 
 
-def look(consumer: str, beside: Callable[[], None] | None = None) -> Exception | None:
+def probe(consumer: str, beside: Callable[[], None] | None = None) -> Exception | None:
     """Check that a consumer's transactions can work, before it is sent messages.
 
     Inserts an id and rolls back: a standby or a server with a full disk can still be read from.

@@ -150,7 +150,7 @@ class Session:
         """
         stopping, asks, pause = self._consumer.stopping, self._subscription, FIRST_DELAY
         while not stopping.is_set():
-            looking = self._consumer.worker.submit(inbox.look, asks.consumer, asks.needs)
+            looking = self._consumer.worker.submit(inbox.probe, asks.consumer, asks.needs)
             away = looking.result() if self._idle_until(looking) else None
             if away is None:
                 self._consumer.standing.released()

@@ -11,7 +11,7 @@ from sqlalchemy import select, text, update
 from structlog.testing import capture_logs
 
 from services.notifier.suppression import upkeep
-from services.notifier.suppression.upkeep import keep, tell_refused
+from services.notifier.suppression.upkeep import keep, warn_of_refusals
 from shared.bus.contract import topology
 from shared.bus.contract.events import OrderRecipientsRefused
 from shared.db import session as database
@@ -137,7 +137,7 @@ def test_the_business_is_told_once_a_day_of_all_of_them(
         mailed(config, engine, amqp_url, told("order_received", order))
     for _ in range(2):
         with transaction() as session:
-            tell_refused(session)
+            warn_of_refusals(session)
     (fact,) = news(engine)
     assert (fact.email, fact.total) == (business.email, 3)
     assert {one.address for one in fact.recipients} == {o.customer_email for o in orders}
@@ -152,7 +152,7 @@ def test_the_business_is_told_once_a_day_of_all_of_them(
     db.execute(Suppression.__table__.delete().where(Suppression.told_at.is_not(None)))
     db.commit()
     with transaction() as session:
-        tell_refused(session)
+        warn_of_refusals(session)
     assert len(news(engine)) == 1
     yesterday = datetime.now(UTC) - timedelta(days=1, minutes=1)
     db.connection().exec_driver_sql(
@@ -160,7 +160,7 @@ def test_the_business_is_told_once_a_day_of_all_of_them(
     )
     db.commit()
     with transaction() as session:
-        tell_refused(session)
+        warn_of_refusals(session)
     assert [one.address for one in news(engine)[1].recipients] == ["gone@late.example"]
 
 
@@ -184,7 +184,7 @@ def test_a_warning_of_any_number_is_made_in_pages_and_once(
     refused_by(db, other, 2)
     pages = []
     for _ in range(4):
-        tell_refused(db)
+        warn_of_refusals(db)
         db.rollback()
         untold = select(Suppression).where(Suppression.told_at.is_(None))
         pages.append(len(db.scalars(untold).all()))
@@ -202,11 +202,11 @@ def test_a_warning_is_of_so_many_and_the_rest_is_told_the_next_day(
     monkeypatch.setattr(upkeep, "ROWS", 2)
     monkeypatch.setattr(upkeep, "MOST_TOLD", 4)
     refused_by(db, business, 7)
-    tell_refused(db)
+    warn_of_refusals(db)
     assert [fact.total for fact in news(engine)] == [4]
     db.execute(update(Suppression).values(told_at=Suppression.told_at - timedelta(days=2)))
     db.commit()
-    tell_refused(db)
+    warn_of_refusals(db)
     assert [fact.total for fact in news(engine)] == [4, 3]
     first, second = ({one.address for one in fact.recipients} for fact in news(engine))
     assert (len(first), len(second), first & second) == (4, 3, set())
@@ -218,13 +218,13 @@ def test_a_warning_whose_rest_was_lifted_meanwhile_is_told(
     monkeypatch.setattr(upkeep, "ROWS", 3)
     monkeypatch.setattr(upkeep, "PAGES", 1)
     refused_by(db, business, 5)
-    tell_refused(db)
+    warn_of_refusals(db)
     db.execute(Suppression.__table__.delete().where(Suppression.told_at.is_(None)))
     db.commit()
-    tell_refused(db)
+    warn_of_refusals(db)
     (fact,) = news(engine)
     assert (fact.total, len(fact.recipients)) == (3, 3)
-    tell_refused(db)
+    warn_of_refusals(db)
     assert len(news(engine)) == 1
 
 
@@ -238,7 +238,7 @@ def test_a_warning_stamped_by_a_clock_that_was_ahead_silences_no_other(
     db.add(a_row(business, other, cause="refused"))
     db.commit()
     with transaction() as session:
-        tell_refused(session)
+        warn_of_refusals(session)
     (fact,) = news(engine)
     assert [one.address for one in fact.recipients] == ["gone@late.example"]
 
@@ -249,7 +249,7 @@ def test_a_closed_account_is_told_nothing_and_forgotten(config, db, business, en
     db.execute(update(Account).values(closed_at=datetime.now(UTC) - timedelta(days=31)))
     db.commit()
     with transaction() as session:
-        tell_refused(session)
+        warn_of_refusals(session)
         keep(session)
     assert news(engine) == []
     assert db.scalars(select(Suppression)).all() == []

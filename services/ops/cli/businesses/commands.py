@@ -6,7 +6,7 @@ from typing import Annotated, Any, TypeVar
 import msgspec
 import typer
 
-from services.ops.audit.actions import tells_of
+from services.ops.audit.actions import address_fault
 from services.ops.cli.acting import actor
 from services.ops.cli.terminal import (
     FAILED,
@@ -121,7 +121,7 @@ def with_reason(
         command = msgspec.convert({**fields, "reason": reason}, type_)
     except msgspec.ValidationError:
         stop(REASON_TOO_LONG, MISUSED)
-    if wrong := tells_of(reason, email):
+    if wrong := address_fault(reason, email):
         stop(f"The reason {wrong}.", MISUSED)
     return command
 

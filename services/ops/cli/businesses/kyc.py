@@ -10,7 +10,7 @@ import typer
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
-from services.ops.audit.actions import tells_of
+from services.ops.audit.actions import address_fault
 from services.ops.cli import acting
 from services.ops.cli.acting import actor, note_view, note_view_if_possible, sign_in
 from services.ops.cli.businesses.commands import (
@@ -196,7 +196,7 @@ def _decide(
             stop(REASON_TOO_LONG, MISUSED)
         stop(f"This is no account id, email address or registration number: {business}", MISUSED)
     application = _find(system, command)
-    if wrong := tells_of(reason, application.email if application else business.strip()):
+    if wrong := address_fault(reason, application.email if application else business.strip()):
         stop(f"The reason {wrong}.", MISUSED)
     if application is None:
         if decision == "approve" and yes and system.has_database:

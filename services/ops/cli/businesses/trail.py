@@ -58,7 +58,7 @@ def show(
             orders = search.search(session, order, account_id=account_id, connection=connection)
         except NotReadToTheEndError as error:
             stop(f"The journal cannot be read ({error}). What is recorded is found with --no-bus.")
-        if connection is not None and not orders and orders.meant and not is_id(order.strip()):
+        if connection is not None and not orders and orders.order_ids and not is_id(order.strip()):
             search.waiting(session, orders, connection)
         _report_gaps(orders)
         if not orders and not orders.is_of_all_days:

@@ -102,7 +102,7 @@ def replay(
     def note(messages: int | None = None) -> None:
         if db is not None:
             counted = msgspec.structs.replace(fact, messages=messages)
-            audit.tell(db, [audit.about(counted, queue.name)])
+            audit.commit_facts(db, [audit.about(counted, queue.name)])
 
     # A message that waited at that time is in no table, and in the journal from before.
     begin = max(first, EPOCH + replaying.WAITED) - replaying.WAITED

@@ -7,7 +7,7 @@ from uuid import UUID
 import msgspec
 from sqlalchemy.orm import Session
 
-from services.ops.audit.actions import tells_of
+from services.ops.audit.actions import address_fault
 from services.ops.commands import outcomes
 from services.ops.commands.giving import give
 from services.ops.console.web.following import follow
@@ -169,7 +169,7 @@ def _read(session: Session, visit: Visit) -> tuple[Kind, Command, Account]:
         raise PageError(404, f"There is no business {account_id}.")
     if account.closed_at is not None:
         raise PageError(409, "The business has closed its account: there is nothing to change.")
-    if wrong := tells_of(visit.field("reason"), account.email):
+    if wrong := address_fault(visit.field("reason"), account.email):
         raise PageError(400, f"The reason {wrong}.")
     try:
         return kind, kind.made(account_id, visit), account

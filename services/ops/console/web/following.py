@@ -31,12 +31,12 @@ def follow(session: Session, visit: Visit, recipient: Recipient, account_id: UUI
     if is_last or polls % outcomes.LETTERS_EVERY == outcomes.LETTERS_EVERY - 1:
         try:
             with visit.system.broker(None) as connection:
-                found = outcomes.look(engine(), message_id, recipient, connection)
+                found = outcomes.outcome_of(engine(), message_id, recipient, connection)
         except PageError as error:  # of the broker; the database may have the outcome
-            found = outcomes.look(engine(), message_id, recipient)
+            found = outcomes.outcome_of(engine(), message_id, recipient)
             found = found or Outcome("waiting", str(error))
     else:
-        found = outcomes.look(engine(), message_id, recipient)
+        found = outcomes.outcome_of(engine(), message_id, recipient)
     if found is None or found.state == "waiting":
         found = outcomes.given_up(recipient, "a minute", found) if is_last else None
     about = {

@@ -36,10 +36,10 @@ def test_what_is_not_confirmed_is_told_and_not_called_undone(
     settings, db, engine, command, monkeypatch
 ):
     """The broker is silent after the command was sent; it has it all the same."""
-    tell = giving.tell
+    commit_facts = giving.commit_facts
 
-    def tell_and_stall(*arguments):
-        tell(*arguments)
+    def commit_and_stall(*arguments):
+        commit_facts(*arguments)
         # Open and in confirm mode, or it is that which waits.
         channel = connection.channel()
         channel.basic_publish_confirm(Message(b"{}"), exchange="", routing_key=QUEUE)
@@ -47,7 +47,7 @@ def test_what_is_not_confirmed_is_told_and_not_called_undone(
         monkeypatch.setattr(connection, "channel", lambda: channel)
         gate.stall()
 
-    monkeypatch.setattr(giving, "tell", tell_and_stall)
+    monkeypatch.setattr(giving, "commit_facts", commit_and_stall)
     monkeypatch.setattr(giving, "CONFIRM_TIMEOUT", 1.0)
     with Gate(settings.amqp_url) as gate, open_connection(gate.url) as connection:
         with pytest.raises(NotKnownError, match="It is not known whether secret"):

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from services.ops.audit.actions import Actor, tells_of, unfit
+from services.ops.audit.actions import Actor, address_fault, unfit
 from services.ops.broker.hold import NOT_WHOLE
 from services.ops.cli.messages import dead_actions
 from services.ops.console.pages.dead import changes
@@ -50,7 +50,7 @@ def test_unfit_reasons_are_refused(reason, wrong):
     ],
 )
 def test_a_reason_for_a_business_contains_no_other_address(reason, is_told):
-    assert bool(tells_of(reason, "it@kettle.example")) == is_told
+    assert bool(address_fault(reason, "it@kettle.example")) == is_told
 
 
 def test_a_complete_action_missed_nothing():

@@ -9,7 +9,7 @@ from uuid import UUID
 import msgspec
 from sqlalchemy.orm import Session
 
-from services.ops.audit.actions import tells_of
+from services.ops.audit.actions import address_fault
 from services.ops.commands import decisions, kyc_applications, kyc_notes
 from services.ops.commands.giving import give
 from services.ops.commands.kyc_applications import Application, Filter, Same, Sort, Status
@@ -199,7 +199,7 @@ def _command(session: Session, visit: Visit) -> KycDecide:
     if decision == "approve" and reason:
         raise PageError(400, "An approval has no reason: was this to be a rejection?")
     business = session.get(Account, account_id)
-    if wrong := tells_of(reason, business.email if business else ""):
+    if wrong := address_fault(reason, business.email if business else ""):
         raise PageError(400, f"The reason {wrong}.")
     try:
         looked_at = visit.field("application_id")
