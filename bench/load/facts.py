@@ -17,10 +17,10 @@ def recorded(count: int) -> Iterator[Message]:
             order_id=order_id,
             account_id=account,
             company_name="Kettle & Co",
-            customer_name=f"Zoe Ade {number}",
+            customer_name=orders.name(number),
             customer_email=orders.email(number),
-            item_summary=f"{number % 7 + 1} x {orders.ITEMS[number % 5]}",
-            address=f"{number % 199 + 1} {orders.STREETS[number % 5]}, Lagos",
+            item_summary=orders.item_summary(number),
+            address=orders.address(number),
             tracking_status=TrackingStatus.PENDING,
         )
         yield message_for(fact, source="services.orders", correlation_id=order_id)

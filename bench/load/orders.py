@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
-NAMES = ("Zoe Ade", "Tunde Bakare", "Zoë Adébáyọ̀")  # a third of all names are not ASCII
+NAMES = ("Zoe Ade", "Tunde Bakare", "Zoë Adébáyọ̀")  # of all names and items a third is not ASCII
 STREETS = ("Marina Road", "Broad Street", "Allen Avenue", "Awolowo Road", "Ozumba Close")
 ITEMS = ("blue kettle", "teapot, cast iron", "théière en fonte")
 
@@ -18,17 +18,32 @@ def email(number: int) -> str:
     return f"zoe.ade.{number}@shop.example"
 
 
+def name(number: int) -> str:
+    """The customer's name."""
+    return f"{NAMES[number % len(NAMES)]} {number}"
+
+
+def item_summary(number: int) -> str:
+    """What was ordered."""
+    return f"{number % 7 + 1} x {ITEMS[number % len(ITEMS)]}"
+
+
+def address(number: int) -> str:
+    """Where it goes."""
+    return f"{number % 199 + 1} {STREETS[number % len(STREETS)]}, Lagos"
+
+
 def body(number: int) -> bytes:
     """An order's body, about 250 bytes; each number gives another."""
     return json.dumps(
         {
             "customer_details": {
-                "name": f"{NAMES[number % 3]} {number}",
+                "name": name(number),
                 "email": email(number),
                 "phone": f"+234800{number:07d}",
             },
-            "item_summary": f"{number % 7 + 1} x {ITEMS[number % 3]}",
-            "address": f"{number % 199 + 1} {STREETS[number % 5]}, Lagos",
+            "item_summary": item_summary(number),
+            "address": address(number),
             "tracking_status": "PENDING",
         }
     ).encode()
