@@ -13,6 +13,8 @@ from django.conf import settings
 from django.core.mail import EmailMultiAlternatives, get_connection, send_mail
 from django.template.loader import get_template
 
+from bench.load import orders
+
 TEMPLATES = Path(__file__).with_name("templates")
 SENDER = "Order Fellow <no-reply@order-fellow.example>"
 
@@ -37,15 +39,15 @@ def main(port: int, count: int, how: str) -> None:
     for number in range(count):
         known = {
             "company": "Kettle & Co",
-            "name": f"Zoe Ade {number}",
+            "name": orders.name(number),
             "order_id": f"0199-{number}",
-            "items": "2 x blue kettle",
-            "address": "12 Marina Road, Lagos",
+            "items": orders.item_summary(number),
+            "address": orders.address(number),
             "status": "pending",
         }
         subject = f"{known['company']} has your order"
         body, page = text.render(known), html.render(known)
-        recipient = f"zoe.ade.{number}@shop.example"
+        recipient = orders.email(number)
         if kept is None:
             send_mail(subject, body, SENDER, [recipient], html_message=page)
         else:
