@@ -3,8 +3,10 @@
 import os
 import random
 import shutil
+import signal
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from uuid import UUID
@@ -22,7 +24,7 @@ from stack.servers.ports import Address, Port
 from stack.servers.sources import Broker, Database
 from stack.supervisor import MODULES, Supervisor
 from stack.system import prepare, start_services
-from tests.faults.ledger import OF_SHOPIFY, SETTLE_SECONDS, Balance, Load, settle
+from tests.faults.ledger import OF_SHOPIFY, Balance, Load, settle
 from tests.integration.arrange import (
     PATIENCE,
     access_token,
@@ -32,7 +34,7 @@ from tests.integration.arrange import (
 )
 from tests.integration.gate import Gate
 
-TEST_SECONDS = 600
+TEST_SECONDS = 1800  # bounds a hang; `until` and `settle` say sooner what has not come
 MINUTES = float(os.environ.get("FAULTS_MINUTES", "0"))
 """With a number here each case goes on for as many minutes: a soak."""
 
@@ -92,7 +94,19 @@ class Stand:
         if master is None:
             return []
         children = Path(f"/proc/{master}/task/{master}/children")
-        return [int(pid) for pid in children.read_text().split()] if children.exists() else []
+        with suppress(FileNotFoundError, ProcessLookupError):  # it has ended meanwhile
+            return [int(pid) for pid in children.read_text().split()]
+        return []
+
+    def kill_worker(self) -> bool:
+        """Kill one of the ingress's workers; False where there is none, as without a master."""
+        alive = self.workers()
+        if not alive:
+            return False
+        with suppress(ProcessLookupError):  # it has ended with its master
+            os.kill(self.rng.choice(alive), signal.SIGKILL)
+            return True
+        return False
 
     def add_another(self, name: str) -> None:
         """Start a second process of a service."""
@@ -109,6 +123,15 @@ class Stand:
         while time.monotonic() < deadline:
             self.supervisor.watch()
             time.sleep(0.05)
+
+    def go_on_until(self, look: Callable[[], object], what: str) -> None:
+        """Let time pass, restarting what has died, until `look` finds something true."""
+
+        def found() -> object:
+            self.go_on(0.1)
+            return look()
+
+        until(found, what)
 
     def repeat(self, seconds: float, step: Callable[[], None]) -> None:
         """Do something again and again, for some seconds or, in a soak, for minutes."""
@@ -131,12 +154,12 @@ class Stand:
         answer = httpx.get(f"{self.url}/readyz", timeout=20)
         return bool(answer.json()["status"] == "ready")
 
-    def settle(self, load: Load, seconds: float = SETTLE_SECONDS) -> Balance:
+    def settle(self, load: Load) -> Balance:
         """Wait for the backlog and compare; nothing may be left in a dead queue."""
         self.ready()
         queues = ("orders.intake", "notifier.orders", "notifier.bulk", "notifier.urgent")
         try:
-            balance = settle(load, self.engine, self.mail.maildir, seconds)
+            balance = settle(load, self.engine, self.mail.maildir, self.supervisor.watch)
         except AssertionError as error:
             waiting = [f"{queue}{end}" for queue in queues for end in ("", ".dead")]
             error.add_note(str({queue: depth(self.amqp_url, queue) for queue in waiting}))

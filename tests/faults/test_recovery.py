@@ -270,7 +270,7 @@ def test_an_older_dump_and_the_journal_are_the_whole_truth(stand):
     assert ended.answers() <= {401, 403}
     for command in recorded:
         run(stand, command, since)
-    balance = stand.settle(after, 120)
+    balance = stand.settle(after)
     assert set(balance.answers) == {201}
     assert balance.doubled == 0
     assert stand.settle(before).doubled == 0

@@ -3,7 +3,6 @@
 import asyncio
 import json
 import os
-import signal
 import threading
 from collections import Counter
 
@@ -11,8 +10,8 @@ import httpx
 import pytest
 from sqlalchemy import text
 
-from tests.faults.ledger import Load, Sent, order_body, post
-from tests.integration.arrange import PATIENCE, sign
+from tests.faults.ledger import ANSWER_SECONDS, Load, Sent, order_body, post
+from tests.integration.arrange import PATIENCE, sign, until
 from tests.integration.ingress.conftest import standard_headers
 
 ORDERS = int(os.environ.get("FAULTS_ORDERS", "10000"))
@@ -63,7 +62,7 @@ class Doubled:
         while True:
             self.tries += 1
             try:
-                async with asyncio.timeout(15):
+                async with asyncio.timeout(ANSWER_SECONDS):
                     if not held:
                         held[:] = await asyncio.open_connection(self._host, int(self._port))
                     path, headers = self._signed(number, customer, body)
@@ -97,10 +96,10 @@ def test_every_request_doubled_and_a_worker_killed_is_each_order_and_email_once(
     thread.start()
     while thread.is_alive() and len(doubled.sent) < ORDERS // 2:
         stand.go_on(0.05)
-    os.kill(stand.rng.choice(stand.workers()), signal.SIGKILL)
+    until(stand.kill_worker, "a worker is killed")
     while thread.is_alive():
         stand.go_on(0.05)
-    balance = stand.settle(doubled, 120)
+    balance = stand.settle(doubled)
     balance.accepted_all()
     assert (balance.accepted, balance.doubled) == (ORDERS, 0)
     assert doubled.tries >= 2 * ORDERS

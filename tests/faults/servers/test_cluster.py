@@ -85,7 +85,7 @@ def test_two_of_three_are_killed_and_come_back(stand, nodes):
         for node in nodes[:2]:
             node.wait()
         stand.go_on(2)
-    stand.settle(load, 150).accepted_all()
+    stand.settle(load).accepted_all()
 
 
 def test_a_node_is_cut_off_from_the_other_two(stand, nodes):
@@ -100,7 +100,7 @@ def test_a_node_is_cut_off_from_the_other_two(stand, nodes):
         stand.go_on(8)
         heal(lone, others)
         stand.go_on(2)
-    stand.settle(load, 150).accepted_all()
+    stand.settle(load).accepted_all()
 
 
 LEAD = (

@@ -55,7 +55,7 @@ def test_the_database_has_no_room_left(stand, postgres, small_disk):
             # It gives up when even its log has no room, and ops staff start it again.
             postgres.start()
         stand.go_on(2)
-    balance = stand.settle(load, 150)
+    balance = stand.settle(load)
     balance.accepted_all()
     assert balance.doubled == 0
 

@@ -46,7 +46,7 @@ def test_what_is_refused_for_now_is_sent_later(stand, reply):
     stand.mail.handler.respond = once
     with stand.load() as load:
         stand.go_on(3)
-    balance = stand.settle(load, 150)
+    balance = stand.settle(load)
     balance.accepted_all()
     assert refused
     assert balance.doubled == 0
@@ -117,6 +117,6 @@ def test_a_server_that_dies_after_data_before_its_answer(stand, monkeypatch):
     monkeypatch.setattr(Handler, "handle_DATA", dies)
     with stand.load() as load:
         stand.go_on(3)
-    balance = stand.settle(load, 150)
+    balance = stand.settle(load)
     balance.accepted_all()
     assert balance.doubled <= 5

@@ -39,7 +39,7 @@ def test_what_passes_is_lost_now_and_then(stand, way):
         gate.open()
     assert gate.losses > 0
     # With the database torn away under a commit nobody knows whether it took place.
-    stand.settle(load, 150).accepted_all()
+    stand.settle(load).accepted_all()
 
 
 def test_slow_and_lossy_at_once(stand):
@@ -50,7 +50,7 @@ def test_slow_and_lossy_at_once(stand):
         stand.go_on(8)
         stand.bus.open()
         stand.books.open()
-    balance = stand.settle(load, 150)
+    balance = stand.settle(load)
     # Both may be away in the same moment; then the sender is told so, and sends again.
     assert set(balance.answers) <= {201, 503}
     assert balance.accepted > len(load.sent) // 2
