@@ -14,6 +14,7 @@ from stack.folders import ROOT, passable
 from stack.processes import spawn
 from stack.servers.ports import Port
 from stack.servers.postgres import PostgreSQL, programs
+from tests.integration.arrange import PATIENCE
 from tests.machines.deployment import steps
 
 DEPLOY = ROOT / "deploy" / "cluster"
@@ -75,7 +76,7 @@ class Node(PostgreSQL):
             (f"{programs()}/psql", "-h", "127.0.0.1", "-p", str(self._port), "-U", "postgres",
              *arguments),
             env={"PATH": os.defpath, "PGPASSWORD": self.password},
-            input=here, text=True, check=True, timeout=60,
+            input=here, text=True, check=True, timeout=PATIENCE,
         )  # fmt: skip
 
     def _create(self, database: str) -> None:

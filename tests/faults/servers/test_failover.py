@@ -98,7 +98,7 @@ def test_an_empty_volume_is_no_database_beside_a_copy(pair):
     refuses(primary, "has a database and follows")
     # Nor while the other one is only about to start.
     standby.stop()
-    primary.peer_seconds = 60
+    primary.peer_seconds = 600  # longer than the other one's start may take
     primary.launch()
     standby.start()
     refuses(primary, "has a database and follows", PostgreSQL.wait)
@@ -114,6 +114,15 @@ def refuses(server, why, start=PostgreSQL.start):
 
 
 def waits_for(engine):
-    """Commits wait for the one that follows."""
-    with engine.connect() as connection:
-        until(lambda: connection.scalar(IN_STEP) in ("sync", "quorum"), "in step")
+    """Commits wait for the one that follows.
+
+    Each look is a transaction of its own: within one PostgreSQL keeps the list of its processes as
+    it was at the first look (pgstat_read_current_status), and a follower that comes later is in
+    none of the others.
+    """
+
+    def in_step():
+        with engine.connect() as connection:
+            return connection.scalar(IN_STEP) in ("sync", "quorum")
+
+    until(in_step, "in step")
