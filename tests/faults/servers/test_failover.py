@@ -21,6 +21,8 @@ def pair(open_folder):
     try:
         primary.start()
         told("### A second database beside one that is there", named(primary, standby))
+        # From here on the other one answers whenever this one asks, but may take its time for it.
+        primary.peer_seconds = 600
         yield primary, standby
     finally:
         standby.close()
@@ -98,7 +100,6 @@ def test_an_empty_volume_is_no_database_beside_a_copy(pair):
     refuses(primary, "has a database and follows")
     # Nor while the other one is only about to start.
     standby.stop()
-    primary.peer_seconds = 600  # longer than the other one's start may take
     primary.launch()
     standby.start()
     refuses(primary, "has a database and follows", PostgreSQL.wait)
