@@ -7,12 +7,12 @@ Not that of what gunicorn runs: its master's time.sleep does not bear libfaketim
 import os
 import time
 from datetime import timedelta
+from email import message_from_bytes
 from email.utils import parsedate_to_datetime
 from pathlib import Path
 
 import pytest
 
-from tests.integration.arrange import until
 from tests.programs import program
 
 UNDER_GUNICORN = ("ingress", "ops", "portal")
@@ -53,10 +53,9 @@ def test_a_jump_of_an_hour(stand, clock, seconds):
         set_clock(clock, seconds)
 
         def is_seen():
-            stand.go_on(1)
-            return any(abs(shift - seconds) < 120 for shift in dated(stand))
+            return any(abs(shift - seconds) < 600 for shift in dated(stand))
 
-        until(is_seen, "emails dated by the jumped clock", 60)
+        stand.go_on_until(is_seen, "emails dated by the jumped clock")
         stand.go_on(4)
         set_clock(clock, 0)
         stand.go_on(4)
@@ -67,5 +66,7 @@ def test_a_jump_of_an_hour(stand, clock, seconds):
 
 def dated(stand):
     """By how much the dates of the emails are off, the jumped clock being their sender's."""
-    for email in stand.mail.maildir.emails()[-50:]:
-        yield parsedate_to_datetime(email["date"]).timestamp() - time.time()
+    # Only the newest are read: there may be thousands, and reading takes time from the load.
+    for file in sorted((stand.mail.maildir.path / "new").iterdir())[-50:]:
+        date = message_from_bytes(file.read_bytes())["date"]
+        yield parsedate_to_datetime(date).timestamp() - time.time()
