@@ -48,12 +48,10 @@ def test_the_database_has_no_room_left(stand, postgres, small_disk):
     with stand.load() as load:
         stand.go_on(1)
         fill(filler)
-        until(lambda: not can_write(stand, filler), "the database cannot write", 60)
+        until(lambda: not can_write(stand, filler), "the database cannot write")
         stand.go_on(6)
         filler.unlink()
-        if not postgres.is_running:
-            # It gives up when even its log has no room, and ops staff start it again.
-            postgres.start()
+        stand.go_on_until(lambda: answers(stand, postgres), "the database answers")
         stand.go_on(2)
     balance = stand.settle(load)
     balance.accepted_all()
@@ -64,6 +62,17 @@ def fill(path):
     with suppress(OSError), path.open("ab", buffering=0) as file:
         while True:
             file.write(b"\0" * 4096)
+
+
+def answers(stand, postgres):
+    if not postgres.is_running:
+        # It gives up when even its log has no room, perhaps only now, and ops staff start it again.
+        postgres.start()
+    try:
+        with stand.engine.connect() as connection:
+            return bool(connection.exec_driver_sql("SELECT 1").scalar())
+    except DBAPIError:
+        return False
 
 
 def can_write(stand, filler):
