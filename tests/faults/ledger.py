@@ -306,6 +306,11 @@ def settle(load: Load, engine: Engine, maildir: Maildir, watch: Callable[[], Non
     return balance
 
 
+def told(maildir: Maildir, load: Load) -> set[str]:
+    """Those customers of a load who have got an email."""
+    return {address for address, _ in _emails(maildir, {sent.customer for sent in load.sent})}
+
+
 def _recorded(engine: Engine, ours: set[str]) -> dict[str, str]:
     with engine.connect() as connection:
         rows = connection.execute(text("SELECT id, customer_email FROM orders"))

@@ -13,6 +13,7 @@ from services.ops.dead_letters.letter import Criteria
 from shared.bus.contract import topology
 from stack.mailbox import Handler
 from stack.servers.credentials import as_service
+from tests.faults.ledger import told
 from tests.integration.arrange import depth, until
 
 
@@ -46,9 +47,9 @@ def test_what_is_refused_for_now_is_sent_later(stand, reply):
     stand.mail.handler.respond = once
     with stand.load() as load:
         stand.go_on(3)
+        stand.go_on_until(lambda: refused, "one is refused")
     balance = stand.settle(load)
     balance.accepted_all()
-    assert refused
     assert balance.doubled == 0
 
 
@@ -64,15 +65,23 @@ def test_who_is_refused_for_good_is_dead_and_the_others_are_told(stand):
     stand.mail.handler.respond = sometimes
     with stand.load() as load:
         stand.go_on(3)
+        stand.go_on_until(lambda: gone, "one is refused")
+    accepted = {sent.customer for sent in load.sent if sent.status == 201}
+    # Only when all have been tried none is refused any more, and becomes a letter after the replay.
+    stand.go_on_until(
+        lambda: accepted <= gone | told(stand.mail.maildir, load), "all are told or refused"
+    )
+    lanes = (topology.NOTIFIER_ORDERS, topology.NOTIFIER_BULK)
     until(
-        lambda: depth(stand.amqp_url, "notifier.orders.dead") >= len(gone) > 0,
+        lambda: sum(depth(stand.amqp_url, lane.dead) for lane in lanes) >= len(gone),
         "the refused are dead letters",
     )
     stand.mail.handler.respond = None
     # Mended: ops staff lift what the refusals left, put them back, and they are told after all.
     with stand.engine.begin() as connection:
         connection.execute(text("SELECT lift_suppression(id) FROM suppressions"))
-    replay(stand, topology.NOTIFIER_ORDERS)
+    for lane in lanes:
+        replay(stand, lane)
     balance = stand.settle(load)
     balance.accepted_all()
     assert balance.doubled == 0
