@@ -24,7 +24,7 @@ from stack.servers.ports import Address, Port
 from stack.servers.sources import Broker, Database
 from stack.supervisor import MODULES, Supervisor
 from stack.system import prepare, start_services
-from tests.faults.ledger import OF_SHOPIFY, Balance, Load, settle
+from tests.faults.ledger import LANES, OF_SHOPIFY, Balance, Load, settle
 from tests.integration.arrange import (
     PATIENCE,
     access_token,
@@ -157,14 +157,15 @@ class Stand:
     def settle(self, load: Load) -> Balance:
         """Wait for the backlog and compare; nothing may be left in a dead queue."""
         self.ready()
-        queues = ("orders.intake", "notifier.orders", "notifier.bulk", "notifier.urgent")
         try:
-            balance = settle(load, self.engine, self.mail.maildir, self.supervisor.watch)
+            balance = settle(
+                load, self.engine, self.amqp_url, self.mail.maildir, self.supervisor.watch
+            )
         except AssertionError as error:
-            waiting = [f"{queue}{end}" for queue in queues for end in ("", ".dead")]
+            waiting = [f"{queue}{end}" for queue in LANES for end in ("", ".dead")]
             error.add_note(str({queue: depth(self.amqp_url, queue) for queue in waiting}))
             raise
-        for queue in queues:
+        for queue in LANES:
             assert depth(self.amqp_url, f"{queue}.dead") == 0, queue
         return balance
 
