@@ -86,14 +86,12 @@ def _topology(connection: Connection, shards: int) -> Check:
             "the user of AMQP_URL may see none of it",
             "Ask as fellow_ops, or as the administrator.",
         )
-    different = []
+    different, earlier = [], []
     # Redeclaring changes nothing, and reports differing arguments to a user who may configure.
     for queue in queues:
         try:
-            with connection.channel() as channel:
-                channel.queue_declare(
-                    queue.name, durable=True, auto_delete=False, arguments=queue.arguments
-                )
+            if not declaration.declare_or_keep(connection, queue):
+                earlier.append(queue.name)
         except PreconditionFailed as error:
             different.append(str(error.reply_text))
         except AccessRefused:
@@ -108,6 +106,15 @@ def _topology(connection: Connection, shards: int) -> Check:
             "broken",
             "; ".join(different),
             "It is of another version: empty it, delete it, and run python -m shared.bus.declare",
+        )
+    if earlier and not server_version(connection).startswith("3."):
+        return Check(
+            "topology",
+            "look",
+            f"an earlier version declared {', '.join(earlier)}: a message in them that was looked "
+            "at 20 times is retried early",
+            "Unless a policy gives them a delivery limit: docs/deploying.md, The retry ladder on "
+            "RabbitMQ 4",
         )
     return Check("topology", "fine", "all queues and exchanges are as declared")
 

@@ -1,8 +1,9 @@
 """Declare the topology on a broker; idempotent."""
 
+from dataclasses import replace
 from typing import Any
 
-from amqp.exceptions import AccessRefused, NotFound
+from amqp.exceptions import AccessRefused, NotFound, PreconditionFailed
 from kombu import Connection
 
 from shared.bus.contract import topology
@@ -25,7 +26,10 @@ def declare(connection: Connection, shards: int = 1) -> None:
         for exchange in (*topology.EXCHANGES, *more):
             channel.exchange_declare(exchange.name, exchange.kind, durable=True, auto_delete=False)
         for queue in (*topology.shards(shards), *topology.QUEUES):
-            declare_queue(channel, queue)
+            if queue.earlier is None:  # one channel for all whose refusal is an error
+                declare_queue(channel, queue)
+            else:
+                declare_or_keep(connection, queue)
         for key in topology.FORMERLY_BOUND:
             channel.queue_unbind(topology.JOURNAL.name, topology.EVENTS, key)
 
@@ -40,6 +44,29 @@ def declare_queue(channel: Any, queue: topology.Queue) -> None:
     channel.queue_declare(queue.name, durable=True, auto_delete=False, arguments=queue.arguments)
     for binding in queue.bindings:
         channel.queue_bind(queue.name, binding.exchange, binding.key)
+
+
+def declare_or_keep(connection: Connection, queue: topology.Queue) -> bool:
+    """Declare a queue, unless an earlier version has; return whether it is of this version.
+
+    Args:
+        connection: open; separate channels are used, since a refusal closes them.
+        queue: one of the topology's.
+
+    Raises:
+        amqp.exceptions.PreconditionFailed: it exists with other arguments than these, or its
+            `earlier` ones.
+    """
+    try:
+        with connection.channel() as channel:
+            declare_queue(channel, queue)
+    except PreconditionFailed:
+        if queue.earlier is None:
+            raise
+        with connection.channel() as channel:
+            declare_queue(channel, replace(queue, arguments=queue.earlier))
+        return False
+    return True
 
 
 def parts(connection: Connection, queue: topology.Queue) -> list[str]:

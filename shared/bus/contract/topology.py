@@ -20,6 +20,9 @@ from typing import Any
 from shared.config.settings import JOURNAL_DAYS
 
 DELIVERY_LIMIT = 20
+OUT_OF_REACH = 1_000_000_000
+"""A delivery limit for queues that people look into: reading a message and putting it back counts
+as a delivery, and RabbitMQ 4 gives a message up after 20 by default."""
 
 INTAKE = "intake"
 COMMANDS = "commands"
@@ -45,11 +48,20 @@ class Binding:
 
 @dataclass(frozen=True, slots=True)
 class Queue:
-    """A durable queue."""
+    """A durable queue.
+
+    Attributes:
+        name: its name.
+        bindings: what comes into it.
+        arguments: what it is declared with.
+        earlier: what a version before declared it with, where that can stay: the arguments of a
+            queue cannot be changed, and it may hold messages.
+    """
 
     name: str
     bindings: tuple[Binding, ...]
     arguments: dict[str, Any] = field(hash=False)
+    earlier: dict[str, Any] | None = field(hash=False, default=None)
 
     @property
     def dead(self) -> str:
@@ -81,12 +93,10 @@ def _work(name: str, *bindings: Binding) -> Queue:
 
 
 def _dead(work: Queue) -> Queue:
-    # Reading a message and putting it back counts as a delivery, and RabbitMQ 4 drops a message
-    # after 20 by default. A dead letter must stay, so the limit is out of reach.
     return Queue(
         work.dead,
         (Binding(DEAD, work.name),),
-        {"x-queue-type": "quorum", "x-delivery-limit": 1_000_000_000},
+        {"x-queue-type": "quorum", "x-delivery-limit": OUT_OF_REACH},
     )
 
 
@@ -94,17 +104,15 @@ def _retry(rung: DelayQueue) -> Queue:
     # No x-dead-letter-routing-key: the default exchange routes an expired message by its own key,
     # which is the name of the queue to return to. The TTL is the queue's, since a message with its
     # own TTL expires only at the head of the queue.
-    return Queue(
-        rung.name,
-        (Binding(rung.name, "#"),),
-        {
-            "x-queue-type": "quorum",
-            "x-message-ttl": rung.seconds * 1000,
-            "x-dead-letter-exchange": "",
-            "x-dead-letter-strategy": "at-least-once",
-            "x-overflow": "reject-publish",
-        },
-    )
+    earlier = {
+        "x-queue-type": "quorum",
+        "x-message-ttl": rung.seconds * 1000,
+        "x-dead-letter-exchange": "",
+        "x-dead-letter-strategy": "at-least-once",
+        "x-overflow": "reject-publish",
+    }
+    arguments = earlier | {"x-delivery-limit": OUT_OF_REACH}
+    return Queue(rung.name, (Binding(rung.name, "#"),), arguments, earlier)
 
 
 ORDERS_INTAKE = _work("orders.intake", Binding(INTAKE, "#"))

@@ -11,7 +11,7 @@ from shared.db.models import OutboxMessage
 from shared.db.session import make_engine
 from shared.security.service_accounts import login
 from stack.servers.credentials import as_service
-from tests.integration.arrange import depth, headers, publish_raw, take
+from tests.integration.arrange import depth, headers, publish_raw, take, until
 
 
 @pytest.fixture
@@ -61,3 +61,16 @@ def test_what_waits_for_one_queue_goes_back_and_the_rest_waits_on(settings, amqp
     assert depth(amqp_url, "orders.intake") == 0
     facts = [decode(row.type, row.body) for row in db.query(OutboxMessage)]
     assert sorted(fact.messages for fact in facts) == [1, 1]
+
+
+def test_looking_does_not_end_the_wait(settings, amqp_url):
+    """To RabbitMQ 4 each look is a delivery, of which it allows 20 where a queue has no limit."""
+    publish_raw(amqp_url, "retry.1h", "orders.intake", b"{}", message_id="a", delivery_mode=2)
+
+    def seen(bus):
+        return [message.message_id for message in retry_queue.waiting(bus).messages]
+
+    with Connection(settings.amqp_url) as bus:
+        for look in range(25):
+            until(lambda: seen(bus) == ["a"], f"it waits behind {look} looks")
+    assert depth(amqp_url, "orders.intake") == 0
