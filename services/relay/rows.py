@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
+from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
@@ -19,6 +20,8 @@ Key = tuple[int, UUID]
 """A row's sequence and message id. Both, since a promoted standby may assign the last sequences
 again, to other messages."""
 
+FIRST_TIME = datetime(1970, 1, 1, tzinfo=UTC)
+"""The first that an AMQP timestamp can hold (AMQP 0-9-1, 4.2.5.4)."""
 FIRST_WAIT, LONGEST_WAIT = 30, 3600
 """Seconds until a parked row is retried, doubled after each try."""
 LEASE_SECONDS = 60
@@ -245,6 +248,8 @@ def checked(row: Any) -> Message:
         ValueError: it cannot be published.
     """
     found = message(row)
+    if found.time < FIRST_TIME:
+        raise ValueError(f"its time is {found.time:%Y-%m-%d}, and AMQP has none before 1970")
     journal.check(found)
     return found
 
