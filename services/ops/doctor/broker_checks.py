@@ -90,7 +90,7 @@ def _topology(connection: Connection, shards: int) -> Check:
     # Redeclaring changes nothing, and reports differing arguments to a user who may configure.
     for queue in queues:
         try:
-            if not declaration.declare_or_keep(connection, queue):
+            if not declaration.declare_or_keep(connection, queue, binds=False):
                 earlier.append(queue.name)
         except PreconditionFailed as error:
             different.append(str(error.reply_text))

@@ -34,24 +34,26 @@ def declare(connection: Connection, shards: int = 1) -> None:
             channel.queue_unbind(topology.JOURNAL.name, topology.EVENTS, key)
 
 
-def declare_queue(channel: Any, queue: topology.Queue) -> None:
+def declare_queue(channel: Any, queue: topology.Queue, *, binds: bool = True) -> None:
     """Declare one queue and its bindings; the exchanges must exist.
 
     Args:
         channel: an open channel of kombu's.
         queue: one of the topology's.
+        binds: whether to declare its bindings too.
     """
     channel.queue_declare(queue.name, durable=True, auto_delete=False, arguments=queue.arguments)
-    for binding in queue.bindings:
+    for binding in queue.bindings if binds else ():
         channel.queue_bind(queue.name, binding.exchange, binding.key)
 
 
-def declare_or_keep(connection: Connection, queue: topology.Queue) -> bool:
+def declare_or_keep(connection: Connection, queue: topology.Queue, *, binds: bool = True) -> bool:
     """Declare a queue, unless an earlier version has; return whether it is of this version.
 
     Args:
         connection: open; separate channels are used, since a refusal closes them.
         queue: one of the topology's.
+        binds: whether to declare its bindings too.
 
     Raises:
         amqp.exceptions.PreconditionFailed: it exists with other arguments than these, or its
@@ -59,12 +61,12 @@ def declare_or_keep(connection: Connection, queue: topology.Queue) -> bool:
     """
     try:
         with connection.channel() as channel:
-            declare_queue(channel, queue)
+            declare_queue(channel, queue, binds=binds)
     except PreconditionFailed:
         if queue.earlier is None:
             raise
         with connection.channel() as channel:
-            declare_queue(channel, replace(queue, arguments=queue.earlier))
+            declare_queue(channel, replace(queue, arguments=queue.earlier), binds=binds)
         return False
     return True
 

@@ -1,6 +1,7 @@
 """Queues that an earlier version has declared, whose arguments cannot be changed."""
 
 import pytest
+from amqp import Message
 from amqp.exceptions import PreconditionFailed
 from kombu import Connection
 
@@ -57,3 +58,13 @@ def test_what_is_declared_today_is_fine(bare_amqp_url, monkeypatch):
     with Connection(bare_amqp_url) as connection:
         declaration.declare(connection)
         assert broker_checks._topology(connection, 1).state == "fine"
+
+
+def test_the_doctor_binds_nothing(bare_amqp_url):
+    with Connection(bare_amqp_url) as connection:
+        declaration.declare(connection)
+        channel = connection.default_channel
+        channel.queue_unbind("retry.5s", "retry.5s", "#")
+        broker_checks._topology(connection, 1)
+        channel.basic_publish_confirm(Message(b"{}"), exchange="retry.5s", routing_key="x")
+    assert depth(bare_amqp_url, "retry.5s") == 0
