@@ -27,7 +27,7 @@ def test_the_recorder_records_what_was_put_into_its_queue(on):
     assert (on.count("orders"), found.keys()) == (FEW, {"orders/s"})
 
 
-def test_a_database_that_has_grown_records_more(places):
+def test_the_recorder_goes_on_in_a_database_that_has_grown(places):
     grown = places["grown"]
     growing.add_accounts(grown, 50)
     growing.add_orders(grown, 500)

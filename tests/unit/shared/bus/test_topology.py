@@ -26,12 +26,14 @@ def test_work_queues_cannot_lose_a_message(queue):
     assert arguments["x-overflow"] == "reject-publish"
 
 
-@pytest.mark.parametrize("queue", topology.QUEUES, ids=lambda queue: queue.name)
+QUORUM_QUEUES = [q for q in topology.QUEUES if q.arguments["x-queue-type"] == "quorum"]
+
+
+@pytest.mark.parametrize("queue", QUORUM_QUEUES, ids=lambda queue: queue.name)
 def test_no_queue_leaves_its_delivery_limit_to_the_broker(queue):
     """RabbitMQ 3 has none by default, 4 has 20, by which looking into a queue empties it."""
-    if queue.arguments["x-queue-type"] == "quorum":
-        reached = queue in topology.WORK_QUEUES
-        assert queue.arguments["x-delivery-limit"] == (20 if reached else topology.OUT_OF_REACH)
+    limit = 20 if queue in topology.WORK_QUEUES else topology.OUT_OF_REACH
+    assert queue.arguments["x-delivery-limit"] == limit
 
 
 def test_every_work_queue_has_a_dead_queue():
